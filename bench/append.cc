@@ -1,0 +1,130 @@
+#include <mutex>
+#include <thread>
+
+#include "base/file.h"
+#include "bench/bench.h"
+#include "eventstore/event_store.h"
+
+namespace millrace::bench {
+namespace {
+
+/// What the store did to its disk: bytes written, then 0 for a sync.
+class Rhythm {
+ public:
+  void wrote(std::size_t bytes) {
+    const std::scoped_lock lock(mutex_);
+    steps_.push_back(bytes);
+  }
+  std::vector<std::size_t> take() {
+    const std::scoped_lock lock(mutex_);
+    return std::move(steps_);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::size_t> steps_;
+};
+
+class ListeningFile final : public File {
+ public:
+  ListeningFile(std::unique_ptr<File> file, Rhythm& rhythm) : file_(std::move(file)), rhythm_(rhythm) {}
+  Result<std::size_t> read_at(std::uint64_t position, std::span<char> into) override {
+    return file_->read_at(position, into);
+  }
+  Result<void> write_at(std::uint64_t position, std::string_view bytes) override {
+    rhythm_.wrote(bytes.size());
+    return file_->write_at(position, bytes);
+  }
+  Result<void> sync() override {
+    rhythm_.wrote(0);
+    return file_->sync();
+  }
+  Result<void> truncate(std::uint64_t size) override { return file_->truncate(size); }
+  Result<void> allocate(std::uint64_t position, std::uint64_t size) override {
+    return file_->allocate(position, size);
+  }
+  Result<std::uint64_t> size() override { return file_->size(); }
+
+ private:
+  std::unique_ptr<File> file_;
+  Rhythm& rhythm_;
+};
+
+class ListeningFileSystem final : public FileSystem {
+ public:
+  Rhythm rhythm;
+
+  Result<std::unique_ptr<File>> open(const Path& path, OpenMode mode) override {
+    MILLRACE_ASSIGN_OR_RETURN(auto file, real().open(path, mode));
+    if (path.extension() != ".log" && path.extension() != ".tmp") return file;
+    return std::unique_ptr<File>(std::make_unique<ListeningFile>(std::move(file), rhythm));
+  }
+  Result<void> make_directory(const Path& path) override { return real().make_directory(path); }
+  Result<std::vector<std::string>> list(const Path& path) override { return real().list(path); }
+  Result<bool> exists(const Path& path) override { return real().exists(path); }
+  Result<void> rename(const Path& from, const Path& to) override { return real().rename(from, to); }
+  Result<void> remove(const Path& path) override { return real().remove(path); }
+  Result<void> sync_directory(const Path& path) override { return real().sync_directory(path); }
+  Result<std::unique_ptr<FileLock>> lock(const Path& path) override { return real().lock(path); }
+};
+
+double append_events(const Path& directory, ListeningFileSystem& files, int events) {
+  StoreOptions options;
+  options.files = &files;
+  const auto store = must(EventStore::open(directory, options));
+  files.rhythm.take();
+  const std::string payload(110, 'x');
+  const Stopwatch watch;
+  for (int i = 0; i < events; ++i) {
+    char key[16];
+    std::snprintf(key, sizeof key, "%d", i);
+    const NewEvent event{.category = "public.orders", .key = key, .type = "Added", .payload = payload, .metadata = {}};
+    must(store->append({}, std::span(&event, 1)));
+  }
+  must(store->wait_durable(store->appended_end(), 0, std::chrono::minutes(1)));
+  return watch.seconds();
+}
+
+/// The same writes and syncs, one after the other, into a preallocated file.
+double raw_writes(const Path& path, const std::vector<std::size_t>& rhythm) {
+  const auto file = must(FileSystem::real().open(path, OpenMode::kCreate));
+  std::uint64_t total = 0;
+  std::size_t largest = 0;
+  for (const std::size_t bytes : rhythm) total += bytes, largest = std::max(largest, bytes);
+  constexpr std::uint64_t kStep = 32u << 20;
+  const std::string bytes(largest, 'y');
+  const Stopwatch watch;
+  std::uint64_t position = 0, allocated = 0;
+  for (const std::size_t size : rhythm) {
+    if (size == 0) {
+      must(file->sync());
+      continue;
+    }
+    if (position + size > allocated) {
+      must(file->allocate(allocated, kStep + size));
+      allocated += kStep + size;
+    }
+    must(file->write_at(position, std::string_view(bytes).substr(0, size)));
+    position += size;
+  }
+  must(file->sync());
+  return watch.seconds();
+}
+
+}  // namespace
+
+std::vector<Figure> run_append(const Settings& settings) {
+  const int events = settings.tiny ? 10'000 : 2'000'000;
+  Figure figure{.name = "append", .unit = "events/s", .limit = "raw write + fdatasync", .goal = 0.8};
+  for (int round = 0; round < settings.rounds; ++round) {
+    const Path store = settings.directory / "append", raw = settings.directory / "append.raw";
+    ListeningFileSystem files;
+    figure.ours.push_back(events / append_events(store, files, events));
+    figure.limits.push_back(events / raw_writes(raw, files.rhythm.take()));
+    std::filesystem::remove_all(store);
+    std::filesystem::remove(raw);
+  }
+  return {figure};
+}
+
+}  // namespace millrace::bench

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace millrace::bench {
+
+/// One figure of one workload: what we reach, and the limit that was measured beside it in the same rounds.
+struct Figure {
+  std::string name;   ///< "stream W1"
+  std::string unit;   ///< "changes/s"
+  std::string limit;  ///< What the limit is: "pg_recvlogical".
+  double goal = 0;    ///< For the ratio ours/limit; 0: none, the figure is for information.
+  bool at_most = false;  ///< The ratio must stay below the goal (latencies, memory), not above.
+  std::vector<double> ours = {}, limits = {};  ///< One a round.
+};
+
+struct Settings {
+  int rounds = 5;
+  bool tiny = false;  ///< Small enough for a test run: shows that the workload works, says nothing of speed.
+  std::filesystem::path directory;  ///< For scratch files; on the disk that is to be measured.
+  std::string program;              ///< The millrace program.
+};
+
+struct Workload {
+  std::string name;
+  std::string about;
+  std::function<std::vector<Figure>(const Settings&)> run;
+};
+
+/// Every workload, in the order of the report. Each is in the file of its name.
+std::vector<Workload> workloads();
+std::vector<Figure> run_append(const Settings& settings);
+std::vector<Figure> run_scan(const Settings& settings);
+std::vector<Figure> run_stream(const Settings& settings);
+std::vector<Figure> run_latency(const Settings& settings);
+std::vector<Figure> run_project_table(const Settings& settings);
+std::vector<Figure> run_project_search(const Settings& settings);
+
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+double median(std::vector<double> values);
+/// Nearest-rank percentile, 0 < share <= 1.
+double percentile(std::vector<double> values, double share);
+
+/// Ends the program with what failed: a bench that goes on after an error measures nothing.
+[[noreturn]] void give_up(const std::string& what);
+template <typename T>
+T must(Result<T> result) {
+  if (!result) give_up(result.error().to_string());
+  if constexpr (!std::is_void_v<T>) return *std::move(result);
+}
+
+}  // namespace millrace::bench

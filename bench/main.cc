@@ -1,0 +1,132 @@
+// millrace_bench [--rounds N] [--tiny] [--json] [workload ...]
+//
+// Runs each workload and the limit that it is held against in turn, several rounds of both, and prints the
+// median of each and the median of the ratios, pair by pair: absolute figures move from machine to machine.
+//
+//   append          150-byte events, group commit, against raw writes with the same sizes and syncs
+//   scan            all events of a store on one core, against reading and hashing the same files
+//   stream          a backlog of W1 and W2 through `capture run`, against pg_recvlogical -f /dev/null; also peak memory
+//   latency         commit to durable in the store at 500 transactions/s, against commit to pg_recvlogical's output
+//   project_table   events into a SQLite cache table, against a bare SQLite loop with the same rows
+//   project_search  events into a SQLite FTS5 index, against a bare SQLite loop with the same rows
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "bench/bench.h"
+
+namespace millrace::bench {
+
+std::vector<Workload> workloads() {
+  return {{"append", "150-byte events, group commit", run_append},
+          {"scan", "all events of a store", run_scan},
+          {"stream", "a backlog through the replication protocol", run_stream},
+          {"latency", "commit to durable", run_latency},
+          {"project_table", "events into a cache table", run_project_table},
+          {"project_search", "events into a search index", run_project_search}};
+}
+
+double percentile(std::vector<double> values, double share) {
+  if (values.empty()) give_up("no values to take a percentile of");
+  std::sort(values.begin(), values.end());
+  const auto rank = static_cast<std::size_t>(std::ceil(share * static_cast<double>(values.size())));
+  return values[std::max<std::size_t>(rank, 1) - 1];
+}
+
+double median(std::vector<double> values) { return percentile(std::move(values), 0.5); }
+
+void give_up(const std::string& what) {
+  std::fprintf(stderr, "bench: %s\n", what.c_str());
+  std::exit(1);
+}
+
+namespace {
+
+std::vector<double> ratios(const Figure& figure) {
+  std::vector<double> list;
+  for (std::size_t i = 0; i < figure.ours.size() && i < figure.limits.size(); ++i)
+    list.push_back(figure.ours[i] / figure.limits[i]);
+  return list;
+}
+
+std::string number(double value) {
+  char text[64];
+  std::snprintf(text, sizeof text, value >= 1000 ? "%.0f" : "%.3g", value);
+  return text;
+}
+
+void print_text(const Figure& figure) {
+  std::printf("%-22s %14s %-10s", figure.name.c_str(), number(median(figure.ours)).c_str(), figure.unit.c_str());
+  const std::vector<double> all = ratios(figure);
+  if (!all.empty()) {
+    const double middle = median(all);
+    std::printf("  %14s %-28s ratio %.2f (%.2f-%.2f)", number(median(figure.limits)).c_str(), figure.limit.c_str(), middle,
+                *std::min_element(all.begin(), all.end()), *std::max_element(all.begin(), all.end()));
+    if (figure.goal > 0) {
+      const bool reached = figure.at_most ? middle <= figure.goal : middle >= figure.goal;
+      std::printf("  goal %s %.2f: %s", figure.at_most ? "<=" : ">=", figure.goal, reached ? "reached" : "MISSED");
+    }
+  }
+  std::printf("\n");
+  std::fflush(stdout);
+}
+
+void print_json(const Figure& figure) {
+  nlohmann::ordered_json json{{"name", figure.name}, {"unit", figure.unit}, {"ours", figure.ours}};
+  if (!figure.limits.empty()) {
+    json["limit"] = figure.limit;
+    json["limits"] = figure.limits;
+    json["ratio"] = median(ratios(figure));
+  }
+  if (figure.goal > 0) json["goal"] = figure.goal, json["goal_is"] = figure.at_most ? "at most" : "at least";
+  std::printf("%s\n", json.dump().c_str());
+  std::fflush(stdout);
+}
+
+int run(int argc, char** argv) {
+  Settings settings;
+  std::vector<std::string> names;
+  bool json = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "--tiny")
+      settings.tiny = true;
+    else if (argument == "--json")
+      json = true;
+    else if (argument == "--rounds" && i + 1 < argc)
+      settings.rounds = std::max(1, std::atoi(argv[++i]));
+    else if (argument.starts_with("-"))
+      give_up("unknown option " + argument + "; usage: millrace_bench [--rounds N] [--tiny] [--json] [workload ...]");
+    else
+      names.push_back(argument);
+  }
+  if (settings.tiny) settings.rounds = 1;
+  std::vector<Workload> chosen = workloads();
+  for (const std::string& name : names)
+    if (std::none_of(chosen.begin(), chosen.end(), [&](const Workload& w) { return w.name == name; }))
+      give_up("no workload is called " + name);
+  if (!names.empty())
+    std::erase_if(chosen, [&](const Workload& w) {
+      return std::find(names.begin(), names.end(), w.name) == names.end();
+    });
+
+  char scratch[] = "/tmp/millrace-bench-XXXXXX";
+  const char* base = std::getenv("MILLRACE_BENCH_DIR");
+  std::string pattern = base == nullptr ? scratch : std::string(base) + "/millrace-bench-XXXXXX";
+  if (mkdtemp(pattern.data()) == nullptr) give_up("can't make a scratch folder " + pattern);
+  std::filesystem::permissions(pattern, std::filesystem::perms(0755));
+  settings.directory = pattern;
+  settings.program = MILLRACE_PROGRAM;
+  for (const Workload& workload : chosen)
+    for (const Figure& figure : workload.run(settings)) json ? print_json(figure) : print_text(figure);
+  std::filesystem::remove_all(settings.directory);
+  return 0;
+}
+
+}  // namespace
+}  // namespace millrace::bench
+
+int main(int argc, char** argv) { return millrace::bench::run(argc, argv); }

@@ -1,0 +1,18 @@
+#include "capture/check.h"
+
+#include "capture/postgres/preflight.h"
+
+namespace millrace {
+
+Result<std::vector<Finding>> check_source(const CheckOptions& options) {
+  MILLRACE_ASSIGN_OR_RETURN(const SourceAddress address, SourceAddress::parse(options.source));
+  MILLRACE_ASSIGN_OR_RETURN(const TablePatterns patterns, TablePatterns::parse(options.tables));
+  Catalog catalog(address);
+  MILLRACE_ASSIGN_OR_RETURN(Preflight found,
+                            run_preflight(catalog, {.patterns = patterns,
+                                                    .slot = options.slot,
+                                                    .publication = options.publication}));
+  return std::move(found.findings);
+}
+
+}  // namespace millrace

@@ -1,0 +1,342 @@
+#include "capture/pipeline/change_encoder.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/checksum.h"
+#include "capture/pgoutput/text_value.h"
+#include "millrace/v1/change.pb.h"
+
+// The payload is a millrace.v1.Change, written as wire bytes into a reused buffer, fields in
+// ascending order as Protobuf's own serializer does: millions of changes a second leave no room for
+// message objects. A row image is built first, since its length stands in front of it. The tests
+// parse every payload with Protobuf's parser.
+namespace millrace {
+namespace {
+
+using pgoutput::Field;
+using pgoutput::FieldState;
+using pgoutput::OldTuple;
+using pgoutput::Tuple;
+using v1::Change;
+
+constexpr std::size_t kKeptBytesMax =
+    1 << 20;  // a buffer that one huge value made larger is given back
+
+constexpr std::uint8_t tag(int field, int wire_type) {
+  return static_cast<std::uint8_t>(field << 3 | wire_type);
+}
+constexpr int kVarint = 0, kFixed64 = 1, kSized = 2;
+
+void append_sized(std::string& out, int field, std::string_view bytes) {
+  if (bytes.empty()) return;  // proto3's default
+  out += static_cast<char>(tag(field, kSized));
+  append_varint(out, bytes.size());
+  out += bytes;
+}
+
+void start_payload(std::string& out, int op, std::uint32_t schema, Lsn lsn) {
+  char head[2 + 1 + 5 + 1 + 8];
+  char* next = head;
+  *next++ = static_cast<char>(tag(Change::kOpFieldNumber, kVarint));
+  *next++ = static_cast<char>(op);
+  if (schema != 0) {
+    *next++ = static_cast<char>(tag(Change::kSchemaFieldNumber, kVarint));
+    for (; schema >= 0x80; schema >>= 7) *next++ = static_cast<char>(schema | 0x80);
+    *next++ = static_cast<char>(schema);
+  }
+  if (lsn.value != 0) {
+    *next++ = static_cast<char>(tag(Change::kLsnFieldNumber, kFixed64));
+    store_le<std::uint64_t>(next, lsn.value);
+    next += sizeof lsn.value;
+  }
+  out.assign(head, static_cast<std::size_t>(next - head));
+}
+
+void give_back(std::string& buffer) {
+  if (buffer.capacity() > kKeptBytesMax) std::string().swap(buffer);
+}
+
+/// The value of column `i`: the row's own or, where that is unchanged, the older row's; nullptr if
+/// neither has it.
+const Field* value_of(const Tuple& tuple, const Tuple* older, std::size_t i) {
+  if (tuple[i].state != FieldState::kUnchanged) return &tuple[i];
+  // A null in an old key means "not sent", and what is unchanged in TOAST is no null either.
+  const bool known = older != nullptr && !older->empty() && (*older)[i].state == FieldState::kText;
+  return known ? &(*older)[i] : nullptr;
+}
+
+void append_escaped(std::string& key, std::string_view text) {
+  for (const char byte : text) {
+    if (byte == ',' || byte == '\\') key += '\\';
+    key += byte;
+  }
+}
+
+/// A key that no store would take becomes its hash: equal keys stay equal, and capture goes on.
+void fold_long_key(std::string& key) {
+  if (key.size() <= kKeyBytesMax) [[likely]]
+    return;
+  std::string hashes;
+  append_be<std::uint64_t>(hashes, checksum(key));
+  append_be<std::uint64_t>(hashes, checksum(key, 1));
+  key = "\\#" + to_hex(hashes);
+}
+
+Error wrong_width(const TableSchema& schema, std::size_t columns) {
+  return Error(ErrorCode::kCorruption, "a row of " + std::to_string(columns) +
+                                           " columns for table " + schema.category +
+                                           ", which has " + std::to_string(schema.columns.size()));
+}
+
+}  // namespace
+
+ChangeEncoder::ChangeEncoder(SchemaRegistry& schemas, CatalogLookup& catalog, EventOut& out)
+    : schemas_(schemas), catalog_(catalog), out_(out) {}
+
+void ChangeEncoder::reset() {
+  tables_.clear();
+  last_table_ = nullptr;
+}
+
+const TableSchema* ChangeEncoder::schema_of(std::uint32_t relation_oid) const {
+  const auto found = tables_.find(relation_oid);
+  return found == tables_.end() ? nullptr : found->second.schema.get();
+}
+
+/// Which columns make the event's key. With REPLICA IDENTITY FULL every column is flagged, which
+/// tells no row from its twin and changes with every update: the primary key is better where there
+/// is one.
+Result<std::vector<bool>> ChangeEncoder::key_of(const pgoutput::Relation& relation) {
+  std::vector<bool> key;
+  for (const pgoutput::RelationColumn& column : relation.columns) key.push_back(column.key);
+  if (relation.replica_identity != 'f') return key;
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<std::string> primary,
+                            catalog_.primary_key(relation.oid));
+  if (primary.empty()) return key;
+  std::vector<bool> from_primary;
+  std::size_t found = 0;
+  for (const pgoutput::RelationColumn& column : relation.columns) {
+    from_primary.push_back(std::find(primary.begin(), primary.end(), column.name) != primary.end());
+    found += from_primary.back();
+  }
+  // Part of it may be renamed since, or left out by the publication's column list.
+  return found == primary.size() ? from_primary : key;
+}
+
+Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn) {
+  TableSchema seen;
+  seen.category = category_of(relation.schema_name, relation.table_name);
+  seen.schema_name = relation.schema_name;
+  seen.table_name = relation.table_name;
+  seen.relation_oid = relation.oid;
+  seen.replica_identity = static_cast<ReplicaIdentity>(relation.replica_identity);
+  seen.source_lsn = lsn.value;
+
+  const auto failed = [&](Error error) {
+    return std::move(error).context("learn the columns of table " + printable(seen.category));
+  };
+  auto key = key_of(relation);
+  if (!key) return failed(std::move(key).error());
+  Table table;
+  std::set<std::string_view> names;
+  for (std::size_t i = 0; i < relation.columns.size(); ++i) {
+    const pgoutput::RelationColumn& column = relation.columns[i];
+    if (!names.insert(column.name).second)
+      return failed(Error(ErrorCode::kCorruption, "two columns named " + printable(column.name)));
+    auto type = catalog_.type(column.type_oid, column.type_modifier);
+    if (!type) return failed(std::move(type).error());
+    seen.columns.push_back({.name = std::string(column.name),
+                            .kind = type->kind,
+                            .array = type->array,
+                            .key = (*key)[i],
+                            .type_oid = column.type_oid,
+                            .type_modifier = column.type_modifier,
+                            .type_name = std::move(type->name)});
+    if ((*key)[i]) table.key_columns.push_back(i);
+  }
+  auto schema = schemas_.record(seen);
+  if (!schema) return failed(std::move(schema).error());
+  table.schema = *std::move(schema);
+  MILLRACE_CHECK(table.schema->columns.size() == relation.columns.size());
+  tables_[relation.oid] = std::move(table);
+  last_table_ = nullptr;
+  return {};
+}
+
+Result<const ChangeEncoder::Table*> ChangeEncoder::find(std::uint32_t relation_oid,
+                                                        std::size_t columns) {
+  if (last_table_ == nullptr || last_oid_ != relation_oid) [[unlikely]] {
+    const auto found = tables_.find(relation_oid);
+    if (found == tables_.end())
+      return Error(ErrorCode::kCorruption, "a change of table OID " + std::to_string(relation_oid) +
+                                               ", whose columns were never sent");
+    last_oid_ = relation_oid;
+    last_table_ = &found->second;
+  }
+  if (last_table_->schema->columns.size() != columns) [[unlikely]]
+    return wrong_width(*last_table_->schema, columns);
+  return last_table_;
+}
+
+/// Builds the row message in row_; what is unchanged and unknown goes to unchanged_ instead.
+Result<void> ChangeEncoder::encode_row(const Table& table, const Tuple& tuple, const Tuple* older) {
+  row_.clear();
+  unchanged_.clear();
+  const std::vector<ColumnSchema>& columns = table.schema->columns;
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    const Field* field = value_of(tuple, older, i);
+    if (field == nullptr) {
+      append_varint(unchanged_, columns[i].field);
+    } else if (field->state == FieldState::kText) [[likely]] {
+      auto appended = pgoutput::append_text_value(columns[i], field->value, row_);
+      if (!appended) [[unlikely]]
+        return std::move(appended).error().context("table " + printable(table.schema->category));
+    } else if (field->state == FieldState::kBinary) {
+      return Error(ErrorCode::kUnsupported, "column " + printable(columns[i].name) + " of table " +
+                                                printable(table.schema->category) +
+                                                " came in binary")
+          .hint("millrace asks for text: leave out pgoutput's option binary.");
+    }
+  }
+  return {};
+}
+
+Result<void> ChangeEncoder::write_key(const Table& table, const Tuple& tuple, const Tuple* older,
+                                      std::string& key) const {
+  key.clear();
+  for (std::size_t n = 0; n < table.key_columns.size(); ++n) {
+    const std::size_t i = table.key_columns[n];
+    const Field* field = value_of(tuple, older, i);
+    if (field == nullptr) {
+      return Error(ErrorCode::kUnsupported,
+                   "the key of a changed row of table " + printable(table.schema->category) +
+                       " is not known: the source did not send the large value of column " +
+                       printable(table.schema->columns[i].name))
+          .hint(
+              "Update PostgreSQL to its latest minor version, or set REPLICA IDENTITY FULL on the "
+              "table.");
+    }
+    if (n != 0) key += ',';
+    if (field->state != FieldState::kText) {
+      key += "\\N";
+    } else if (table.key_columns.size() == 1) {
+      key += field->value;
+    } else {
+      append_escaped(key, field->value);
+    }
+  }
+  fold_long_key(key);
+  return {};
+}
+
+Result<void> ChangeEncoder::hand_on(std::string_view category, std::string_view key,
+                                    EventFlags flags) {
+  auto added = out_.add({.category = category,
+                         .key = key,
+                         .type = {},
+                         .payload = payload_,
+                         .metadata = {},
+                         .flags = flags});
+  give_back(payload_);
+  give_back(row_);
+  return added;
+}
+
+Result<void> ChangeEncoder::add_row(int op, const Table& table, Lsn lsn, const Tuple& row) {
+  MILLRACE_RETURN_IF_ERROR(encode_row(table, row, nullptr));
+  MILLRACE_RETURN_IF_ERROR(write_key(table, row, nullptr, key_));
+  start_payload(payload_, op, table.schema->version, lsn);
+  append_sized(payload_, Change::kAfterFieldNumber, row_);
+  return hand_on(table.schema->category, key_, EventFlags::kNone);
+}
+
+Result<void> ChangeEncoder::insert(const pgoutput::Insert& change, Lsn lsn) {
+  MILLRACE_ASSIGN_OR_RETURN(const Table* table, find(change.relation_oid, change.after.size()));
+  return add_row(Change::CREATE, *table, lsn, change.after);
+}
+
+Result<void> ChangeEncoder::read(std::uint32_t relation_oid, const Tuple& row, Lsn lsn) {
+  MILLRACE_ASSIGN_OR_RETURN(const Table* table, find(relation_oid, row.size()));
+  return add_row(Change::READ, *table, lsn, row);
+}
+
+Result<void> ChangeEncoder::add_delete(const Table& table, Lsn lsn, OldTuple kind,
+                                       const Tuple& before, std::string_view key) {
+  MILLRACE_RETURN_IF_ERROR(encode_row(table, before, nullptr));
+  start_payload(payload_, Change::DELETE, table.schema->version, lsn);
+  append_sized(payload_, Change::kBeforeFieldNumber, row_);
+  if (kind == OldTuple::kKey) {
+    payload_ += static_cast<char>(tag(Change::kBeforeIsKeyFieldNumber, kVarint));
+    payload_ += '\1';
+  }
+  return hand_on(table.schema->category, key, EventFlags::kTombstone);
+}
+
+Result<void> ChangeEncoder::remove(const pgoutput::Delete& change, Lsn lsn) {
+  MILLRACE_ASSIGN_OR_RETURN(const Table* table, find(change.relation_oid, change.before.size()));
+  MILLRACE_RETURN_IF_ERROR(write_key(*table, change.before, nullptr, key_));
+  return add_delete(*table, lsn, change.old_kind, change.before, key_);
+}
+
+Result<void> ChangeEncoder::add_change(int op, const Table& table, Lsn lsn,
+                                       const pgoutput::Update& change, bool with_before,
+                                       std::string_view moved_from) {
+  start_payload(payload_, op, table.schema->version, lsn);
+  if (with_before) {
+    MILLRACE_RETURN_IF_ERROR(encode_row(table, change.before, nullptr));
+    append_sized(payload_, Change::kBeforeFieldNumber, row_);
+  }
+  MILLRACE_RETURN_IF_ERROR(encode_row(table, change.after, &change.before));
+  append_sized(payload_, Change::kAfterFieldNumber, row_);
+  if (with_before && change.old_kind == OldTuple::kKey) {
+    payload_ += static_cast<char>(tag(Change::kBeforeIsKeyFieldNumber, kVarint));
+    payload_ += '\1';
+  }
+  append_sized(payload_, Change::kUnchangedFieldNumber, unchanged_);
+  append_sized(payload_, Change::kMovedFromFieldNumber, moved_from);
+  return hand_on(table.schema->category, key_,
+                 unchanged_.empty() ? EventFlags::kNone : EventFlags::kPartial);
+}
+
+Result<void> ChangeEncoder::update(const pgoutput::Update& change, Lsn lsn) {
+  MILLRACE_ASSIGN_OR_RETURN(const Table* table, find(change.relation_oid, change.after.size()));
+  const bool has_before = change.old_kind != OldTuple::kNone;
+  if (has_before && change.before.size() != change.after.size())
+    return wrong_width(*table->schema, change.before.size());
+
+  MILLRACE_RETURN_IF_ERROR(write_key(*table, change.after, &change.before, key_));
+  // An old row is also sent where the key did not change: with REPLICA IDENTITY FULL, or for a
+  // large key.
+  if (has_before) MILLRACE_RETURN_IF_ERROR(write_key(*table, change.before, nullptr, old_key_));
+  if (!has_before || old_key_ == key_)
+    return add_change(Change::UPDATE, *table, lsn, change, has_before, {});
+  MILLRACE_RETURN_IF_ERROR(add_delete(*table, lsn, change.old_kind, change.before, old_key_));
+  return add_change(Change::CREATE, *table, lsn, change, false, old_key_);
+}
+
+Result<void> ChangeEncoder::truncate(const pgoutput::Truncate& change, Lsn lsn) {
+  for (const std::uint32_t oid : change.relation_oids) {
+    const TableSchema* schema = schema_of(oid);
+    if (schema == nullptr)
+      return Error(ErrorCode::kCorruption, "a TRUNCATE of table OID " + std::to_string(oid) +
+                                               ", whose columns were never sent");
+    start_payload(payload_, Change::TRUNCATE, schema->version, lsn);
+    MILLRACE_RETURN_IF_ERROR(hand_on(schema->category, {}, EventFlags::kCategoryTombstone));
+  }
+  return {};
+}
+
+Result<void> ChangeEncoder::message(const pgoutput::LogicalMessage& message, Lsn lsn) {
+  key_ = message.prefix;
+  fold_long_key(key_);
+  start_payload(payload_, Change::MESSAGE, 0, lsn);
+  append_sized(payload_, Change::kPrefixFieldNumber, message.prefix);
+  append_sized(payload_, Change::kContentFieldNumber, message.content);
+  return hand_on(kMessagesCategory, key_, EventFlags::kNone);
+}
+
+}  // namespace millrace

@@ -1,0 +1,99 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "capture/pgoutput/message.h"
+#include "capture/pipeline/catalog_lookup.h"
+#include "eventstore/types.h"
+#include "schemas/registry.h"
+
+namespace millrace {
+
+/// Category of logical messages (pg_logical_emit_message); no table's, since those have a dot.
+inline constexpr std::string_view kMessagesCategory = "$messages";
+
+/// Where encoded transactions go: a store, or a terminal.
+class EventOut {
+ public:
+  virtual ~EventOut() = default;
+  virtual Result<void> begin(const TransactionInfo& info) = 0;
+  /// The views in `event` live until the call returns.
+  virtual Result<void> add(const NewEvent& event) = 0;
+  virtual Result<void> commit(std::uint64_t source_end) = 0;
+  virtual Result<void> rollback() = 0;
+};
+
+/// Turns decoded changes into events: rows to Protobuf, key to text, an update of the key to `d`
+/// and `c`.
+///
+/// The key is the primary key where the replica identity is FULL and there is one, else the replica
+/// identity's columns; without any it is empty. Its text: the one column's PostgreSQL text; of
+/// several, joined by ',' with '\' before ',' and '\'; a null as "\N". A key whose text is beyond
+/// kKeyBytesMax (only a table without primary key can have one) is "\#" and 32 hexadecimal digits
+/// of its hash.
+///
+/// A large value that an update left alone (TOAST) is taken from the old row where the source sent
+/// it; else the column is listed in `unchanged` and the event flagged kPartial.
+///
+/// Pure but for the catalog lookups. Threads: one. Errors of all: kCorruption (a table that was
+/// never told of, a row that is not the table's), kUnsupported (a value in binary),
+/// kInvalidArgument (a value that is none of its column's type), and those of the catalog, the
+/// registry and `out`. What was added to `out` before stays there: roll it back.
+class ChangeEncoder {
+ public:
+  ChangeEncoder(SchemaRegistry& schemas, CatalogLookup& catalog, EventOut& out);
+
+  /// Learns a table's shape as of `lsn`; a changed one becomes a new schema version.
+  Result<void> relation(const pgoutput::Relation& relation, Lsn lsn);
+  /// Forgets all shapes: they are sent again on a new connection.
+  void reset();
+
+  Result<void> insert(const pgoutput::Insert& change, Lsn lsn);
+  Result<void> update(const pgoutput::Update& change, Lsn lsn);
+  Result<void> remove(const pgoutput::Delete& change, Lsn lsn);
+  Result<void> truncate(const pgoutput::Truncate& change, Lsn lsn);
+  /// Key of the event is the message's prefix.
+  Result<void> message(const pgoutput::LogicalMessage& message, Lsn lsn);
+  /// A row that a snapshot read, as `r`.
+  Result<void> read(std::uint32_t relation_oid, const pgoutput::Tuple& row, Lsn lsn);
+
+  /// The shape in force; nullptr if none was seen.
+  const TableSchema* schema_of(std::uint32_t relation_oid) const;
+
+ private:
+  struct Table {
+    SchemaRegistry::Schema schema;
+    std::vector<std::size_t> key_columns;  // positions in the row, in the table's order
+  };
+
+  Result<std::vector<bool>> key_of(const pgoutput::Relation& relation);
+  Result<const Table*> find(std::uint32_t relation_oid, std::size_t columns);
+  Result<void> encode_row(const Table& table, const pgoutput::Tuple& tuple,
+                          const pgoutput::Tuple* older);
+  Result<void> write_key(const Table& table, const pgoutput::Tuple& tuple,
+                         const pgoutput::Tuple* older, std::string& key) const;
+  Result<void> add_row(int op, const Table& table, Lsn lsn, const pgoutput::Tuple& row);
+  Result<void> add_change(int op, const Table& table, Lsn lsn, const pgoutput::Update& change,
+                          bool with_before, std::string_view moved_from);
+  Result<void> add_delete(const Table& table, Lsn lsn, pgoutput::OldTuple kind,
+                          const pgoutput::Tuple& before, std::string_view key);
+  Result<void> hand_on(std::string_view category, std::string_view key, EventFlags flags);
+
+  SchemaRegistry& schemas_;
+  CatalogLookup& catalog_;
+  EventOut& out_;
+  std::map<std::uint32_t, Table> tables_;
+  // Of the last change: most changes are of the table that the one before was of.
+  std::uint32_t last_oid_ = 0;
+  const Table* last_table_ = nullptr;
+  // Reused: no allocation per change.
+  std::string payload_, row_, key_, old_key_;
+  std::string unchanged_;  // packed field numbers
+};
+
+}  // namespace millrace

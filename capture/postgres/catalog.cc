@@ -1,0 +1,343 @@
+#include "capture/postgres/catalog.h"
+
+#include <pqxx/pqxx>
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "capture/pgoutput/builtin_types.h"
+
+namespace millrace {
+
+struct Catalog::Session {
+  pqxx::connection connection;
+  explicit Session(const SourceAddress& address) : connection(address.connection_string()) {
+    pqxx::nontransaction(connection).exec(std::string(pin_session_settings()));
+  }
+  pqxx::result query(const std::string& sql) { return pqxx::nontransaction(connection).exec(sql); }
+};
+
+namespace {
+
+std::string without_newlines(std::string text) {
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
+template <typename T>
+T get(const pqxx::row& row, const char* column) {
+  return row[column].as<T>();
+}
+
+std::string text(const pqxx::row& row, const char* column) {
+  return row[column].is_null() ? std::string() : row[column].as<std::string>();
+}
+
+std::string literal(std::uint32_t number) { return std::to_string(number); }
+
+std::optional<Lsn> lsn_or_none(const pqxx::row& row, const char* column) {
+  if (row[column].is_null()) return std::nullopt;
+  const auto lsn = parse_lsn(row[column].as<std::string>());
+  return lsn ? std::optional(*lsn) : std::nullopt;
+}
+
+}  // namespace
+
+std::string quote_identifier(std::string_view name) {
+  std::string out = "\"";
+  for (const char c : name) {
+    if (c == '"') out += '"';
+    out += c;
+  }
+  return out + "\"";
+}
+
+std::string SourceTable::quoted() const {
+  return quote_identifier(schema_name) + "." + quote_identifier(table_name);
+}
+
+Catalog::Catalog(SourceAddress address) : address_(std::move(address)) {}
+Catalog::~Catalog() = default;
+
+/// The one place where libpqxx's exceptions become errors. A session that failed is not used again.
+template <typename Work>
+auto Catalog::run(Work&& work) -> Result<decltype(work(std::declval<Session&>()))> {
+  const bool fresh = session_ == nullptr;
+  try {
+    if (fresh) session_ = std::make_unique<Session>(address_);
+    return work(*session_);
+  } catch (const pqxx::broken_connection& e) {
+    session_.reset();
+    if (!fresh) return run(std::forward<Work>(work));  // it had broken since its last use
+    return Error(ErrorCode::kUnavailable,
+                 "connect to " + address_.describe() + ": " + without_newlines(e.what()))
+        .hint("Check host, port, database, user and password, that the server runs, and that its "
+              "pg_hba.conf lets this user in. A password goes into ~/.pgpass (mode 0600), PGPASSWORD or MILLRACE_SOURCE.");
+  } catch (const pqxx::sql_error& e) {
+    session_.reset();
+    const bool unavailable = e.sqlstate().starts_with("53") || e.sqlstate().starts_with("57");
+    return Error(unavailable ? ErrorCode::kUnavailable : ErrorCode::kFailedPrecondition,
+                 "PostgreSQL: " + without_newlines(e.what()));
+  } catch (const std::exception& e) {
+    session_.reset();
+    return Error(ErrorCode::kUnavailable, "query the catalog of " + address_.describe() + ": " +
+                                              without_newlines(e.what()));
+  }
+}
+
+Result<ServerInfo> Catalog::server() {
+  return run([](Session& session) {
+    const pqxx::result rows = session.query(R"(
+      SELECT current_setting('server_version_num')::int AS version,
+             current_setting('wal_level') AS wal_level,
+             current_setting('max_replication_slots')::int AS slots_max,
+             (SELECT count(*) FROM pg_replication_slots)::int AS slots_used,
+             current_setting('max_wal_senders')::int AS senders_max,
+             (SELECT count(*) FROM pg_stat_replication)::int AS senders_used,
+             pg_is_in_recovery() AS in_recovery, current_user::text AS user_name,
+             current_database()::text AS database_name, r.rolsuper AS superuser,
+             r.rolreplication OR r.rolsuper AS may_replicate,
+             has_database_privilege(current_database(), 'CREATE') AS may_create
+      FROM pg_roles r WHERE r.rolname = current_user)");
+    const pqxx::row row = rows.at(0);
+    ServerInfo info;
+    info.version = get<int>(row, "version");
+    info.wal_level = text(row, "wal_level");
+    info.replication_slots_max = get<int>(row, "slots_max");
+    info.replication_slots_used = get<int>(row, "slots_used");
+    info.wal_senders_max = get<int>(row, "senders_max");
+    info.wal_senders_used = get<int>(row, "senders_used");
+    info.in_recovery = get<bool>(row, "in_recovery");
+    info.user = text(row, "user_name");
+    info.database = text(row, "database_name");
+    info.superuser = get<bool>(row, "superuser");
+    info.may_replicate = get<bool>(row, "may_replicate");
+    info.may_create = get<bool>(row, "may_create");
+    return info;
+  });
+}
+
+Result<std::vector<SourceTable>> Catalog::tables() {
+  return run([](Session& session) {
+    const pqxx::result rows = session.query(R"(
+      SELECT c.oid::bigint AS oid, n.nspname AS schema_name, c.relname AS table_name,
+             c.relkind = 'p' AS partitioned, c.relreplident AS identity,
+             CASE c.relreplident
+               WHEN 'f' THEN true
+               WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+               WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)
+               ELSE false END AS has_identity,
+             pg_has_role(c.relowner, 'USAGE') AS owned,
+             has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
+        AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\_%'
+      ORDER BY n.nspname, c.relname)");
+    std::vector<SourceTable> tables;
+    for (const pqxx::row& row : rows) {
+      SourceTable& table = tables.emplace_back();
+      table.oid = static_cast<std::uint32_t>(get<std::int64_t>(row, "oid"));
+      table.schema_name = text(row, "schema_name");
+      table.table_name = text(row, "table_name");
+      table.partitioned = get<bool>(row, "partitioned");
+      table.identity = static_cast<ReplicaIdentity>(text(row, "identity").at(0));
+      table.has_identity = get<bool>(row, "has_identity");
+      table.owned = get<bool>(row, "owned");
+      table.readable = get<bool>(row, "readable");
+    }
+    return tables;
+  });
+}
+
+Result<Catalog::TableShape> Catalog::shape(const SourceTable& table, const std::string& publication) {
+  return run([&](Session& session) {
+    // Column lists and row filters came with PostgreSQL 15; to_jsonb reads them without naming columns
+    // that older servers lack.
+    const std::string oid = literal(table.oid);
+    const pqxx::result rows = session.query(
+        "WITH listed AS (SELECT to_jsonb(r)->>'prattrs' AS attributes, to_jsonb(r)->>'prqual' AS filter"
+        "                FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid"
+        "                WHERE p.pubname = " + session.connection.quote(publication) +
+        "                  AND r.prrelid = " + oid + ")"
+        " SELECT a.attname AS name, a.atttypid::bigint AS type_oid, a.atttypmod AS modifier,"
+        "   CASE c.relreplident"
+        "     WHEN 'f' THEN true"
+        "     WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary"
+        "                                                    AND a.attnum = ANY (i.indkey))"
+        "     WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident"
+        "                                                    AND a.attnum = ANY (i.indkey))"
+        "     ELSE false END AS identity,"
+        "   (SELECT pg_get_expr(filter::pg_node_tree, c.oid) FROM listed WHERE filter IS NOT NULL) AS filter"
+        " FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+        " WHERE a.attrelid = " + oid + " AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
+        "   AND NOT EXISTS (SELECT FROM listed WHERE attributes IS NOT NULL"
+        "                     AND a.attnum::text <> ALL (string_to_array(attributes, ' ')))"
+        " ORDER BY a.attnum");
+    TableShape shape;
+    for (const pqxx::row& row : rows) {
+      shape.columns.push_back({.name = text(row, "name"),
+                               .type_oid = static_cast<std::uint32_t>(get<std::int64_t>(row, "type_oid")),
+                               .type_modifier = get<std::int32_t>(row, "modifier"),
+                               .identity = get<bool>(row, "identity")});
+      shape.row_filter = text(row, "filter");
+    }
+    return shape;
+  });
+}
+
+Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& name) {
+  return run([&](Session& session) -> std::optional<PublicationInfo> {
+    const std::string quoted = session.connection.quote(name);
+    const pqxx::result found = session.query(
+        "SELECT oid::bigint AS oid, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate,"
+        " coalesce((to_jsonb(p)->>'pubviaroot')::boolean, false) AS via_root"
+        " FROM pg_publication p WHERE pubname = " + quoted);
+    if (found.empty()) return std::nullopt;
+    const pqxx::row row = found.at(0);
+    PublicationInfo info;
+    info.all_tables = get<bool>(row, "puballtables");
+    info.updates = get<bool>(row, "pubupdate");
+    info.deletes = get<bool>(row, "pubdelete");
+    std::string publishes = "publish=";
+    for (const char* operation : {"insert", "update", "delete", "truncate"})
+      if (get<bool>(row, (std::string("pub") + operation).c_str()))
+        publishes += (publishes.back() == '=' ? "" : ",") + std::string(operation);
+    info.definition.push_back(publishes);
+    if (get<bool>(row, "via_root")) info.definition.emplace_back("publish_via_partition_root");
+    if (info.all_tables) info.definition.emplace_back("ALL TABLES");
+
+    const std::string oid = std::to_string(get<std::int64_t>(row, "oid"));
+    for (const pqxx::row& member : session.query(
+             "SELECT n.nspname AS schema_name, c.relname AS table_name,"
+             " to_jsonb(r)->>'prattrs' AS attributes,"
+             " pg_get_expr((to_jsonb(r)->>'prqual')::pg_node_tree, r.prrelid) AS filter"
+             " FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid"
+             " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = " + oid)) {
+      std::string line = category_of(text(member, "schema_name"), text(member, "table_name"));
+      if (!member["attributes"].is_null()) line += " (columns " + text(member, "attributes") + ")";
+      if (!member["filter"].is_null()) line += " WHERE " + text(member, "filter");
+      info.definition.push_back(std::move(line));
+    }
+    if (session.connection.server_version() >= 150000)
+      for (const pqxx::row& member : session.query(
+               "SELECT n.nspname AS name FROM pg_publication_namespace m"
+               " JOIN pg_namespace n ON n.oid = m.pnnspid WHERE m.pnpubid = " + oid))
+        info.definition.push_back("TABLES IN SCHEMA " + text(member, "name"));
+    // Kept as JSON and compared later: names must be valid UTF-8 in a database of any encoding.
+    for (std::string& line : info.definition) line = printable(line, line.size());
+    std::sort(info.definition.begin(), info.definition.end());
+
+    for (const pqxx::row& member : session.query(
+             "SELECT c.oid::bigint AS oid FROM pg_publication_tables t"
+             " JOIN pg_namespace n ON n.nspname = t.schemaname"
+             " JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename"
+             " WHERE t.pubname = " + quoted + " ORDER BY t.schemaname, t.tablename"))
+      info.table_oids.push_back(static_cast<std::uint32_t>(get<std::int64_t>(member, "oid")));
+    return info;
+  });
+}
+
+Result<std::optional<SlotInfo>> Catalog::slot(const std::string& name) {
+  return run([&](Session& session) -> std::optional<SlotInfo> {
+    const pqxx::result found = session.query(
+        "SELECT s.plugin::text, s.database::text, s.active, s.active_pid, s.confirmed_flush_lsn::text AS confirmed,"
+        " to_jsonb(s)->>'wal_status' AS wal_status, a.application_name AS application"
+        " FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid"
+        " WHERE s.slot_name = " + session.connection.quote(name));
+    if (found.empty()) return std::nullopt;
+    const pqxx::row row = found.at(0);
+    SlotInfo info;
+    info.plugin = text(row, "plugin");
+    info.database = text(row, "database");
+    info.wal_status = text(row, "wal_status");
+    info.active = get<bool>(row, "active");
+    info.active_pid = row["active_pid"].is_null() ? 0 : get<int>(row, "active_pid");
+    info.active_application = text(row, "application");
+    info.confirmed_flush = lsn_or_none(row, "confirmed");
+    return info;
+  });
+}
+
+Result<std::vector<std::string>> Catalog::running_transactions() {
+  return run([](Session& session) {
+    std::vector<std::string> lines;
+    for (const pqxx::row& row : session.query(
+             "SELECT pid, usename::text AS user_name, application_name AS application,"
+             " extract(epoch FROM now() - xact_start)::int AS seconds FROM pg_stat_activity"
+             " WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 5"))
+      lines.push_back("pid " + text(row, "pid") + " (" + text(row, "user_name") + ", " +
+                      text(row, "application") + ") since " + text(row, "seconds") + " s");
+    return lines;
+  });
+}
+
+Result<Lsn> Catalog::flushed_position() {
+  MILLRACE_RETURN_IF_ERROR(execute("SELECT pg_logical_emit_message(true, 'millrace', '')"));
+  return current_position();
+}
+
+Result<Lsn> Catalog::current_position() {
+  MILLRACE_ASSIGN_OR_RETURN(const std::string text, run([](Session& session) {
+    return session.query("SELECT pg_current_wal_flush_lsn()::text").at(0).at(0).as<std::string>();
+  }));
+  return parse_lsn(text);
+}
+
+Result<void> Catalog::execute(const std::string& sql) {
+  auto done = run([&](Session& session) { return session.query(sql).size(); });
+  if (!done) return std::move(done).error();
+  return {};
+}
+
+Result<ColumnType> Catalog::type(std::uint32_t oid, std::int32_t modifier) {
+  const auto known = types_.find({oid, modifier});
+  if (known != types_.end()) return known->second;
+  auto found = run([&](Session& session) {
+    // A domain counts as what it is based on, an array by its elements.
+    const pqxx::result rows = session.query(
+        "WITH RECURSIVE base AS ("
+        "  SELECT t.* FROM pg_type t WHERE t.oid = " + literal(oid) +
+        "  UNION ALL SELECT t.* FROM base b JOIN pg_type t ON b.typtype = 'd' AND t.oid = b.typbasetype)"
+        " SELECT format_type(" + literal(oid) + ", " + std::to_string(modifier) + ") AS name,"
+        "   b.oid::bigint AS base_oid, b.typtype AS base_kind, e.typtype AS element_kind,"
+        "   b.typcategory = 'A' AND b.typlen = -1 AS true_array"
+        " FROM base b LEFT JOIN pg_type e ON e.oid = b.typelem WHERE b.typtype <> 'd'");
+    ColumnType type;
+    if (rows.empty()) {
+      type.name = "type " + literal(oid);
+      return type;
+    }
+    const pqxx::row row = rows.at(0);
+    type.name = text(row, "name");
+    const auto builtin =
+        pgoutput::builtin_type(static_cast<std::uint32_t>(get<std::int64_t>(row, "base_oid")));
+    if (builtin) {
+      type.kind = builtin->kind;
+      type.array = builtin->array;
+    } else if (text(row, "base_kind") == "e") {
+      type.kind = ValueKind::kEnum;
+    } else if (get<bool>(row, "true_array") && text(row, "element_kind") == "e") {
+      type.kind = ValueKind::kEnum;
+      type.array = true;
+    }
+    return type;
+  });
+  if (!found) return std::move(found).error().context("look up type " + literal(oid));
+  types_[{oid, modifier}] = *found;
+  return found;
+}
+
+Result<std::vector<std::string>> Catalog::primary_key(std::uint32_t relation_oid) {
+  return run([&](Session& session) {
+    std::vector<std::string> names;
+    for (const pqxx::row& row : session.query(
+             "SELECT a.attname AS name FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid"
+             " AND a.attnum = ANY (i.indkey) WHERE i.indisprimary AND i.indrelid = " +
+             literal(relation_oid) + " ORDER BY array_position(i.indkey::int2[], a.attnum)"))
+      names.push_back(text(row, "name"));
+    return names;
+  });
+}
+
+}  // namespace millrace

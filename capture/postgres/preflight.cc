@@ -1,0 +1,224 @@
+#include "capture/postgres/preflight.h"
+
+#include <algorithm>
+#include <array>
+
+namespace millrace {
+namespace {
+
+using Severity = Finding::Severity;
+
+class Findings {
+ public:
+  explicit Findings(std::vector<Finding>& list) : list_(list) {}
+  void fine(std::string subject, std::string message) {
+    list_.push_back({Severity::kFine, std::move(subject), std::move(message), {}});
+  }
+  void warn(std::string subject, std::string message, std::string fix = {}) {
+    list_.push_back({Severity::kWarning, std::move(subject), std::move(message), std::move(fix)});
+  }
+  void problem(std::string subject, std::string message, std::string fix) {
+    list_.push_back({Severity::kProblem, std::move(subject), std::move(message), std::move(fix)});
+  }
+
+ private:
+  std::vector<Finding>& list_;
+};
+
+std::string version_text(int version) {
+  return std::to_string(version / 10'000) + "." + std::to_string(version % 10'000);
+}
+
+/// Releases below these lose or repeat changes in logical decoding by bugs of the server (release notes of 2025-08-14:
+/// https://www.postgresql.org/docs/15/release-15-14.html and its neighbours).
+constexpr std::array<int, 5> kSoundReleases{130'022, 140'019, 150'014, 160'010, 170'006};
+
+void look_at_server(const ServerInfo& server, Findings& findings) {
+  const std::string version = version_text(server.version);
+  const auto sound = std::find_if(kSoundReleases.begin(), kSoundReleases.end(), [&](int release) {
+    return release / 10'000 == server.version / 10'000;
+  });
+  if (server.version < 120'000)
+    findings.problem("server version", "PostgreSQL " + version + " is too old: millrace needs 12 or later.",
+                     "-- upgrade the server");
+  else if (sound != kSoundReleases.end() && server.version < *sound)
+    findings.warn("server version",
+                  "PostgreSQL " + version + " has bugs that can lose changes in logical decoding; " +
+                      version_text(*sound) + " mends them.",
+                  "-- update the server to " + version_text(*sound) + " or later");
+  else
+    findings.fine("server version", "PostgreSQL " + version + ".");
+
+  if (server.in_recovery && server.version < 160'000)
+    findings.problem("server role", "The server is a standby; before PostgreSQL 16 only a primary has logical slots.",
+                     "-- connect to the primary (for several hosts add target_session_attrs=read-write)");
+  if (server.wal_level != "logical")
+    findings.problem("wal_level", "wal_level is " + server.wal_level + ", so the WAL holds too little to decode changes.",
+                     "ALTER SYSTEM SET wal_level = 'logical';  -- then restart PostgreSQL");
+  else
+    findings.fine("wal_level", "wal_level is logical.");
+
+  if (!server.may_replicate)
+    findings.problem("replication right", "Role " + server.user + " may not read the replication stream.",
+                     "ALTER ROLE " + quote_identifier(server.user) + " REPLICATION;");
+  else
+    findings.fine("replication right", "Role " + server.user + " may read the replication stream.");
+
+  if (server.wal_senders_used >= server.wal_senders_max)
+    findings.problem("max_wal_senders",
+                     "All " + std::to_string(server.wal_senders_max) + " WAL senders are in use.",
+                     "ALTER SYSTEM SET max_wal_senders = " + std::to_string(server.wal_senders_max + 5) +
+                         ";  -- then restart PostgreSQL");
+}
+
+void look_at_slot(const Preflight& found, const PreflightQuestion& question, Findings& findings) {
+  const ServerInfo& server = found.server;
+  const std::string subject = "slot " + question.slot;
+  if (!found.slot) {
+    if (server.replication_slots_used >= server.replication_slots_max)
+      findings.problem("max_replication_slots",
+                       "No replication slot is free: all " + std::to_string(server.replication_slots_max) + " are in use.",
+                       "SELECT pg_drop_replication_slot('...');  -- one that nobody needs, see pg_replication_slots; or ALTER "
+                       "SYSTEM SET max_replication_slots = " +
+                           std::to_string(server.replication_slots_max + 5) + "; and restart PostgreSQL");
+    else
+      findings.fine(subject, "A replication slot is free.");
+    return;
+  }
+  const SlotInfo& slot = *found.slot;
+  const std::string drop = "SELECT pg_drop_replication_slot('" + question.slot + "');  -- or use another --slot";
+  if (slot.plugin != "pgoutput" || slot.database != server.database)
+    findings.problem(subject,
+                     "It exists with plugin " + (slot.plugin.empty() ? "none" : slot.plugin) + " for database " +
+                         (slot.database.empty() ? "none" : slot.database) + ": it is somebody else's.",
+                     drop);
+  else if (slot.wal_status == "lost")
+    findings.problem(subject, "PostgreSQL has invalidated it: the WAL that it needs is gone.", drop);
+  else if (slot.active)
+    findings.warn(subject, "It is in use by pid " + std::to_string(slot.active_pid) + " (" + slot.active_application + ").");
+  else
+    findings.fine(subject, "It exists, confirmed up to " +
+                               (slot.confirmed_flush ? to_string(*slot.confirmed_flush) : "nothing") + ".");
+}
+
+std::string joined_names(const std::vector<SourceTable>& tables) {
+  std::string list;
+  for (const SourceTable& table : tables) list += (list.empty() ? "" : ", ") + table.quoted();
+  return list;
+}
+
+/// Who is in the publication and who was asked for.
+void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
+                         const PreflightQuestion& question, Findings& findings) {
+  const std::string subject = "publication " + question.publication;
+  const std::string quoted = quote_identifier(question.publication);
+  std::vector<SourceTable> matching, missing, beyond;
+  for (const SourceTable& table : all) {
+    const bool match = question.patterns.match(table.schema_name, table.table_name);
+    if (match) matching.push_back(table);
+    if (!found.publication) continue;
+    const auto& members = found.publication->table_oids;
+    const bool member = std::find(members.begin(), members.end(), table.oid) != members.end();
+    if (member) found.tables.push_back(table);
+    if (member && !match && question.patterns.given()) beyond.push_back(table);
+    if (match && !member) missing.push_back(table);
+  }
+  if (!found.publication) {
+    found.tables = matching;
+    std::vector<SourceTable> foreign;
+    std::copy_if(matching.begin(), matching.end(), std::back_inserter(foreign),
+                 [](const SourceTable& table) { return !table.owned; });
+    const std::string statement = create_publication_statement(question.publication, matching, found.server.version) + ";";
+    if (!found.server.may_create)
+      findings.problem(subject, "It does not exist and role " + found.server.user + " may not create it.",
+                       matching.empty() ? "GRANT CREATE ON DATABASE " + quote_identifier(found.server.database) +
+                                              " TO " + quote_identifier(found.server.user) + ";"
+                                        : statement + "  -- as the tables' owner");
+    else if (!foreign.empty() && !found.server.superuser)
+      findings.problem(subject, "It does not exist, and role " + found.server.user + " does not own " + joined_names(foreign) +
+                                    ", which only an owner can add.",
+                       statement + "  -- as the tables' owner");
+    else
+      findings.fine(subject, question.temporary ? "It can be created." : "It does not exist; capture run creates it.");
+  } else {
+    if (!beyond.empty())
+      findings.problem(subject, "It publishes tables that --tables leaves out: " + joined_names(beyond) + ".",
+                       "ALTER PUBLICATION " + quoted + " DROP TABLE " + joined_names(beyond) +
+                           ";  -- or use another --publication");
+    if (!missing.empty())
+      findings.warn(subject, "Tables that match are not in it and are not captured: " + joined_names(missing) + ".",
+                    "ALTER PUBLICATION " + quoted + " ADD TABLE " + joined_names(missing) + ";");
+    if (!found.publication->updates || !found.publication->deletes)
+      findings.warn(subject, "It does not publish all of insert, update and delete.",
+                    "ALTER PUBLICATION " + quoted + " SET (publish = 'insert, update, delete, truncate');");
+    findings.fine(subject, "It exists with " + std::to_string(found.tables.size()) + " tables.");
+  }
+  if (found.tables.empty())
+    findings.problem("tables", "No table matches.", "-- see --tables; a pattern is schema.table, as in 'public.*'");
+}
+
+void look_at_tables(Preflight& found, const PreflightQuestion& question, Findings& findings) {
+  const bool updates = !found.publication || found.publication->updates || found.publication->deletes;
+  std::vector<SourceTable> usable;
+  for (const SourceTable& table : found.tables) {
+    const std::string subject = "table " + table.name();
+    const bool identity_missing = updates && !table.has_identity;
+    const std::string fix = "ALTER TABLE " + table.quoted() +
+                            " REPLICA IDENTITY FULL;  -- or give it a primary key, or leave it out with --tables '...,!" +
+                            table.schema_name + "." + table.table_name + "'";
+    if (identity_missing && question.temporary)
+      findings.warn(subject, "It has no replica identity and is left out.", fix);
+    else if (identity_missing)
+      findings.problem(subject,
+                       "It has no primary key and no other replica identity: once published, PostgreSQL would refuse "
+                       "the application's updates and deletes of it.",
+                       fix);
+    if (!table.readable && !question.temporary)
+      findings.problem(subject, "Role " + found.server.user + " may not read it.",
+                       "GRANT USAGE ON SCHEMA " + quote_identifier(table.schema_name) + " TO " +
+                           quote_identifier(found.server.user) + "; GRANT SELECT ON " + table.quoted() + " TO " +
+                           quote_identifier(found.server.user) + ";");
+    else if (!identity_missing)
+      findings.fine(subject, table.identity == ReplicaIdentity::kFull
+                                 ? "Replica identity is FULL."
+                                 : "It has a replica identity.");
+    if (!(identity_missing && question.temporary)) usable.push_back(table);
+  }
+  found.tables = std::move(usable);
+}
+
+}  // namespace
+
+Result<void> Preflight::require_no_problem() const {
+  std::string message, fixes;
+  for (const Finding& finding : findings) {
+    if (finding.severity != Severity::kProblem) continue;
+    message += (message.empty() ? "" : " ") + finding.subject + ": " + finding.message;
+    fixes += (fixes.empty() ? "" : "\n  ") + finding.fix;
+  }
+  if (message.empty()) return {};
+  return Error(ErrorCode::kFailedPrecondition, message).hint(fixes);
+}
+
+std::string create_publication_statement(const std::string& name, const std::vector<SourceTable>& tables,
+                                         int server_version) {
+  // Changes of partitions under their root's name: the root is the table that users know.
+  const std::string options = server_version >= 130'000 ? " WITH (publish_via_partition_root = true)" : "";
+  return "CREATE PUBLICATION " + quote_identifier(name) + " FOR TABLE " + joined_names(tables) + options;
+}
+
+Result<Preflight> run_preflight(Catalog& catalog, const PreflightQuestion& question) {
+  Preflight found;
+  Findings findings(found.findings);
+  MILLRACE_ASSIGN_OR_RETURN(found.server, catalog.server());
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<SourceTable> all, catalog.tables());
+  MILLRACE_ASSIGN_OR_RETURN(found.publication, catalog.publication(question.publication));
+  MILLRACE_ASSIGN_OR_RETURN(found.slot, catalog.slot(question.slot));
+  look_at_server(found.server, findings);
+  look_at_slot(found, question, findings);
+  look_at_publication(found, all, question, findings);
+  look_at_tables(found, question, findings);
+  return found;
+}
+
+}  // namespace millrace

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "capture/check.h"
+#include "capture/postgres/catalog.h"
+#include "capture/table_patterns.h"
+
+namespace millrace {
+
+/// What a source looks like before anything is done to it.
+struct Preflight {
+  ServerInfo server;
+  std::optional<PublicationInfo> publication;
+  std::optional<SlotInfo> slot;
+  /// What capture would read: the publication's tables, or those that match where it must be made.
+  std::vector<SourceTable> tables;
+  std::vector<Finding> findings;
+
+  /// All problems in one error (kFailedPrecondition), or nothing.
+  Result<void> require_no_problem() const;
+};
+
+struct PreflightQuestion {
+  const TablePatterns& patterns;
+  std::string slot;
+  std::string publication;
+  /// A tail makes both for itself and only for a moment.
+  bool temporary = false;
+};
+
+Result<Preflight> run_preflight(Catalog& catalog, const PreflightQuestion& question);
+
+/// "CREATE PUBLICATION ... FOR TABLE ..." for `tables`.
+std::string create_publication_statement(const std::string& name, const std::vector<SourceTable>& tables,
+                                         int server_version);
+
+}  // namespace millrace

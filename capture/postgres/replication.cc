@@ -1,0 +1,125 @@
+#include "capture/postgres/replication.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/progress.h"
+#include "capture/pipeline/change_encoder.h"
+#include "capture/pipeline/copy_row.h"
+
+namespace millrace {
+namespace {
+
+constexpr std::uint64_t kProgressRows = 4096;
+
+std::string quote_literal(std::string_view text) {
+  std::string out = "'";
+  for (const char c : text) {
+    if (c == '\'') out += '\'';
+    out += c;
+  }
+  return out + "'";
+}
+
+Result<PostgresConnection::Row> only_row(Result<std::vector<PostgresConnection::Row>> rows,
+                                         std::size_t columns) {
+  if (!rows) return std::move(rows).error();
+  if (rows->size() != 1 || rows->front().size() < columns)
+    return Error(ErrorCode::kUnsupported, "the server's answer has another shape than PostgreSQL's");
+  return std::move(rows->front());
+}
+
+/// The relation as pgoutput would announce it, so that copied and streamed rows share one shape.
+pgoutput::Relation relation_of(const SourceTable& table, const std::vector<SourceColumn>& columns) {
+  pgoutput::Relation relation{.oid = table.oid,
+                              .schema_name = table.schema_name,
+                              .table_name = table.table_name,
+                              .replica_identity = static_cast<char>(table.identity),
+                              .columns = {}};
+  for (const SourceColumn& column : columns)
+    relation.columns.push_back({.key = column.identity,
+                                .name = column.name,
+                                .type_oid = column.type_oid,
+                                .type_modifier = column.type_modifier});
+  return relation;
+}
+
+/// COPY of a table, or of a query where the publication filters rows or the rows are in partitions.
+std::string copy_statement(const SourceTable& table, const Catalog::TableShape& shape) {
+  std::string list;
+  for (const SourceColumn& column : shape.columns)
+    list += (list.empty() ? "" : ", ") + quote_identifier(column.name);
+  if (!table.partitioned && shape.row_filter.empty() && !list.empty())
+    return "COPY " + table.quoted() + " (" + list + ") TO STDOUT";
+  return "COPY (SELECT " + list + " FROM " + (table.partitioned ? "" : "ONLY ") + table.quoted() +
+         (shape.row_filter.empty() ? "" : " WHERE " + shape.row_filter) + ") TO STDOUT";
+}
+
+}  // namespace
+
+bool is_slot_name(std::string_view name) {
+  return !name.empty() && name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+         });
+}
+
+Result<SystemIdentity> identify_system(PostgresConnection& connection) {
+  MILLRACE_ASSIGN_OR_RETURN(const auto row, only_row(connection.query("IDENTIFY_SYSTEM"), 4));
+  MILLRACE_ASSIGN_OR_RETURN(const Lsn flushed, parse_lsn(row[2].value_or("")));
+  return SystemIdentity{.system_id = row[0].value_or(""),
+                        .timeline = static_cast<std::uint32_t>(std::strtoul(row[1].value_or("0").c_str(), nullptr, 10)),
+                        .flushed = flushed,
+                        .database = row[3].value_or("")};
+}
+
+Result<NewSlot> create_slot(PostgresConnection& connection, Catalog& catalog, const std::string& slot,
+                            SlotLife life) {
+  MILLRACE_ASSIGN_OR_RETURN(const auto waiting_for, catalog.running_transactions());
+  for (const std::string& transaction : waiting_for)
+    spdlog::info("the slot can begin once this transaction has ended: {}", printable(transaction));
+  const bool temporary = life == SlotLife::kTemporary;
+  auto made = only_row(
+      connection.query("CREATE_REPLICATION_SLOT " + quote_identifier(slot) + (temporary ? " TEMPORARY" : "") +
+                       " LOGICAL pgoutput " + (temporary ? "NOEXPORT_SNAPSHOT" : "EXPORT_SNAPSHOT")),
+      3);
+  if (!made) return std::move(made).error().context("create replication slot " + slot);
+  MILLRACE_ASSIGN_OR_RETURN(const Lsn consistent_point, parse_lsn((*made)[1].value_or("")));
+  return NewSlot{.consistent_point = consistent_point, .snapshot_name = (*made)[2].value_or("")};
+}
+
+Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
+                               const std::string& publication) {
+  const int protocol = connection.server_version() >= 140'000 ? 2 : 1;
+  return connection.start_copy_both("START_REPLICATION SLOT " + quote_identifier(slot) + " LOGICAL " + to_string(from) +
+                                    " (proto_version '" + std::to_string(protocol) + "', publication_names " +
+                                    quote_literal(quote_identifier(publication)) + ")");
+}
+
+Result<std::uint64_t> copy_snapshot(PostgresConnection& connection, Catalog& catalog,
+                                    const std::vector<SourceTable>& tables, const std::string& publication,
+                                    const NewSlot& slot, ChangeEncoder& encoder) {
+  MILLRACE_RETURN_IF_ERROR(connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"));
+  MILLRACE_RETURN_IF_ERROR(connection.query("SET TRANSACTION SNAPSHOT " + quote_literal(slot.snapshot_name)));
+  CopyRowParser parser;
+  std::uint64_t rows = 0;
+  for (const SourceTable& table : tables) {
+    MILLRACE_ASSIGN_OR_RETURN(const Catalog::TableShape shape, catalog.shape(table, publication));
+    MILLRACE_RETURN_IF_ERROR(encoder.relation(relation_of(table, shape.columns), slot.consistent_point));
+    Progress progress("snapshot of " + table.name(), 0, ProgressUnit::kEvents);
+    const std::uint64_t before = rows;
+    auto copied = connection.copy_out(copy_statement(table, shape), [&](std::string_view line) -> Result<void> {
+      MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Tuple* row, parser.parse(line, shape.columns.size()));
+      if (++rows % kProgressRows == 0) progress.update(rows - before);
+      return encoder.read(table.oid, *row, slot.consistent_point);
+    });
+    if (!copied) return std::move(copied).error().context("read the present rows of " + table.name());
+    progress.finish();
+    spdlog::info("snapshot of {}: {} rows", printable(table.name()), rows - before);
+  }
+  MILLRACE_RETURN_IF_ERROR(connection.query("COMMIT"));
+  return rows;
+}
+
+}  // namespace millrace

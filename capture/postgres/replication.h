@@ -1,0 +1,47 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "capture/postgres/catalog.h"
+#include "capture/postgres/connection.h"
+
+namespace millrace {
+
+class ChangeEncoder;
+
+/// Who a server says it is (IDENTIFY_SYSTEM).
+struct SystemIdentity {
+  std::string system_id;
+  std::uint32_t timeline = 0;
+  Lsn flushed;
+  std::string database;
+};
+Result<SystemIdentity> identify_system(PostgresConnection& connection);
+
+struct NewSlot {
+  Lsn consistent_point;       ///< Changes of transactions that commit at or after it are sent.
+  std::string snapshot_name;  ///< Of all that was committed before; valid while this connection is idle.
+};
+enum class SlotLife { kPermanent, kTemporary };
+
+/// Makes a slot for pgoutput. PostgreSQL waits for every transaction that is running now to end: they are logged.
+Result<NewSlot> create_slot(PostgresConnection& connection, Catalog& catalog, const std::string& slot,
+                            SlotLife life);
+
+/// Enters streaming of `slot` from `from` on.
+Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
+                               const std::string& publication);
+
+/// Copies the present rows of `tables` as of `snapshot_name` into `encoder`, as `r` events of one transaction that
+/// the caller has begun. Tables must be readable by the connection.
+/// Gives the number of rows.
+Result<std::uint64_t> copy_snapshot(PostgresConnection& connection, Catalog& catalog,
+                                    const std::vector<SourceTable>& tables, const std::string& publication,
+                                    const NewSlot& slot, ChangeEncoder& encoder);
+
+/// Is `name` what PostgreSQL takes as a slot's name: 1 to 63 of a-z, 0-9, '_'?
+bool is_slot_name(std::string_view name);
+
+}  // namespace millrace

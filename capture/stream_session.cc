@@ -1,0 +1,153 @@
+#include "capture/stream_session.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace millrace {
+namespace {
+
+using std::chrono::milliseconds;
+
+/// Messages between two looks at the clock while data keeps coming.
+constexpr int kBurst = 512;
+/// How often an idle source's position is written to the log at most.
+constexpr milliseconds kIdleInterval{10'000};
+/// And when the server asks, as it does when it shuts down and waits for us.
+constexpr milliseconds kIdleIntervalAsked{200};
+constexpr milliseconds kRoomWait{50};
+/// While something is not confirmed yet, or a goal is waited for.
+constexpr milliseconds kSoon{20};
+constexpr milliseconds kFinishTimeout{10'000};
+
+}  // namespace
+
+Result<void> StoreOut::commit(std::uint64_t source_end) {
+  auto end = store_.commit(source_end);
+  if (!end) return std::move(end).error();
+  end_ = Lsn{source_end};
+  return {};
+}
+
+StreamSession::StreamSession(PostgresConnection& connection, EventStore& store, StoreOut& out,
+                             StreamApplier& applier, const Options& options)
+    : connection_(connection), store_(store), out_(out), applier_(applier), options_(options) {
+  idle_ = out_.end();
+  confirmed_ = durable();
+  now_ = heard_at_ = status_at_ = idle_recorded_at_ = Clock::system().monotonic();
+}
+
+Lsn StreamSession::durable() const {
+  const auto source = store_.durable_source();
+  return source && source->epoch == options_.epoch ? Lsn{source->end} : Lsn{};
+}
+
+bool StreamSession::reached_goal() const { return options_.until && durable() >= *options_.until; }
+
+Result<void> StreamSession::run(const std::stop_token& stop) {
+  MILLRACE_RETURN_IF_ERROR(send_status(options_.until.has_value()));
+  while (!stop.stop_requested() && !reached_goal()) {
+    MILLRACE_RETURN_IF_ERROR(store_.status());
+    bool drained = false;
+    for (int i = 0; i < kBurst && !drained; ++i) {
+      if (!store_.has_room()) break;
+      MILLRACE_ASSIGN_OR_RETURN(const bool took, take_one());
+      drained = !took;
+    }
+    now_ = Clock::system().monotonic();
+    if (drained) {
+      store_.request_flush();
+      MILLRACE_RETURN_IF_ERROR(keep_in_touch());
+      const bool soon = reply_wanted_ || options_.until || confirmed_ < out_.end();
+      auto waited = connection_.wait(soon ? kSoon : options_.status_interval, never_);
+      if (!waited && !stop.stop_requested()) return waited;
+    } else {
+      if (!store_.has_room()) {
+        store_.request_flush();
+        store_.wait_room(kRoomWait);
+        heard_at_ = Clock::system().monotonic();  // the silence is ours
+      }
+      MILLRACE_RETURN_IF_ERROR(keep_in_touch());
+    }
+  }
+  return finish();
+}
+
+/// Handles one message; false when none is here.
+Result<bool> StreamSession::take_one() {
+  MILLRACE_ASSIGN_OR_RETURN(const auto bytes, connection_.receive());
+  if (!bytes) return false;
+  heard_at_ = now_;
+  asked_ = false;
+  MILLRACE_ASSIGN_OR_RETURN(const auto frame, pgoutput::decode_frame(*bytes));
+  if (const auto* data = std::get_if<pgoutput::WalData>(&frame)) {
+    MILLRACE_RETURN_IF_ERROR(applier_.apply(data->payload, data->start));
+    if (!applier_.in_transaction()) idle_ = std::max(idle_, applier_.seen_end());
+  } else {
+    MILLRACE_RETURN_IF_ERROR(on_keepalive(std::get<pgoutput::Keepalive>(frame)));
+  }
+  return true;
+}
+
+Result<void> StreamSession::on_keepalive(const pgoutput::Keepalive& keepalive) {
+  // In the middle of a transaction the position may be beyond its commit, which is not here yet.
+  if (!applier_.in_transaction()) idle_ = std::max(idle_, keepalive.end);
+  reply_wanted_ = reply_wanted_ || keepalive.reply_requested;
+  return {};
+}
+
+/// Whatever the clock asks for: position of an idle source, status, a sign of life.
+Result<void> StreamSession::keep_in_touch() {
+  const milliseconds idle_interval = reply_wanted_ || options_.until ? kIdleIntervalAsked : kIdleInterval;
+  const bool goal_near = options_.until && out_.end() < *options_.until && idle_ >= *options_.until;
+  if (!applier_.in_transaction() && idle_ > out_.end() && store_.has_room() &&
+      (goal_near || now_ - idle_recorded_at_ >= idle_interval))
+    MILLRACE_RETURN_IF_ERROR(record_idle_position());
+
+  if (now_ - heard_at_ > 2 * options_.silence_max)
+    return Error(ErrorCode::kUnavailable, "the server has been silent for " +
+                                              std::to_string((2 * options_.silence_max).count() / 1000) + " s");
+  const bool ask = now_ - heard_at_ > options_.silence_max && !asked_;
+  const milliseconds interval = reply_wanted_ || options_.until ? kSoon : options_.status_interval;
+  const bool progress_late = confirmed_ < durable() && now_ - status_at_ >= std::min(interval, milliseconds(100));
+  if (ask || progress_late || (reply_wanted_ && now_ - status_at_ >= kSoon) || now_ - status_at_ >= options_.status_interval) {
+    asked_ = asked_ || ask;
+    return send_status(ask || options_.until.has_value());
+  }
+  return {};
+}
+
+Result<void> StreamSession::send_status(bool reply_requested) {
+  const Lsn flushed = durable();
+  MILLRACE_CHECK(confirmed_ <= flushed && flushed <= out_.end());
+  confirmed_ = flushed;
+  status_at_ = now_;
+  reply_wanted_ = false;
+  return connection_.send(pgoutput::encode_status(
+      {.written = out_.end(), .flushed = flushed, .reply_requested = reply_requested},
+      Clock::system().wall()));
+}
+
+/// A transaction without events. Its commit position is just below the next one that there can be.
+Result<void> StreamSession::record_idle_position() {
+  idle_recorded_at_ = now_;
+  MILLRACE_RETURN_IF_ERROR(out_.begin({.source = {.epoch = options_.epoch, .commit = idle_.value - 1, .end = 0},
+                                       .source_xid = 0,
+                                       .commit_time = Clock::system().wall()}));
+  MILLRACE_RETURN_IF_ERROR(out_.commit(idle_.value));
+  store_.request_flush();
+  return {};
+}
+
+/// What is appended becomes durable and the server is told before we go.
+Result<void> StreamSession::finish() {
+  MILLRACE_RETURN_IF_ERROR(applier_.reset());
+  store_.request_flush();
+  MILLRACE_RETURN_IF_ERROR(store_.wait_durable(store_.appended_end(), out_.end().value, kFinishTimeout));
+  now_ = Clock::system().monotonic();
+  MILLRACE_RETURN_IF_ERROR(send_status(false));
+  connection_.end_copy_both();
+  return {};
+}
+
+}  // namespace millrace

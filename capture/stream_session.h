@@ -1,0 +1,84 @@
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <stop_token>
+
+#include "base/clock.h"
+#include "base/wakeup.h"
+#include "capture/pgoutput/framing.h"
+#include "capture/pipeline/stream_applier.h"
+#include "capture/postgres/connection.h"
+#include "eventstore/event_store.h"
+
+namespace millrace {
+
+/// What the encoder writes to, and the last position that went in.
+class StoreOut final : public EventOut {
+ public:
+  StoreOut(EventStore& store, Lsn end) : store_(store), end_(end) {}
+
+  Result<void> begin(const TransactionInfo& info) override { return store_.begin(info); }
+  Result<void> add(const NewEvent& event) override { return store_.add(event); }
+  Result<void> commit(std::uint64_t source_end) override;
+  Result<void> rollback() override { return store_.rollback(); }
+
+  Lsn end() const { return end_; }  ///< Source position up to which everything was appended.
+
+ private:
+  EventStore& store_;
+  Lsn end_;
+};
+
+/// The life of one streaming connection: receives, appends, and tells PostgreSQL what is durable.
+///
+/// It never waits for the disk: when the store has no room it stops reading, so that PostgreSQL keeps
+/// the changes, and goes on sending status, so that PostgreSQL keeps the connection.
+/// What it confirms is never beyond the store's durable position. Where nothing of interest was committed for a while the
+/// position that keepalives tell is first made durable as a transaction without events, then confirmed,
+/// so that an idle table does not hold the server's WAL. Threads: one.
+class StreamSession {
+ public:
+  struct Options {
+    std::uint32_t epoch = 0;
+    std::chrono::milliseconds status_interval{1000};
+    /// Without a byte from the server for this long an answer is asked for; for twice as long, the connection is given up.
+    std::chrono::milliseconds silence_max{45'000};
+    /// Ends the session once everything below it is durable.
+    std::optional<Lsn> until;
+  };
+
+  StreamSession(PostgresConnection& connection, EventStore& store, StoreOut& out, StreamApplier& applier,
+                const Options& options);
+
+  /// Streams until `stop` or until the position asked for. Any error of connection or store ends it; the
+  /// store's is in its status().
+  Result<void> run(const std::stop_token& stop);
+
+ private:
+  using Time = Clock::Monotonic;
+
+  Result<bool> take_one();
+  Result<void> on_keepalive(const pgoutput::Keepalive& keepalive);
+  Result<void> keep_in_touch();
+  Result<void> send_status(bool reply_requested);
+  Result<void> record_idle_position();
+  Result<void> finish();
+  Lsn durable() const;
+  bool reached_goal() const;
+
+  PostgresConnection& connection_;
+  EventStore& store_;
+  StoreOut& out_;
+  StreamApplier& applier_;
+  Options options_;
+  Wakeup never_;
+
+  Lsn idle_;  ///< Everything committed below it has been received; from keepalives and commits.
+  Lsn confirmed_;
+  Time now_, heard_at_, status_at_, idle_recorded_at_;
+  bool reply_wanted_ = false;
+  bool asked_ = false;  ///< For an answer, since the last byte.
+};
+
+}  // namespace millrace

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace millrace {
+
+/// Which tables are meant: `schema.table` patterns with '*' (any characters) and '?' (one); '!' in front excludes.
+/// Without any pattern that includes, every table of the public schema is meant.
+class TablePatterns {
+ public:
+  /// Each text may hold several patterns with commas between. Errors: kInvalidArgument (empty, no dot).
+  static Result<TablePatterns> parse(const std::vector<std::string>& texts);
+  bool match(std::string_view schema_name, std::string_view table_name) const;
+  bool given() const { return given_; }
+
+ private:
+  std::vector<std::string> include_, exclude_;
+  bool given_ = false;
+};
+
+}  // namespace millrace

@@ -1,0 +1,238 @@
+#include <spdlog/spdlog.h>
+
+#include <boost/program_options.hpp>
+
+#include "base/stop_signals.h"
+#include "capture/capture.h"
+#include "capture/check.h"
+#include "capture/table_patterns.h"
+#include "capture/tail.h"
+#include "cli/command.h"
+#include "cli/json.h"
+#include "cli/output.h"
+#include "cli/text.h"
+
+namespace millrace {
+namespace {
+
+namespace po = boost::program_options;
+
+void declare_source(po::options_description& options, std::string& source) {
+  options.add_options()(
+      "source", po::value(&source)->value_name("URI")->required(),
+      "the database: postgresql://user@host/name, or 'host=... dbname=...', or service=NAME");
+}
+
+void declare_tables(po::options_description& options, std::vector<std::string>& tables,
+                    const std::string& otherwise) {
+  const std::string help =
+      "which tables: schema.table with '*' and '?', several with ',' between, '!' in front leaves "
+      "out; by default " +
+      otherwise;
+  options.add_options()("tables", po::value(&tables)->value_name("PATTERNS"), help.c_str());
+}
+
+constexpr CommandText kTail{
+    "capture tail", "show a database's changes on the terminal as they are committed",
+    "--source URI [--tables PATTERNS] [--limit N] [--json]",
+    "Shows every change that is committed from now on, whole transactions in commit order, until\n"
+    "interrupted. Needs no store: it uses a temporary slot and a publication of its own and "
+    "leaves\n"
+    "nothing behind in the database.\n"
+    "\n"
+    "A password is better kept out of the command line: use MILLRACE_SOURCE, ~/.pgpass or a\n"
+    "connection service file.\n"
+    "\n"
+    "Example:\n"
+    "  millrace capture tail --source postgresql://localhost/shop --tables 'public.*' --json"};
+
+class CaptureTail final : public Command {
+ public:
+  CaptureTail() : Command(kTail) {}
+
+  void declare(po::options_description& options) override {
+    declare_source(options, capture_.source);
+    declare_tables(options, capture_.tables, "public.*");
+    options.add_options()                                                                //
+        ("limit", po::value(&limit_text_)->value_name("N"), "end after so many events")  //
+        ("json", po::bool_switch(&json_), "one JSON object per line");
+  }
+
+  Result<void> check() override {
+    MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.tables));
+    if (limit_text_.empty()) return {};
+    MILLRACE_ASSIGN_OR_RETURN(limit_, parse_number("limit", limit_text_));
+    if (limit_ == 0) return Error(ErrorCode::kInvalidArgument, "--limit must be at least 1");
+    return {};
+  }
+
+  Result<void> run() override {
+    const StopSignals signals;
+    Output output;
+    const auto print = [&](const EventRecord& event, SchemaRegistry& schemas) -> Result<void> {
+      constexpr bool kWithOffset = false;
+      MILLRACE_RETURN_IF_ERROR(json_
+                                   ? append_event_json(event, schemas, output.text(), kWithOffset)
+                                   : append_event_text(event, schemas, output.text(), kWithOffset));
+      MILLRACE_RETURN_IF_ERROR(output.end_of_line());
+      MILLRACE_RETURN_IF_ERROR(output.flush());  // somebody is watching
+      if (--limit_ == 0) return Error(ErrorCode::kCancelled, "--limit is reached");
+      return {};
+    };
+    return tail_source(capture_, signals.token(), print, [] {
+      spdlog::info("watching: changes appear as they are committed; Ctrl-C ends this");
+    });
+  }
+
+ private:
+  TailOptions capture_;
+  std::string limit_text_;
+  std::uint64_t limit_ = ~std::uint64_t{0};
+  bool json_ = false;
+};
+
+constexpr CommandText kCheck{
+    "capture check", "tell what a database lacks to be captured, and how to mend it",
+    "--source URI [--tables PATTERNS] [--slot NAME]\n"
+    "                              [--publication NAME] [--json]",
+    "Looks at the server's settings, the user's rights, free slots and connections, slot and\n"
+    "publication, and each table's replica identity. Prints a line for each with, where something "
+    "is\n"
+    "missing, the statement that mends it. Changes nothing. Ends with 1 if there is a problem."};
+
+std::string_view name_of(Finding::Severity severity) {
+  switch (severity) {
+    case Finding::Severity::kFine: return "ok";
+    case Finding::Severity::kWarning: return "warning";
+    case Finding::Severity::kProblem: return "problem";
+  }
+  return "?";
+}
+
+std::string finding_text(const Finding& finding) {
+  std::string text(name_of(finding.severity));
+  text.resize(9, ' ');
+  text += finding.subject + ": " + finding.message + "\n";
+  if (!finding.fix.empty()) text += "         fix: " + finding.fix + "\n";
+  return text;
+}
+
+std::string finding_json(const Finding& finding) {
+  return to_line({{"severity", name_of(finding.severity)},
+                  {"subject", finding.subject},
+                  {"message", finding.message},
+                  {"fix", finding.fix.empty() ? Json() : Json(finding.fix)}});
+}
+
+class CaptureCheck final : public Command {
+ public:
+  CaptureCheck() : Command(kCheck) {}
+
+  void declare(po::options_description& options) override {
+    declare_source(options, check_.source);
+    declare_tables(options, check_.tables, "public.*");
+    options.add_options()  //
+        ("slot", po::value(&check_.slot)->value_name("NAME")->default_value(check_.slot),
+         "the replication slot that capture would use")  //
+        ("publication",
+         po::value(&check_.publication)->value_name("NAME")->default_value(check_.publication),
+         "the publication that capture would use")  //
+        ("json", po::bool_switch(&json_), "one JSON object per line");
+  }
+
+  Result<void> check() override {
+    MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(check_.tables));
+    return {};
+  }
+
+  Result<void> run() override {
+    MILLRACE_ASSIGN_OR_RETURN(const auto findings, check_source(check_));
+    Output output;
+    std::size_t problems = 0;
+    for (const Finding& finding : findings) {
+      output.text() += json_ ? finding_json(finding) : finding_text(finding);
+      if (finding.severity == Finding::Severity::kProblem) ++problems;
+    }
+    MILLRACE_RETURN_IF_ERROR(output.flush());
+    if (problems == 0) return {};
+    return Error(ErrorCode::kFailedPrecondition,
+                 problems == 1
+                     ? "1 problem keeps this database from being captured"
+                     : grouped(problems) + " problems keep this database from being captured");
+  }
+
+ private:
+  CheckOptions check_;
+  bool json_ = false;
+};
+
+constexpr CommandText kRun{
+    "capture run", "capture a database into a store, until stopped",
+    "--source URI --store DIR [--tables PATTERNS] [--slot NAME]\n"
+    "                            [--publication NAME] [--snapshot initial|never]\n"
+    "                            [--until-caught-up] [--accept-publication-change]",
+    "Makes the publication and the replication slot where they are missing, reads the tables'\n"
+    "present rows once, then appends every committed transaction to the store, until SIGTERM or\n"
+    "Ctrl-C. Started again, it goes on where it stopped: no change is lost and none comes twice.\n"
+    "\n"
+    "A password is better kept out of the command line: use MILLRACE_SOURCE, ~/.pgpass or a\n"
+    "connection service file.\n"
+    "\n"
+    "Examples:\n"
+    "  millrace capture run --source postgresql://localhost/shop --store ./store\n"
+    "  millrace capture run --source service=shop --store ./store --tables 'public.*,!public.log'"};
+
+class CaptureRun final : public Command {
+ public:
+  CaptureRun() : Command(kRun) {}
+
+  void declare(po::options_description& options) override {
+    declare_source(options, capture_.source);
+    options.add_options()("store", po::value(&store_)->value_name("DIR")->required(),
+                          "the store's directory; made if missing");
+    declare_tables(options, capture_.tables,
+                   "those of the publication, or public.* if it has to be made");
+    options.add_options()  //
+        ("slot", po::value(&capture_.slot)->value_name("NAME")->default_value(capture_.slot),
+         "the replication slot")  //
+        ("publication",
+         po::value(&capture_.publication)->value_name("NAME")->default_value(capture_.publication),
+         "the publication")  //
+        ("snapshot", po::value(&snapshot_)->value_name("WHEN")->default_value("initial"),
+         "initial: read the rows that are there before the first change; never: changes only")  //
+        ("until-caught-up", po::bool_switch(&capture_.until_caught_up),
+         "end once everything committed before the start is in the store")  //
+        ("accept-publication-change", po::bool_switch(&capture_.accept_publication_change),
+         "go on although tables joined or left the publication since the last run; rows that a "
+         "new table had before are not read");
+  }
+
+  Result<void> check() override {
+    if (snapshot_ != "initial" && snapshot_ != "never")
+      return Error(ErrorCode::kInvalidArgument,
+                   "--snapshot '" + snapshot_ + "' is neither 'initial' nor 'never'");
+    MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.tables));
+    capture_.initial_snapshot = snapshot_ == "initial";
+    capture_.store = store_;
+    return {};
+  }
+
+  Result<void> run() override {
+    const StopSignals signals;
+    return run_capture(capture_, signals.token());
+  }
+
+ private:
+  CaptureOptions capture_;
+  std::string store_, snapshot_;
+};
+
+}  // namespace
+
+void add_capture_commands(Commands& commands) {
+  commands.push_back(std::make_unique<CaptureTail>());
+  commands.push_back(std::make_unique<CaptureCheck>());
+  commands.push_back(std::make_unique<CaptureRun>());
+}
+
+}  // namespace millrace

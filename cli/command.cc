@@ -1,0 +1,14 @@
+#include "cli/command.h"
+
+namespace millrace {
+
+Commands all_commands() {
+  Commands commands;
+  add_capture_commands(commands);
+  add_log_commands(commands);
+  add_schema_commands(commands);
+  add_status_command(commands);
+  return commands;
+}
+
+}  // namespace millrace

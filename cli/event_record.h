@@ -1,0 +1,23 @@
+#pragma once
+
+#include "eventstore/types.h"
+#include "schemas/json.h"
+
+namespace millrace {
+
+/// What the renderer of schemas/ needs of an event of the store; views into the same bytes.
+inline EventRecord to_record(const EventView& event, const TransactionInfo& transaction) {
+  EventRecord record;
+  record.offset = event.offset.value;
+  record.category = event.category;
+  record.key = event.key;
+  record.type = event.type;
+  record.payload = event.payload;
+  record.captured = transaction.source.epoch != 0;
+  record.commit_lsn = transaction.source.commit;
+  record.xid = transaction.source_xid;
+  record.commit_time = transaction.commit_time;
+  return record;
+}
+
+}  // namespace millrace

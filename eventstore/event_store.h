@@ -1,0 +1,89 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "eventstore/types.h"
+
+namespace millrace {
+
+struct StoreOptions {
+  /// A segment is sealed once it is this large (it grows beyond for a single larger batch). Larger: fewer
+  /// files; smaller: less to scan when opening, less kept alive by one live event.
+  std::uint64_t segment_bytes = 128u << 20;
+  /// Appended but not yet written. Larger rides out a slower disk; costs this much memory twice.
+  std::size_t pending_bytes_max = 8u << 20;
+  /// Without a request_flush(), what was appended is synced after this long ...
+  std::chrono::milliseconds flush_interval{10};
+  /// ... or once this much is pending. Larger: fewer syncs, later acknowledgements.
+  std::size_t flush_bytes = 1u << 20;
+  /// Runs before each write to the log, on the thread that does it. What events refer to (their schemas)
+  /// is made durable here, so that the log never points at something that is not there. An error
+  /// poisons the store as a failed write does.
+  std::function<Result<void>()> before_flush;
+  /// Runs after the durable position moved, on the flushing thread; keep it short.
+  std::function<void()> after_flush;
+  FileSystem* files = &FileSystem::real();
+  Clock* clock = &Clock::system();
+};
+
+/// The one writer of a store: a directory with an append-only log of events.
+///
+/// A transaction is built with begin(), add() ..., commit(); readers see all of it or none. Between
+/// appended_end() and durable_end() lies what a crash would still take back: acknowledge upstream, and
+/// show to anybody, only what is below durable_end().
+///
+/// Errors: a failed write or sync poisons the store: that first error answers every later call, and
+/// opening the store again recovers. Threads: one appender at a time; every const member and
+/// wait_durable() from any thread. The docs/log-format.md tells the bytes.
+class EventStore {
+ public:
+  /// Opens `directory`, making a new store where it is missing or empty, and recovers what a crash left: a
+  /// torn tail is cut off and logged.
+  ///
+  /// Errors: kLocked (another writer, with its pid), kFailedPrecondition (a directory with other
+  /// things in it), kUnsupported (made by a newer version), kCorruption (bytes below the tail are damaged: nothing
+  /// is changed; `millrace log verify` says more), kNoSpace, kIo.
+  static Result<std::unique_ptr<EventStore>> open(const Path& directory, StoreOptions options = {});
+  /// Syncs what was committed, drops an unfinished transaction.
+  virtual ~EventStore() = default;
+
+  /// Starts a transaction. Its events go to memory, and to disk early if they are many.
+  virtual Result<void> begin(const TransactionInfo& info) = 0;
+  /// Adds one event. Blocks while there is no room (see has_room).
+  /// Errors: kInvalidArgument (over a limit above; the transaction goes on without it).
+  virtual Result<void> add(const NewEvent& event) = 0;
+  /// Ends it. `source_end` is where reading the source resumes after it. A transaction without events
+  /// is legal: it moves the source position only. Gives the offset after its last event.
+  virtual Result<Offset> commit(std::uint64_t source_end) = 0;
+  /// Forgets the transaction that is open, if one is; readers never saw any of it.
+  virtual Result<void> rollback() = 0;
+
+  /// begin, add, commit in one; gives the offset of the first event. Not yet durable.
+  Result<Offset> append(const TransactionInfo& info, std::span<const NewEvent> events);
+
+  /// Asks to have everything committed so far made durable now, without waiting for it.
+  virtual void request_flush() = 0;
+  /// Waits until durable_end() reaches `end` and (if given) durable_source() reaches `source_end`; false when `timeout` was first.
+  virtual Result<bool> wait_durable(Offset end, std::uint64_t source_end,
+                                    std::chrono::milliseconds timeout) = 0;
+  /// True while add() would not block.
+  virtual bool has_room() const = 0;
+  /// Waits for room; false when `timeout` was first.
+  virtual bool wait_room(std::chrono::milliseconds timeout) = 0;
+
+  virtual Offset appended_end() const = 0;  ///< After the last committed transaction.
+  virtual Offset durable_end() const = 0;
+  /// Of the last durable transaction that was captured; nothing before the first.
+  virtual std::optional<SourcePosition> durable_source() const = 0;
+  /// The error that poisoned the store, if one did.
+  virtual Result<void> status() const = 0;
+  virtual const StoreId& id() const = 0;
+};
+
+}  // namespace millrace

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "eventstore/types.h"
+
+namespace millrace {
+
+struct SegmentSummary {
+  std::string file;  ///< Name within log/.
+  Offset first;
+  Offset end;
+  std::uint64_t bytes = 0;       ///< Of the file.
+  std::uint64_t used_bytes = 0;  ///< Header and batches.
+};
+
+/// What a store is, told without reading its events.
+struct StoreSummary {
+  StoreId id;
+  std::uint32_t format_version = 0;
+  UnixMicros created;
+  Offset first;
+  Offset durable_end;
+  std::optional<SourcePosition> source;  ///< Of the last durable captured transaction.
+  UnixMicros last_commit_time;
+  std::vector<SegmentSummary> segments;
+  std::string writer;  ///< Who holds the lock ("pid 812, millrace capture run"); empty if nobody.
+};
+
+/// Read-only, beside a running writer or without one. Errors: as LogReader::open.
+Result<StoreSummary> summarize_store(const Path& directory, FileSystem& files = FileSystem::real());
+
+/// One thing that verify found.
+struct Fault {
+  std::string file;            ///< Within the store.
+  std::uint64_t position = 0;  ///< Byte in it.
+  std::string kind;            ///< "batch payload checksum", "missing segment", ...
+  std::string detail;
+};
+
+struct VerifyReport {
+  std::uint64_t bytes = 0;
+  std::uint64_t batches = 0;
+  std::uint64_t events = 0;
+  std::uint64_t torn_tail_bytes = 0;  ///< After the last whole transaction; the next writer cuts it off.
+  std::vector<Fault> faults;
+};
+
+/// Reads and checks every byte that the log claims to hold: store.json, segment headers and their links, batch
+/// checksums, chain, offsets, transaction bounds, records. Goes on after a damaged segment. Changes nothing.
+/// `progress(bytes done, bytes in all)` is called about every MiB.
+Result<VerifyReport> verify_store(
+    const Path& directory, const std::function<void(std::uint64_t, std::uint64_t)>& progress = {},
+    FileSystem& files = FileSystem::real());
+
+}  // namespace millrace

@@ -1,0 +1,281 @@
+#include "eventstore/log/format.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "base/checksum.h"
+
+namespace millrace::log {
+namespace {
+
+constexpr std::string_view kSegmentMagic("\x89MRSEG\r\n", 8);
+constexpr std::uint64_t kNone64 = ~std::uint64_t{0};
+constexpr std::size_t kPageChecksumAt = kSegmentHeaderBytes - 8;
+
+// Places of the fields in a batch header; see the grammar at decode_batch_header.
+constexpr std::size_t kLengthAt = 4, kSyncedAt = 104, kReservedAt = 112,
+                      kChecksumAt = 120;
+
+void put_time(char* to, UnixMicros time) {
+  store_le<std::uint64_t>(to, static_cast<std::uint64_t>(time.value));
+}
+
+UnixMicros get_time(const char* from) {
+  return {static_cast<std::int64_t>(load_le<std::uint64_t>(from))};
+}
+
+bool all_zero(std::string_view bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](char byte) { return byte == 0; });
+}
+
+}  // namespace
+
+std::string_view describe(BatchFault fault) {
+  switch (fault) {
+    case BatchFault::kNone: return "fine";
+    case BatchFault::kAbsent: return "no batch";
+    case BatchFault::kIncomplete: return "batch cut short";
+    case BatchFault::kHeaderChecksum: return "batch header checksum";
+    case BatchFault::kUnsupported: return "batch of a newer format";
+    case BatchFault::kFields: return "batch header fields";
+    case BatchFault::kChain: return "batch chain";
+    case BatchFault::kOffset: return "batch offset";
+    case BatchFault::kTransaction: return "transaction bounds";
+    case BatchFault::kPayloadChecksum: return "batch payload checksum";
+  }
+  return "unknown";
+}
+
+void encode_segment_header(const SegmentHeader& header, char* to) {
+  std::memset(to, 0, kSegmentHeaderBytes);
+  std::memcpy(to, kSegmentMagic.data(), kSegmentMagic.size());
+  store_le<std::uint32_t>(to + 8, kFormatVersion);
+  store_le<std::uint32_t>(to + 12, kFormatVersion);  // oldest version that can read it
+  std::memcpy(to + 16, header.store.bytes.data(), header.store.bytes.size());
+  store_le<std::uint64_t>(to + 32, header.segment);
+  put_time(to + 40, header.created);
+  const SegmentHeader::Predecessor before =
+      header.predecessor.value_or(SegmentHeader::Predecessor{.segment = kNone64});
+  store_le<std::uint64_t>(to + 48, before.segment);
+  store_le<std::uint64_t>(to + 56, before.bytes_used);
+  store_le<std::uint64_t>(to + 64, before.chain);
+  store_le<std::uint64_t>(to + 72, header.mark.end.value);
+  store_le<std::uint64_t>(to + 80, header.mark.segment);
+  store_le<std::uint64_t>(to + 88, header.mark.position);
+  store_le<std::uint32_t>(to + 96, header.mark.source.epoch);
+  store_le<std::uint64_t>(to + 104, header.mark.source.commit);
+  store_le<std::uint64_t>(to + 112, header.mark.source.end);
+  put_time(to + 120, header.mark.commit_time);
+  store_le<std::uint64_t>(to + kPageChecksumAt, checksum({to, kPageChecksumAt}));
+}
+
+// SEGMENT HEADER, 4096 bytes:
+//     0  8 bytes 89 4D 52 53 45 47 0D 0A      8  u32 format version     12  u32 oldest version that can read it
+//    16  16 bytes store id                    32  u64 first offset      40  i64 created, microseconds since 1970
+//    48  u64 predecessor's first offset (all ones: none)   56  u64 its bytes used   64  u64 its last chain value
+//    72  u64 offset after the last whole transaction       80  u64 segment and 88  u64 byte where that ended
+//    96  u32 epoch  104  u64 commit  112  u64 end: source position then   120  i64 commit time then
+//   128  u32 generation: 0 as written first; a rewritten segment counts up and needs a newer version
+//   132  zeros                              4088  u64 XXH3-64 of all before
+// Magic, the two versions and the checksum stay in their places in every later format.
+Result<SegmentHeader> decode_segment_header(std::string_view page) {
+  const auto wrong = [](std::string_view what) {
+    return Error(ErrorCode::kCorruption, "segment header: " + std::string(what));
+  };
+  if (page.size() < kSegmentHeaderBytes) return wrong("cut short");
+  const char* from = page.data();
+  if (page.substr(0, kSegmentMagic.size()) != kSegmentMagic) return wrong("not that of a segment");
+  if (load_le<std::uint64_t>(from + kPageChecksumAt) != checksum({from, kPageChecksumAt}))
+    return wrong("checksum");
+  if (load_le<std::uint32_t>(from + 12) > kFormatVersion ||
+      load_le<std::uint32_t>(from + 128) != 0)
+    return Error(ErrorCode::kUnsupported, "segment header: written by a newer millrace")
+        .hint("Install that version, or a newer one.");
+  SegmentHeader header;
+  std::memcpy(header.store.bytes.data(), from + 16, header.store.bytes.size());
+  header.segment = load_le<std::uint64_t>(from + 32);
+  header.created = get_time(from + 40);
+  if (load_le<std::uint64_t>(from + 48) != kNone64)
+    header.predecessor = {.segment = load_le<std::uint64_t>(from + 48),
+                          .bytes_used = load_le<std::uint64_t>(from + 56),
+                          .chain = load_le<std::uint64_t>(from + 64)};
+  header.mark = {.end = {load_le<std::uint64_t>(from + 72)},
+                 .segment = load_le<std::uint64_t>(from + 80),
+                 .position = load_le<std::uint64_t>(from + 88),
+                 .source = {.epoch = load_le<std::uint32_t>(from + 96),
+                            .commit = load_le<std::uint64_t>(from + 104),
+                            .end = load_le<std::uint64_t>(from + 112)},
+                 .commit_time = get_time(from + 120)};
+  const bool starts_here =
+      header.mark.segment == header.segment && header.mark.position == kSegmentHeaderBytes &&
+      header.mark.end.value == header.segment;
+  const bool starts_before = header.predecessor && header.mark.segment < header.segment &&
+                             header.mark.end.value < header.segment;
+  if (!starts_here && !starts_before) return wrong("fields");
+  return header;
+}
+
+std::uint64_t chain_after_page(std::string_view page) {
+  return checksum(page.substr(0, kSegmentHeaderBytes));
+}
+
+HeaderSeal::HeaderSeal(const StoreId& store, std::uint64_t segment) {
+  char bytes[24];
+  std::memcpy(bytes, store.bytes.data(), 16);
+  store_le<std::uint64_t>(bytes + 16, segment);
+  segment_seed_ = checksum({bytes, sizeof bytes});
+}
+
+std::uint64_t HeaderSeal::at(std::uint64_t position) const {
+  char bytes[8];
+  store_le<std::uint64_t>(bytes, position);
+  return checksum({bytes, sizeof bytes}, segment_seed_);
+}
+
+void encode_batch_header(const BatchHeader& header, char* to) {
+  store_le<std::uint32_t>(to, kBatchMagic);
+  store_le<std::uint32_t>(to + kLengthAt, header.length);
+  store_le<std::uint64_t>(to + 8, header.base);
+  store_le<std::uint32_t>(to + 16, header.span);
+  store_le<std::uint32_t>(to + 20, header.count);
+  store_le<std::uint64_t>(to + 24, header.ordinal);
+  store_le<std::uint16_t>(to + 32, header.flags);
+  to[34] = static_cast<char>(header.codec);
+  to[35] = 0;
+  store_le<std::uint32_t>(to + 36, header.payload_bytes);
+  store_le<std::uint32_t>(to + 40, header.raw_bytes);
+  store_le<std::uint32_t>(to + 44, header.names_at);
+  store_le<std::uint64_t>(to + 48, header.payload_checksum);
+  store_le<std::uint64_t>(to + kBatchChainAt, 0);
+  store_le<std::uint32_t>(to + 64, header.source.epoch);
+  store_le<std::uint32_t>(to + 68, header.source_xid);
+  store_le<std::uint64_t>(to + 72, header.source.commit);
+  store_le<std::uint64_t>(to + 80, header.source.end);
+  put_time(to + 88, header.commit_time);
+  put_time(to + 96, header.append_time);
+  store_le<std::uint64_t>(to + kSyncedAt, 0);
+  store_le<std::uint64_t>(to + kReservedAt, 0);
+  store_le<std::uint64_t>(to + kChecksumAt, 0);
+}
+
+void stamp_batch_header(char* header, std::uint64_t chain, std::uint64_t synced_position,
+                        std::uint64_t seal) {
+  store_le<std::uint64_t>(header + kBatchChainAt, chain);
+  store_le<std::uint64_t>(header + kSyncedAt, synced_position);
+  store_le<std::uint64_t>(header + kChecksumAt, checksum({header, kChecksumAt}, seal));
+}
+
+// BATCH = header payload padding(zeros, to a multiple of 8)
+// header, 128 bytes:
+//     0  u32 "MRB1"         4  u32 length of the batch     8  u64 offset of its first event
+//    16  u32 offset span   20  u32 count of events        24  u64 ordinal of its first event in its transaction
+//    32  u16 flags         34  u8 codec (0 none, 1 zstd)  35  u8 zero
+//    36  u32 payload bytes as stored    40  u32 decompressed    44  u32 where the tail starts, in the decompressed
+//    48  u64 XXH3-64 of payload and padding               56  u64 chain: XXH3-64 of the header before
+//    64  u32 source epoch  68  u32 source xid  72  u64 source commit  80  u64 source end
+//    88  i64 commit time   96  i64 append time           104  u64 synced position
+//   112  u64 zero         120  u64 XXH3-64 of all before, seeded (HeaderSeal)
+BatchFault decode_batch_header(const char* from, std::uint64_t seal, BatchHeader& into) {
+  if (load_le<std::uint32_t>(from) != kBatchMagic)
+    return all_zero({from, kBatchHeaderBytes}) ? BatchFault::kAbsent : BatchFault::kHeaderChecksum;
+  if (load_le<std::uint64_t>(from + kChecksumAt) != checksum({from, kChecksumAt}, seal))
+    return BatchFault::kHeaderChecksum;
+  into = {.length = load_le<std::uint32_t>(from + kLengthAt),
+          .base = load_le<std::uint64_t>(from + 8),
+          .span = load_le<std::uint32_t>(from + 16),
+          .count = load_le<std::uint32_t>(from + 20),
+          .ordinal = load_le<std::uint64_t>(from + 24),
+          .flags = load_le<std::uint16_t>(from + 32),
+          .codec = static_cast<Codec>(from[34]),
+          .payload_bytes = load_le<std::uint32_t>(from + 36),
+          .raw_bytes = load_le<std::uint32_t>(from + 40),
+          .names_at = load_le<std::uint32_t>(from + 44),
+          .payload_checksum = load_le<std::uint64_t>(from + 48),
+          .chain = load_le<std::uint64_t>(from + kBatchChainAt),
+          .source = {.epoch = load_le<std::uint32_t>(from + 64),
+                     .commit = load_le<std::uint64_t>(from + 72),
+                     .end = load_le<std::uint64_t>(from + 80)},
+          .source_xid = load_le<std::uint32_t>(from + 68),
+          .commit_time = get_time(from + 88),
+          .append_time = get_time(from + 96),
+          .synced_position = load_le<std::uint64_t>(from + kSyncedAt)};
+  if ((into.flags & ~kKnownBatchFlags) != 0 || into.codec != Codec::kNone)
+    return BatchFault::kUnsupported;
+  const std::uint64_t length = align_up(kBatchHeaderBytes + std::uint64_t{into.payload_bytes},
+                                        kBatchAlignment);
+  if (into.length != length || into.raw_bytes != into.payload_bytes ||
+      into.names_at > into.raw_bytes || into.count > into.span || from[35] != 0 ||
+      load_le<std::uint64_t>(from + kReservedAt) != 0)
+    return BatchFault::kFields;
+  return BatchFault::kNone;
+}
+
+std::uint64_t chain_after_batch(const char* header) {
+  return checksum({header, kBatchHeaderBytes});
+}
+
+std::uint32_t batch_length(const char* header) { return load_le<std::uint32_t>(header + kLengthAt); }
+
+LogState::LogState(const SegmentHeader& header, std::string_view page)
+    : segment_(header.segment),
+      position_(kSegmentHeaderBytes),
+      chain_(chain_after_page(page)),
+      next_{header.segment},
+      mark_(header.mark),
+      in_transaction_(header.mark.segment != header.segment) {}
+
+BatchFault LogState::check(const BatchHeader& header) const {
+  if (header.chain != chain_) return BatchFault::kChain;
+  // Only a rewritten segment has holes.
+  if (header.base != next_.value || header.count != header.span) return BatchFault::kOffset;
+  if (header.has(kFirstOfTransaction) == in_transaction_) return BatchFault::kTransaction;
+  if (header.ordinal != header.base - mark_.end.value) return BatchFault::kTransaction;
+  if (previous_ && !continues_transaction(header)) return BatchFault::kTransaction;
+  return BatchFault::kNone;
+}
+
+bool LogState::continues_transaction(const BatchHeader& header) const {
+  return header.source.epoch == previous_->source.epoch &&
+         header.source.commit == previous_->source.commit &&
+         header.source_xid == previous_->source_xid &&
+         header.commit_time == previous_->commit_time &&
+         header.has(kSnapshot) == previous_->has(kSnapshot);
+}
+
+void LogState::advance(const BatchHeader& header, std::uint64_t chain) {
+  position_ += header.length;
+  chain_ = chain;
+  next_.value += header.span;
+  in_transaction_ = !header.has(kLastOfTransaction);
+  if (in_transaction_) {
+    previous_ = header;
+    return;
+  }
+  previous_.reset();
+  mark_.end = next_;
+  mark_.segment = segment_;
+  mark_.position = position_;
+  mark_.commit_time = header.commit_time;
+  if (header.source.epoch != 0) mark_.source = header.source;
+}
+
+void LogState::resume(const BatchHeader& header, std::uint64_t position) {
+  position_ = position;
+  chain_ = header.chain;
+  next_ = {header.base};
+  in_transaction_ = !header.has(kFirstOfTransaction);
+  mark_.end = {header.base - header.ordinal};
+  previous_.reset();
+}
+
+void LogState::rewind(std::uint64_t chain) {
+  segment_ = mark_.segment;
+  position_ = mark_.position;
+  chain_ = chain;
+  next_ = mark_.end;
+  in_transaction_ = false;
+  previous_.reset();
+}
+
+}  // namespace millrace::log

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stop_token>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "eventstore/log/format.h"
+#include "eventstore/log/store_files.h"
+
+// HEAD: a small file in which the writer says how far the log is durable, so that readers in other
+// processes need not look, and on whose first word they sleep until it changes.
+//
+// It is written in one piece with its own checksum and read the same way: what is torn by a write at the
+// same moment is read again. It is never synced and never believed for recovery: a
+// reader trusts it only if it was written since the machine started, in this very file, for this store.
+namespace millrace::log {
+
+/// Publishes the durable end; the writer has one.
+class HeadWriter {
+ public:
+  /// Makes HEAD or takes the one that is there, in place: readers that sleep on it go on.
+  static Result<HeadWriter> open(FileSystem& files, const StorePaths& paths, const StoreId& store);
+
+  /// Errors: as File::write_at.
+  Result<void> publish(const LogMark& durable);
+
+ private:
+  std::unique_ptr<File> file_;
+  std::unique_ptr<SharedWord> word_;
+  StoreId store_;
+  std::uint64_t boot_ = 0;
+  std::uint64_t identity_ = 0;
+  std::uint32_t sequence_ = 0;
+};
+
+/// What HEAD says, if it can be trusted.
+struct HeadView {
+  std::uint32_t sequence = 0;      ///< The word to sleep on.
+  std::optional<LogMark> durable{};  ///< Nothing: find the end by reading the log.
+};
+
+class HeadReader {
+ public:
+  HeadReader(FileSystem& files, StorePaths paths, const StoreId& store);
+
+  /// Errors: kIo. A HEAD that is missing or can't be trusted is no error.
+  Result<HeadView> read();
+  /// Sleeps while the word is `sequence`, at most `timeout` or until `stop` is asked. Wakes early at
+  /// times, at the latest after a second, for the file may have been replaced.
+  void wait(std::uint32_t sequence, std::chrono::nanoseconds timeout, const std::stop_token& stop);
+
+ private:
+  Result<void> reopen();
+
+  FileSystem& files_;
+  StorePaths paths_;
+  StoreId store_;
+  std::uint64_t boot_;
+  std::unique_ptr<File> file_;
+  std::unique_ptr<SharedWord> word_;
+  std::uint64_t identity_ = 0;
+  std::chrono::steady_clock::time_point opened_at_{};
+};
+
+}  // namespace millrace::log

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/result.h"
+#include "eventstore/log/format.h"
+#include "eventstore/log/store_files.h"
+
+namespace millrace::log {
+
+/// Puts encoded batches into segments: gives each its place, chain and checksum, writes, syncs, rolls.
+///
+/// Pure of threads: EventStore's flusher is the only one that calls it. After any error nothing but the
+/// destructor may be called (poison): what is on the disk then is for recovery to find out.
+class LogWriter {
+ public:
+  struct Options {
+    std::uint64_t segment_bytes = 0;
+    StoreId store;
+    FileSystem* files = nullptr;
+    Clock* clock = nullptr;
+  };
+
+  /// Makes the first segment of a new log, durably.
+  static Result<LogWriter> create(const StorePaths& paths, const Options& options);
+  /// Goes on where recover() ended.
+  static Result<LogWriter> resume(const StorePaths& paths, const Options& options,
+                                  const LogState& state);
+
+  /// Stamps and writes whole batches. Rolls to a new segment where one is full; the old one is then
+  /// durable and holds nothing behind its last batch.
+  Result<void> write(std::span<char> batches);
+  /// Makes everything written durable.
+  Result<void> sync();
+  /// Takes back the transaction that is open, if one is: durably, so that none of its bytes can ever be
+  /// mistaken for what comes after.
+  Result<void> rewind();
+  /// Gives the reserved space back. Everything must be synced.
+  Result<void> close();
+
+  /// After the last whole transaction that was written; durable if sync() was called since.
+  const LogMark& mark() const { return state_.mark(); }
+  bool in_transaction() const { return state_.in_transaction(); }
+
+ private:
+  LogWriter(StorePaths paths, const Options& options)
+      : paths_(std::move(paths)), options_(options), seal_(options.store, 0) {}
+
+  Result<void> write_run(std::string_view bytes, std::uint64_t position);
+  Result<void> reserve(std::uint64_t end);
+  Result<void> roll();
+  Result<void> start_segment(const SegmentHeader& header);
+  void stamp(char* batch);
+
+  StorePaths paths_;
+  Options options_;
+  std::unique_ptr<File> file_;
+  LogState state_;
+  HeaderSeal seal_;
+  std::uint64_t reserved_ = 0;         // bytes that the file has
+  std::uint64_t synced_position_ = 0;  // in this segment
+  std::uint64_t mark_chain_ = 0;
+  /// Segments made since the open transaction began, this one included.
+  std::vector<std::uint64_t> transaction_segments_;
+};
+
+}  // namespace millrace::log

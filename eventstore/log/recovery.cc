@@ -1,0 +1,239 @@
+#include "eventstore/log/recovery.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <tuple>
+
+#include "base/bytes.h"
+#include "base/check.h"
+
+namespace millrace::log {
+namespace {
+
+constexpr std::uint64_t kCopyBytes = 1 << 20;
+
+bool is_before(const LogMark& mark, const LogMark& other) {
+  return std::tie(mark.segment, mark.position) < std::tie(other.segment, other.position);
+}
+
+/// True if a crash can have left out a piece of what belongs in [from, to).
+Result<bool> lacks_sector(SegmentReader& reader, std::uint64_t from, std::uint64_t to,
+                          std::uint64_t file_bytes) {
+  if (to > file_bytes) return true;
+  while (from < to) {
+    const std::uint64_t end = std::min(to, align_up(from + 1, kSectorBytes));
+    MILLRACE_ASSIGN_OR_RETURN(const auto part, reader.fetch(from, end - from));
+    if (std::all_of(part.begin(), part.end(), [](char byte) { return byte == 0; })) return true;
+    from = end;
+  }
+  return false;
+}
+
+Result<TailBytes> classify(SegmentReader& reader, const SegmentReader::Found& found,
+                           std::uint64_t file_bytes) {
+  std::uint64_t end = found.position + kBatchHeaderBytes;
+  switch (found.fault) {
+    case BatchFault::kAbsent: return TailBytes::kNothing;
+    case BatchFault::kIncomplete: return TailBytes::kTorn;
+    case BatchFault::kHeaderChecksum: {
+      MILLRACE_ASSIGN_OR_RETURN(const auto header, reader.fetch(found.position, kBatchHeaderBytes));
+      if (!reader.is_meant_next(header)) return TailBytes::kForeign;
+      break;
+    }
+    case BatchFault::kPayloadChecksum: end = found.position + found.header.length; break;
+    default: return TailBytes::kWhole;
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const bool torn,
+                            lacks_sector(reader, found.position, end, file_bytes));
+  return torn ? TailBytes::kTorn : TailBytes::kWhole;
+}
+
+/// True if some batch behind `position` was written when `position` had been synced already.
+Result<bool> later_batch_knows(SegmentReader& reader, std::uint64_t position) {
+  for (std::uint64_t at = position + kBatchAlignment;;) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto found, reader.find_header(at));
+    if (found.fault == BatchFault::kAbsent) return false;
+    if (found.header.synced_position > position) return true;
+    at = found.position + kBatchAlignment;
+  }
+}
+
+/// From `position` to the last byte of the file that is not zero.
+Result<std::uint64_t> bytes_behind(SegmentReader& reader, std::uint64_t position) {
+  constexpr std::uint64_t kStep = 64 << 10;
+  std::uint64_t last = position;
+  for (std::uint64_t at = position;;) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto bytes, reader.fetch(at, kStep));
+    if (bytes.empty()) return last - position;
+    const auto nonzero = std::find_if(bytes.rbegin(), bytes.rend(), [](char c) { return c != 0; });
+    if (nonzero != bytes.rend()) last = at + static_cast<std::uint64_t>(bytes.rend() - nonzero);
+    at += bytes.size();
+  }
+}
+
+std::string file_name(std::uint64_t segment) { return "log/" + StorePaths::segment_name(segment); }
+
+Error missing_segment(std::uint64_t from, std::uint64_t to) {
+  return Error(ErrorCode::kCorruption, "a segment with the events " + std::to_string(from) +
+                                           " to " + std::to_string(to) + " is missing")
+      .hint("Put the file back from a backup; nothing was changed.");
+}
+
+/// The segment before must be there, whole, as its successor remembers it.
+Result<void> check_predecessor(FileSystem& files, const StorePaths& paths, const StoreId& store,
+                               const SegmentHeader& header,
+                               const std::vector<std::uint64_t>& segments) {
+  const std::uint64_t before = segments.size() < 2 ? 0 : segments[segments.size() - 2];
+  if (!header.predecessor) {
+    if (segments.size() > 1)
+      return Error(ErrorCode::kCorruption, file_name(header.segment) +
+                                               " calls itself the first segment, but there is " +
+                                               file_name(before));
+    return {};
+  }
+  if (segments.size() < 2 || before != header.predecessor->segment)
+    return missing_segment(header.predecessor->segment, header.segment);
+  MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files, paths, store, before));
+  MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t size, reader.file_size());
+  if (size != header.predecessor->bytes_used)
+    return Error(ErrorCode::kCorruption,
+                 file_name(before) + " has " + std::to_string(size) +
+                     " bytes, the segment after it remembers " +
+                     std::to_string(header.predecessor->bytes_used))
+        .hint("Put the file back from a backup; nothing was changed.");
+  return {};
+}
+
+/// Writes again what may have been acknowledged by the kernel and yet never have reached the disk: after a failed sync
+/// the page cache holds bytes that are called clean and are lost.
+Result<void> write_again(File& file, std::uint64_t from, std::uint64_t to) {
+  std::string bytes;
+  for (; from < to; from += bytes.size()) {
+    bytes.resize(static_cast<std::size_t>(std::min(kCopyBytes, to - from)));
+    MILLRACE_ASSIGN_OR_RETURN(const std::size_t count, file.read_at(from, bytes));
+    MILLRACE_CHECK(count == bytes.size());  // examine_tail has just read it
+    MILLRACE_RETURN_IF_ERROR(file.write_at(from, bytes));
+  }
+  return {};
+}
+
+Result<void> settle(FileSystem& files, const StorePaths& paths, const Tail& tail) {
+  const std::uint64_t end = tail.state.mark().position;
+  MILLRACE_ASSIGN_OR_RETURN(const auto file,
+                            files.open(paths.segment(tail.header.segment), OpenMode::kReadWrite));
+  if (tail.file_bytes > end) MILLRACE_RETURN_IF_ERROR(file->truncate(end));
+  MILLRACE_RETURN_IF_ERROR(write_again(*file, std::min(tail.synced_position, end), end));
+  return file->sync();
+}
+
+void log_cut(const StorePaths& paths, const Tail& tail) {
+  const std::uint64_t whole = tail.state.mark().position, good = tail.state.position();
+  if (tail.fault != BatchFault::kAbsent)
+    spdlog::warn("store {}: {} at byte {}: {}; {} bytes that a crash tore are cut off", paths.directory.string(),
+                 file_name(tail.header.segment), good, describe(tail.fault), tail.torn_bytes);
+  if (tail.state.in_transaction())
+    spdlog::warn("store {}: an unfinished transaction from offset {} on is dropped ({} at byte {})",
+                 paths.directory.string(), tail.state.mark().end.value,
+                 file_name(tail.state.mark().segment),
+                 whole);
+}
+
+}  // namespace
+
+TailVerdict judge(const TailEvidence& evidence) {
+  if (evidence.below_durable || evidence.synced_before) return TailVerdict::kRefuse;
+  switch (evidence.bytes) {
+    case TailBytes::kNothing: return TailVerdict::kClean;
+    case TailBytes::kTorn: return TailVerdict::kCut;
+    case TailBytes::kForeign: return TailVerdict::kCut;
+    case TailBytes::kWhole: return TailVerdict::kRefuse;
+  }
+  return TailVerdict::kRefuse;
+}
+
+Result<Tail> examine_tail(SegmentReader& reader, const std::optional<LogMark>& known_durable) {
+  Tail tail{.header = reader.header(),
+            .state = reader.state(),
+            .evidence = {},
+            .mark_chain = reader.state().chain(),
+            .synced_position = kSegmentHeaderBytes};
+  MILLRACE_ASSIGN_OR_RETURN(tail.file_bytes, reader.file_size());
+  SegmentReader::Found found;
+  for (;;) {
+    MILLRACE_ASSIGN_OR_RETURN(found, reader.peek());
+    if (found.fault == BatchFault::kNone) MILLRACE_RETURN_IF_ERROR(reader.load(found));
+    if (found.fault != BatchFault::kNone) break;
+    tail.synced_position = std::max(tail.synced_position, found.header.synced_position);
+    reader.advance(found);
+    if (!reader.state().in_transaction()) tail.mark_chain = reader.state().chain();
+  }
+  if (found.fault == BatchFault::kUnsupported)
+    return Error(ErrorCode::kUnsupported, file_name(tail.header.segment) + " at byte " +
+                                              std::to_string(found.position) +
+                                              ": written by a newer millrace")
+        .hint("Install that version, or a newer one.");
+  tail.state = reader.state();
+  tail.fault = found.fault;
+  MILLRACE_ASSIGN_OR_RETURN(tail.evidence.bytes, classify(reader, found, tail.file_bytes));
+  MILLRACE_ASSIGN_OR_RETURN(tail.evidence.synced_before,
+                            later_batch_knows(reader, found.position));
+  MILLRACE_ASSIGN_OR_RETURN(tail.torn_bytes, bytes_behind(reader, found.position));
+  tail.evidence.below_durable = known_durable && is_before(tail.state.mark(), *known_durable);
+  return tail;
+}
+
+Error refusal(const StorePaths& paths, const Tail& tail) {
+  std::string text = paths.segment(tail.header.segment).string() + " is damaged at byte " +
+                     std::to_string(tail.state.position()) + " (offset " +
+                     std::to_string(tail.state.next().value) + "): " +
+                     std::string(describe(tail.fault));
+  if (tail.evidence.below_durable || tail.evidence.synced_before)
+    text += "; it had been synced, so no crash explains that";
+  return Error(ErrorCode::kCorruption, std::move(text))
+      .hint("Nothing was changed. `millrace log verify` lists every fault; put the file back from a "
+            "backup, and have a look at the disk.");
+}
+
+Error no_segments(const StorePaths& paths) {
+  return Error(ErrorCode::kCorruption, paths.log().string() + " holds no segment")
+      .hint("The log of this store is gone; put it back from a backup.");
+}
+
+Result<LogMark> find_end(FileSystem& files, const StorePaths& paths, const StoreId& store) {
+  MILLRACE_ASSIGN_OR_RETURN(const auto segments, list_segments(files, paths));
+  if (segments.empty()) return no_segments(paths);
+  MILLRACE_ASSIGN_OR_RETURN(auto reader,
+                            SegmentReader::open(files, paths, store, segments.back()));
+  MILLRACE_ASSIGN_OR_RETURN(const Tail tail, examine_tail(reader, std::nullopt));
+  if (judge(tail.evidence) == TailVerdict::kRefuse) return refusal(paths, tail);
+  return tail.state.mark();
+}
+
+Result<LogState> recover(FileSystem& files, const StorePaths& paths, const StoreId& store,
+                         const std::optional<LogMark>& known_durable) {
+  for (;;) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto segments, list_segments(files, paths));
+    if (segments.empty()) return no_segments(paths);
+    MILLRACE_ASSIGN_OR_RETURN(auto reader,
+                              SegmentReader::open(files, paths, store, segments.back()));
+    MILLRACE_RETURN_IF_ERROR(
+        check_predecessor(files, paths, store, reader.header(), segments));
+    MILLRACE_ASSIGN_OR_RETURN(const Tail tail, examine_tail(reader, known_durable));
+    if (judge(tail.evidence) == TailVerdict::kRefuse) return refusal(paths, tail);
+    log_cut(paths, tail);
+    if (tail.state.mark().segment == segments.back()) {
+      MILLRACE_RETURN_IF_ERROR(settle(files, paths, tail));
+      MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.log()));
+      LogState state = tail.state;
+      if (state.in_transaction()) state.rewind(tail.mark_chain);
+      return state;
+    }
+    // The transaction that was being written began in an older segment: back to it, newest first, so
+    // that a crash in between leaves the same question to the next start.
+    MILLRACE_RETURN_IF_ERROR(files.remove(paths.segment(segments.back())));
+    MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.log()));
+  }
+}
+
+}  // namespace millrace::log

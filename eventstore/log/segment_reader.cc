@@ -1,0 +1,137 @@
+#include "eventstore/log/segment_reader.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/checksum.h"
+
+namespace millrace::log {
+namespace {
+
+constexpr std::size_t kReadBytes = 1 << 20;
+constexpr std::size_t kSearchBytes = 64 << 10;
+
+}  // namespace
+
+Result<SegmentReader> SegmentReader::open(FileSystem& files, const StorePaths& paths,
+                                          const StoreId& store, std::uint64_t segment,
+                                          ByteBuffer buffer) {
+  const Path path = paths.segment(segment);
+  MILLRACE_ASSIGN_OR_RETURN(auto file, files.open(path, OpenMode::kRead));
+  buffer.resize(0);
+  SegmentReader reader(std::move(file), store, segment, std::move(buffer));
+  // Not a byte more: what lies behind may still be unwritten, and would stay so in the buffer.
+  MILLRACE_ASSIGN_OR_RETURN(const auto page,
+                            reader.fetch(0, kSegmentHeaderBytes, kSegmentHeaderBytes));
+  auto header = decode_segment_header(page);
+  if (!header) return std::move(header).error().context(path.string());
+  if (header->store != store)
+    return Error(ErrorCode::kCorruption, path.string() + ": segment of another store, " +
+                                             to_string(header->store))
+        .hint("Somebody put a file of another store here; move it away.");
+  if (header->segment != segment)
+    return Error(ErrorCode::kCorruption, path.string() + ": segment that starts at offset " +
+                                             std::to_string(header->segment) +
+                                             " under another one's name");
+  reader.header_ = *header;
+  reader.state_ = LogState(*header, page);
+  return reader;
+}
+
+Result<std::string_view> SegmentReader::fetch(std::uint64_t position, std::uint64_t size,
+                                              std::uint64_t limit) {
+  if (position >= limit) return std::string_view();
+  size = std::min(size, limit - position);
+  const std::uint64_t have_end = buffer_at_ + buffer_.size();
+  if (position < buffer_at_ || position > have_end) {
+    buffer_at_ = position;
+    buffer_.resize(0);
+  } else if (position + size > have_end) {
+    const std::size_t kept = static_cast<std::size_t>(have_end - position);
+    if (kept != 0) std::memmove(buffer_.data(), buffer_.data() + (position - buffer_at_), kept);
+    buffer_at_ = position;
+    buffer_.resize(kept);
+  }
+  const std::size_t start = static_cast<std::size_t>(position - buffer_at_);
+  if (start + size > buffer_.size()) {
+    // Never room for more than the file has: `size` may come from a damaged header.
+    MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t file_bytes, file_->size());
+    const std::uint64_t end = std::min(
+        {limit, file_bytes, position + std::max<std::uint64_t>(size, kReadBytes)});
+    const std::size_t kept = buffer_.size();
+    const std::uint64_t next = buffer_at_ + kept;
+    if (end > next) {
+      const std::size_t more = static_cast<std::size_t>(end - next);
+      char* into = buffer_.reserve(more);
+      MILLRACE_ASSIGN_OR_RETURN(const std::size_t count, file_->read_at(next, {into, more}));
+      buffer_.set_end(into + count);
+    }
+  }
+  return buffer_.view().substr(start).substr(0, size);
+}
+
+Result<SegmentReader::Found> SegmentReader::peek(std::uint64_t limit) {
+  Found found{.position = state_.position()};
+  MILLRACE_ASSIGN_OR_RETURN(const auto bytes, fetch(found.position, kBatchHeaderBytes, limit));
+  if (bytes.size() < kBatchHeaderBytes) {
+    const bool zeros = std::all_of(bytes.begin(), bytes.end(), [](char c) { return c == 0; });
+    found.fault = zeros ? BatchFault::kAbsent : BatchFault::kIncomplete;
+    return found;
+  }
+  found.fault = decode_batch_header(bytes.data(), seal_.at(found.position), found.header);
+  if (found.fault == BatchFault::kNone) found.fault = state_.check(found.header);
+  chain_after_ = chain_after_batch(bytes.data());
+  return found;
+}
+
+Result<void> SegmentReader::load(Found& found, std::uint64_t limit) {
+  MILLRACE_ASSIGN_OR_RETURN(const auto batch, fetch(found.position, found.header.length, limit));
+  if (batch.size() < found.header.length) {
+    found.fault = BatchFault::kIncomplete;
+    return {};
+  }
+  const std::string_view body = batch.substr(kBatchHeaderBytes);
+  found.payload = body.substr(0, found.header.payload_bytes);
+  if (checksum(body) != found.header.payload_checksum) found.fault = BatchFault::kPayloadChecksum;
+  return {};
+}
+
+void SegmentReader::advance(const Found& found) {
+  MILLRACE_CHECK(found.position == state_.position());
+  state_.advance(found.header, chain_after_);
+}
+
+void SegmentReader::resume_at(const Found& found) {
+  state_.resume(found.header, found.position);
+}
+
+bool SegmentReader::is_meant_next(std::string_view header) const {
+  char mended[kBatchHeaderBytes];
+  std::memcpy(mended, header.data(), sizeof mended);
+  if (load_le<std::uint64_t>(mended + kBatchChainAt) == state_.chain()) return true;
+  store_le<std::uint64_t>(mended + kBatchChainAt, state_.chain());
+  BatchHeader decoded;
+  const BatchFault fault = decode_batch_header(mended, seal_.at(state_.position()), decoded);
+  return fault != BatchFault::kAbsent && fault != BatchFault::kHeaderChecksum;
+}
+
+Result<SegmentReader::Found> SegmentReader::find_header(std::uint64_t position) {
+  Found found{.fault = BatchFault::kAbsent, .position = position};
+  for (;;) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto bytes, fetch(position, kSearchBytes));
+    if (bytes.size() < kBatchHeaderBytes) return found;
+    std::size_t at = 0;
+    for (; at + kBatchHeaderBytes <= bytes.size(); at += kBatchAlignment) {
+      if (load_le<std::uint32_t>(bytes.data() + at) != kBatchMagic) continue;
+      BatchHeader header;
+      if (decode_batch_header(bytes.data() + at, seal_.at(position + at), header) !=
+          BatchFault::kNone)
+        continue;
+      return Found{.header = header, .position = position + at};
+    }
+    position += at;
+  }
+}
+
+}  // namespace millrace::log

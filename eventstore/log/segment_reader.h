@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "eventstore/log/byte_buffer.h"
+#include "eventstore/log/format.h"
+#include "eventstore/log/store_files.h"
+
+namespace millrace::log {
+
+/// Walks over the batches of one segment and checks each, through a buffer that is used again.
+///
+/// Nothing is mapped: a file that somebody cuts short gives a fault, not a signal.
+class SegmentReader {
+ public:
+  static constexpr std::uint64_t kNoLimit = ~std::uint64_t{0};
+
+  /// A batch, or what is wrong where one should be. Views last until the next call.
+  struct Found {
+    BatchFault fault = BatchFault::kNone;
+    BatchHeader header{};
+    std::uint64_t position = 0;
+    std::string_view payload{};  ///< After load() only.
+  };
+
+  /// Reads and checks the header page. Errors: kCorruption (also: of another store, under a wrong name),
+  /// kUnsupported, kNotFound, kIo.
+  static Result<SegmentReader> open(FileSystem& files, const StorePaths& paths,
+                                    const StoreId& store, std::uint64_t segment,
+                                    ByteBuffer buffer = {});
+
+  /// The header of the next batch, of what lies below byte `limit`. Stays where it is.
+  Result<Found> peek(std::uint64_t limit = kNoLimit);
+  /// Reads and checks the payload too. `found` is what peek gave.
+  Result<void> load(Found& found, std::uint64_t limit = kNoLimit);
+  /// Goes on behind what peek() found fine.
+  void advance(const Found& found);
+  /// Goes on at `position`, where a header is that find_header() found: after damage.
+  void resume_at(const Found& found);
+  /// True if `header`, damaged, was meant to be the next one here: it has the chain value of that, or
+  /// lacks nothing else to be intact.
+  bool is_meant_next(std::string_view header) const;
+  /// The first intact header at or after `position` (a multiple of 8); kAbsent if there is none.
+  Result<Found> find_header(std::uint64_t position);
+
+  /// `size` bytes at `position`, fewer where the file or `limit` ends.
+  Result<std::string_view> fetch(std::uint64_t position, std::uint64_t size,
+                                 std::uint64_t limit = kNoLimit);
+
+  const SegmentHeader& header() const { return header_; }
+  const LogState& state() const { return state_; }
+  Result<std::uint64_t> file_size() { return file_->size(); }
+  /// Takes the buffer back, for the next segment.
+  ByteBuffer take_buffer() && { return std::move(buffer_); }
+
+ private:
+  SegmentReader(std::unique_ptr<File> file, const StoreId& store, std::uint64_t segment,
+                ByteBuffer buffer)
+      : file_(std::move(file)), seal_(store, segment), buffer_(std::move(buffer)) {}
+
+  std::unique_ptr<File> file_;
+  HeaderSeal seal_;
+  SegmentHeader header_;
+  LogState state_;
+  ByteBuffer buffer_;               // bytes of the file from buffer_at_ on
+  std::uint64_t buffer_at_ = 0;
+  std::uint64_t chain_after_ = 0;   // of the header that peek found
+};
+
+}  // namespace millrace::log

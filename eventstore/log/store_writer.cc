@@ -1,0 +1,316 @@
+#include "eventstore/log/store_writer.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/check.h"
+
+namespace millrace::log {
+namespace {
+
+constexpr std::size_t kBatchBytes = 1 << 20;
+constexpr std::size_t kBatchBytesMin = 1 << 10;
+/// An open transaction larger than this goes to the disk before its commit.
+constexpr std::size_t kSpillBytes = 4 << 20;
+constexpr std::chrono::hours kLongest{24 * 365};
+
+std::chrono::steady_clock::time_point deadline_after(std::chrono::milliseconds timeout) {
+  return std::chrono::steady_clock::now() +
+         std::min(timeout, std::chrono::duration_cast<std::chrono::milliseconds>(kLongest));
+}
+
+Error invalid(std::string what) { return Error(ErrorCode::kInvalidArgument, std::move(what)); }
+
+Result<void> check_limits(const NewEvent& event) {
+  if (event.category.empty() || event.category.size() > kCategoryBytesMax)
+    return invalid("a category has 1 to " + std::to_string(kCategoryBytesMax) + " bytes, not " +
+                   std::to_string(event.category.size()));
+  if (event.category.find('\0') != std::string_view::npos)
+    return invalid("a category without NUL is needed: " + printable(event.category));
+  if (event.type.size() > kCategoryBytesMax)
+    return invalid("an event type has at most " + std::to_string(kCategoryBytesMax) +
+                   " bytes, not " + std::to_string(event.type.size()));
+  if (event.key.size() > kKeyBytesMax)
+    return invalid("a key has at most " + std::to_string(kKeyBytesMax) + " bytes, not " +
+                   std::to_string(event.key.size()));
+  constexpr std::uint8_t kAllFlags = 7;
+  if ((static_cast<std::uint8_t>(event.flags) & ~kAllFlags) != 0)
+    return invalid("an event flag that there is not");
+  const std::uint64_t bytes = std::uint64_t{event.category.size()} + event.key.size() +
+                              event.type.size() + event.payload.size() + event.metadata.size();
+  if (bytes > kEventBytesMax)
+    return invalid("an event has at most " + std::to_string(kEventBytesMax) + " bytes, not " +
+                   std::to_string(bytes));
+  return {};
+}
+
+}  // namespace
+
+StoreWriter::StoreWriter(StoreOptions options, StoreId id, std::unique_ptr<FileLock> lock,
+                         HeadWriter head, LogWriter writer)
+    : options_(std::move(options)),
+      id_(id),
+      spill_bytes_(std::min(kSpillBytes, options_.pending_bytes_max / 2)),
+      batch_bytes_(std::clamp(spill_bytes_ / 4, kBatchBytesMin, kBatchBytes)),
+      lock_(std::move(lock)),
+      builder_(open_, *options_.clock),
+      last_source_(writer.mark().source),
+      head_(std::move(head)),
+      writer_(std::move(writer)),
+      durable_(writer_.mark()),
+      appended_end_(durable_.end.value),
+      durable_end_(durable_.end.value),
+      flusher_([this] { run_flusher(); }) {}
+
+StoreWriter::~StoreWriter() {
+  static_cast<void>(rollback());  // what fails here poisons, and is told below
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    work_.notify_one();
+  }
+  flusher_.join();
+  Result<void> ended = status();
+  if (ended) ended = writer_.close();
+  if (!ended)
+    spdlog::error("the store was closed after an error; its next opening recovers: {}",
+                  ended.error().message());
+}
+
+Result<void> StoreWriter::begin(const TransactionInfo& info) {
+  if (poisoned_) return status();
+  if (in_transaction_)
+    return Error(ErrorCode::kFailedPrecondition, "a transaction is open already: commit it first");
+  if (info.source.epoch != 0 && info.source.epoch < last_source_.epoch)
+    return invalid("source epoch " + std::to_string(info.source.epoch) + " after epoch " +
+                   std::to_string(last_source_.epoch));
+  if (info.source.epoch != 0 && info.source.epoch == last_source_.epoch &&
+      info.source.commit <= last_source_.commit)
+    return invalid("source commit " + std::to_string(info.source.commit) + " after commit " +
+                   std::to_string(last_source_.commit) + ": they must increase");
+  info_ = info;
+  if (info_.source.epoch == 0) info_.source = {};
+  builder_.begin(info_, appended_end(), batch_bytes_);
+  in_transaction_ = true;
+  spilled_ = false;
+  return {};
+}
+
+Result<void> StoreWriter::add(const NewEvent& event) {
+  if (poisoned_) [[unlikely]] return status();
+  if (!in_transaction_) [[unlikely]]
+    return Error(ErrorCode::kFailedPrecondition, "no transaction is open: begin one first");
+  MILLRACE_RETURN_IF_ERROR(check_limits(event));
+  if (!has_room()) [[unlikely]] MILLRACE_RETURN_IF_ERROR(wait_for_room());
+  builder_.add(event);
+  open_bytes_.store(open_.size(), std::memory_order_relaxed);
+  if (open_.size() > spill_bytes_) spill();
+  return {};
+}
+
+Result<Offset> StoreWriter::commit(std::uint64_t source_end) {
+  if (poisoned_) return status().error();
+  if (!in_transaction_)
+    return Error(ErrorCode::kFailedPrecondition, "no transaction is open: begin one first");
+  const bool captured = info_.source.epoch != 0;
+  const Offset end = builder_.commit(captured ? source_end : 0);
+  if (captured) last_source_ = info_.source;
+  in_transaction_ = false;
+  MutexLock lock(mutex_);
+  appended_end_.store(end.value, std::memory_order_release);
+  move_to_pending(open_.size());
+  return end;
+}
+
+void StoreWriter::spill() {
+  const std::size_t closed = builder_.closed_bytes();
+  if (closed == 0) return;  // one event larger than that; it goes with the next
+  MutexLock lock(mutex_);
+  if (!spilled_) {
+    spill_start_ = pending_.size();
+    spill_taken_ = false;
+  }
+  spilled_ = true;
+  move_to_pending(closed);
+  builder_.closed_taken(closed);
+}
+
+void StoreWriter::move_to_pending(std::size_t bytes) {
+  const std::size_t before = pending_.size();
+  if (before == 0) oldest_pending_ = options_.clock->monotonic();
+  if (before == 0 && bytes == open_.size()) {
+    pending_.swap(open_);
+  } else {
+    pending_.append(open_.view().substr(0, bytes));
+    open_.erase_front(bytes);
+  }
+  if (open_.empty()) open_.clear(2 * kSpillBytes);
+  pending_bytes_.store(pending_.size(), std::memory_order_relaxed);
+  open_bytes_.store(open_.size(), std::memory_order_relaxed);
+  // The flusher sleeps without end while there is nothing, else until the interval is over.
+  const bool now_enough = before < options_.flush_bytes && pending_.size() >= options_.flush_bytes;
+  if (before == 0 || now_enough) work_.notify_one();
+}
+
+Result<void> StoreWriter::rollback() {
+  if (poisoned_) return status();
+  if (!in_transaction_) return {};
+  in_transaction_ = false;
+  open_.clear(2 * kSpillBytes);
+  open_bytes_.store(0, std::memory_order_relaxed);
+  if (!spilled_) return {};
+  MutexLock lock(mutex_);
+  // What was pending before the transaction stays, unless it went to the disk together with a part of it.
+  pending_.resize(spill_start_);
+  pending_bytes_.store(spill_start_, std::memory_order_relaxed);
+  if (!spill_taken_) return {};
+  rewind_requested_ = true;
+  work_.notify_one();
+  while (rewind_requested_ && !poison_) progress_.wait(mutex_);
+  if (poison_) return *poison_;
+  return {};
+}
+
+bool StoreWriter::has_room() const {
+  const std::size_t pending = pending_bytes_.load(std::memory_order_relaxed);
+  // With nothing pending there is nothing to wait for.
+  return pending == 0 ||
+         open_bytes_.load(std::memory_order_relaxed) + pending < options_.pending_bytes_max;
+}
+
+Result<void> StoreWriter::wait_for_room() {
+  while (!wait_room(std::chrono::duration_cast<std::chrono::milliseconds>(kLongest))) {
+  }
+  return status();
+}
+
+bool StoreWriter::wait_room(std::chrono::milliseconds timeout) {
+  const auto deadline = deadline_after(timeout);
+  MutexLock lock(mutex_);
+  while (!has_room() && !poison_) {
+    if (!flush_requested_) {
+      flush_requested_ = true;
+      work_.notify_one();
+    }
+    if (!progress_.wait_until(mutex_, deadline)) return has_room() || poison_.has_value();
+  }
+  return true;
+}
+
+void StoreWriter::request_flush() {
+  MutexLock lock(mutex_);
+  if (pending_.empty()) return;
+  flush_requested_ = true;
+  work_.notify_one();
+}
+
+bool StoreWriter::is_durable(Offset end, std::uint64_t source_end) const {
+  return durable_.end >= end && (source_end == 0 || durable_.source.end >= source_end);
+}
+
+Result<bool> StoreWriter::wait_durable(Offset end, std::uint64_t source_end,
+                                       std::chrono::milliseconds timeout) {
+  const auto deadline = deadline_after(timeout);
+  MutexLock lock(mutex_);
+  while (!is_durable(end, source_end)) {
+    if (poison_) return *poison_;
+    if (!progress_.wait_until(mutex_, deadline) && !is_durable(end, source_end)) {
+      if (poison_) return *poison_;
+      return false;
+    }
+  }
+  return true;
+}
+
+std::optional<SourcePosition> StoreWriter::durable_source() const {
+  MutexLock lock(mutex_);
+  if (durable_.source.epoch == 0) return std::nullopt;
+  return durable_.source;
+}
+
+Result<void> StoreWriter::status() const {
+  MutexLock lock(mutex_);
+  if (poison_) return *poison_;
+  return {};
+}
+
+void StoreWriter::poison(Error error) {
+  spdlog::error("the store takes no more events: {}", error.message());
+  poison_ = std::move(error);
+  poisoned_ = true;
+}
+
+bool StoreWriter::is_flush_due() const {
+  if (pending_.empty()) return false;
+  return flush_requested_ || stopping_ || pending_.size() >= options_.flush_bytes ||
+         options_.clock->monotonic() - oldest_pending_ >= options_.flush_interval;
+}
+
+void StoreWriter::wait_for_work() {
+  while (!is_flush_due() && !rewind_requested_ && !stopping_) {
+    if (pending_.empty()) {
+      work_.wait(mutex_);
+    } else {
+      const auto age = options_.clock->monotonic() - oldest_pending_;
+      work_.wait_until(mutex_, std::chrono::steady_clock::now() + (options_.flush_interval - age));
+    }
+  }
+}
+
+void StoreWriter::run_flusher() {
+  mutex_.lock();
+  while (!poison_) {
+    wait_for_work();
+    if (rewind_requested_) {
+      mutex_.unlock();
+      const Result<void> rewound = writer_.rewind();
+      mutex_.lock();
+      if (!rewound) poison(rewound.error());
+      rewind_requested_ = false;
+    } else if (!pending_.empty()) {
+      in_flight_.swap(pending_);
+      pending_bytes_.store(0, std::memory_order_relaxed);
+      flush_requested_ = false;
+      spill_start_ = 0;
+      spill_taken_ = true;
+      progress_.notify_all();  // there is room
+      mutex_.unlock();
+      const Result<void> flushed = flush_in_flight();
+      in_flight_.clear(2 * options_.pending_bytes_max);
+      mutex_.lock();
+      finish_flush(flushed);
+      if (flushed && options_.after_flush) {
+        progress_.notify_all();
+        mutex_.unlock();
+        options_.after_flush();
+        mutex_.lock();
+      }
+    } else {
+      break;  // stopping, and all is done
+    }
+    progress_.notify_all();
+  }
+  mutex_.unlock();
+}
+
+Result<void> StoreWriter::flush_in_flight() {
+  const LogMark before = writer_.mark();
+  if (options_.before_flush) MILLRACE_RETURN_IF_ERROR(options_.before_flush());
+  MILLRACE_RETURN_IF_ERROR(writer_.write(in_flight_.span()));
+  MILLRACE_RETURN_IF_ERROR(writer_.sync());
+  if (writer_.mark() == before) return {};  // a piece of an open transaction
+  return head_.publish(writer_.mark());
+}
+
+void StoreWriter::finish_flush(const Result<void>& flushed) {
+  if (!flushed) return poison(flushed.error());
+  const LogMark& mark = writer_.mark();
+  MILLRACE_CHECK(durable_.end <= mark.end && mark.end <= appended_end());
+  durable_ = mark;
+  durable_end_.store(mark.end.value, std::memory_order_release);
+}
+
+}  // namespace millrace::log

@@ -1,0 +1,99 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "base/mutex.h"
+#include "eventstore/event_store.h"
+#include "eventstore/log/batch_builder.h"
+#include "eventstore/log/byte_buffer.h"
+#include "eventstore/log/head.h"
+#include "eventstore/log/log_writer.h"
+
+namespace millrace::log {
+
+/// The thin shell around BatchBuilder and LogWriter: group commit.
+///
+/// The appender encodes into `open_`; whole transactions (and the pieces of one that grows large) move to
+/// `pending_`. The flusher, the only one that does disk I/O, takes all of `pending_`, writes and syncs it;
+/// meanwhile the next batches gather.
+class StoreWriter final : public EventStore {
+ public:
+  StoreWriter(StoreOptions options, StoreId id, std::unique_ptr<FileLock> lock, HeadWriter head,
+              LogWriter writer);
+  ~StoreWriter() override;
+
+  Result<void> begin(const TransactionInfo& info) override;
+  Result<void> add(const NewEvent& event) override;
+  Result<Offset> commit(std::uint64_t source_end) override;
+  Result<void> rollback() override;
+
+  void request_flush() override;
+  Result<bool> wait_durable(Offset end, std::uint64_t source_end,
+                            std::chrono::milliseconds timeout) override;
+  bool has_room() const override;
+  bool wait_room(std::chrono::milliseconds timeout) override;
+
+  Offset appended_end() const override { return {appended_end_.load(std::memory_order_acquire)}; }
+  Offset durable_end() const override { return {durable_end_.load(std::memory_order_acquire)}; }
+  std::optional<SourcePosition> durable_source() const override;
+  Result<void> status() const override;
+  const StoreId& id() const override { return id_; }
+
+ private:
+  Result<void> wait_for_room();
+  void spill();
+  void move_to_pending(std::size_t bytes) MILLRACE_REQUIRES(mutex_);
+
+  void run_flusher();
+  bool is_flush_due() const MILLRACE_REQUIRES(mutex_);
+  void wait_for_work() MILLRACE_REQUIRES(mutex_);
+  Result<void> flush_in_flight();
+  void finish_flush(const Result<void>& flushed) MILLRACE_REQUIRES(mutex_);
+  void poison(Error error) MILLRACE_REQUIRES(mutex_);
+  bool is_durable(Offset end, std::uint64_t source_end) const MILLRACE_REQUIRES(mutex_);
+
+  const StoreOptions options_;
+  const StoreId id_;
+  const std::size_t spill_bytes_, batch_bytes_;
+  std::unique_ptr<FileLock> lock_;
+
+  // The appender's.
+  ByteBuffer open_;  // batches of the open transaction
+  BatchBuilder builder_;
+  bool in_transaction_ = false;
+  bool spilled_ = false;  // some of them moved to pending_ before the commit
+  TransactionInfo info_;
+  SourcePosition last_source_;
+
+  // The flusher's, once it runs.
+  HeadWriter head_;
+  LogWriter writer_;
+  ByteBuffer in_flight_;
+
+  mutable Mutex mutex_;
+  ConditionVariable work_;      // for the flusher
+  ConditionVariable progress_;  // for everybody who waits for it
+  ByteBuffer pending_ MILLRACE_GUARDED_BY(mutex_);
+  Clock::Monotonic oldest_pending_ MILLRACE_GUARDED_BY(mutex_){};
+  /// Where in pending_ the spilled part of the open transaction starts.
+  std::size_t spill_start_ MILLRACE_GUARDED_BY(mutex_) = 0;
+  bool spill_taken_ MILLRACE_GUARDED_BY(mutex_) = false;  // some of it went to the disk
+  bool flush_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
+  bool rewind_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
+  bool stopping_ MILLRACE_GUARDED_BY(mutex_) = false;
+  std::optional<Error> poison_ MILLRACE_GUARDED_BY(mutex_);
+  LogMark durable_ MILLRACE_GUARDED_BY(mutex_);
+
+  std::atomic<bool> poisoned_ = false;
+  std::atomic<std::size_t> open_bytes_ = 0;     // of open_, written by the appender
+  std::atomic<std::size_t> pending_bytes_ = 0;  // of pending_, written under mutex_
+  std::atomic<std::uint64_t> appended_end_ = 0;
+  std::atomic<std::uint64_t> durable_end_ = 0;
+
+  std::jthread flusher_;
+};
+
+}  // namespace millrace::log

@@ -1,0 +1,209 @@
+#include "eventstore/log_reader.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "base/bytes.h"
+#include "eventstore/log/head.h"
+#include "eventstore/log/recovery.h"
+#include "eventstore/log/segment_reader.h"
+#include "eventstore/log/store_files.h"
+
+namespace millrace {
+namespace {
+
+using log::BatchFault;
+using log::HeadReader;
+using log::HeadView;
+using log::LogMark;
+using log::SegmentReader;
+using log::StorePaths;
+
+class Reader final : public LogReader {
+ public:
+  Reader(StorePaths paths, ReadOptions options, const StoreId& id)
+      : paths_(std::move(paths)),
+        options_(std::move(options)),
+        id_(id),
+        position_(options_.from),
+        head_(*options_.files, paths_, id) {}
+
+  Result<void> start() {
+    MILLRACE_RETURN_IF_ERROR(refresh());
+    return open_first_segment();
+  }
+
+  Result<Batch*> next() override;
+  Result<bool> wait(std::chrono::milliseconds timeout, const std::stop_token& stop) override;
+  Offset position() const override { return position_; }
+  Offset durable_end() override {
+    static_cast<void>(refresh());  // next() tells what is wrong
+    return end_.end;
+  }
+  const StoreId& store_id() const override { return id_; }
+
+ private:
+  Result<void> refresh();
+  Result<void> open_first_segment();
+  Result<void> open_next_segment();
+  Error damaged(const SegmentReader::Found& found) const;
+  bool at_end() const {
+    return segment_->state().segment() == end_.segment &&
+           segment_->state().position() >= end_.position;
+  }
+  std::uint64_t limit() const {
+    return segment_->state().segment() == end_.segment ? end_.position : SegmentReader::kNoLimit;
+  }
+  bool is_wanted() const;
+
+  StorePaths paths_;
+  ReadOptions options_;
+  StoreId id_;
+  Offset position_;
+  HeadReader head_;
+  std::uint32_t head_sequence_ = 0;
+  LogMark end_;               // of what may be read
+  bool end_found_ = false;    // end_ comes from the segments themselves
+  std::optional<SegmentReader> segment_;
+  Batch batch_;
+  bool in_given_transaction_ = false;
+};
+
+Result<void> Reader::refresh() {
+  MILLRACE_ASSIGN_OR_RETURN(HeadView head, head_.read());
+  if (!head.durable && !end_found_) {
+    MILLRACE_ASSIGN_OR_RETURN(const LogMark found, log::find_end(*options_.files, paths_, id_));
+    // A writer may have started meanwhile, and what was found need not be durable. It publishes HEAD
+    // before it writes anything, so a HEAD that still says nothing settles it.
+    MILLRACE_ASSIGN_OR_RETURN(head, head_.read());
+    if (!head.durable) end_ = found;
+    end_found_ = !head.durable;
+  }
+  head_sequence_ = head.sequence;
+  if (!head.durable) return {};
+  end_found_ = false;
+  if (head.durable->end < end_.end)
+    return Error(ErrorCode::kFailedPrecondition,
+                 "store " + paths_.directory.string() + " went back from offset " +
+                     std::to_string(end_.end.value) + " to " +
+                     std::to_string(head.durable->end.value))
+        .hint("It was replaced by an older copy: rebuild what was made from it.");
+  end_ = *head.durable;
+  return {};
+}
+
+Result<void> Reader::open_first_segment() {
+  MILLRACE_ASSIGN_OR_RETURN(const auto segments, log::list_segments(*options_.files, paths_));
+  const std::uint64_t wanted = std::min(options_.from, end_.end).value;
+  std::optional<std::uint64_t> best;
+  for (const std::uint64_t first : segments)
+    if (first <= wanted && first <= end_.segment) best = first;
+  if (!best) {
+    if (segments.empty()) return log::no_segments(paths_);
+    return Error(ErrorCode::kCorruption,
+                 paths_.log().string() + ": the events " + std::to_string(wanted) + " to " +
+                     std::to_string(segments.front()) + " are missing")
+        .hint("Put the segment back from a backup.");
+  }
+  MILLRACE_ASSIGN_OR_RETURN(segment_, SegmentReader::open(*options_.files, paths_, id_, *best));
+  return {};
+}
+
+Result<void> Reader::open_next_segment() {
+  const log::LogState at = segment_->state();
+  MILLRACE_ASSIGN_OR_RETURN(const auto segments, log::list_segments(*options_.files, paths_));
+  const auto next = std::upper_bound(segments.begin(), segments.end(), at.segment());
+  const auto missing = [&](const std::string& before) {
+    return Error(ErrorCode::kCorruption, paths_.log().string() + ": the events from " +
+                                             std::to_string(at.next().value) + " to " + before +
+                                             " are missing")
+        .hint("Put the segment back from a backup.");
+  };
+  if (next == segments.end()) return missing(std::to_string(end_.end.value));
+  MILLRACE_ASSIGN_OR_RETURN(auto opened,
+                            SegmentReader::open(*options_.files, paths_, id_, *next,
+                                                std::move(*segment_).take_buffer()));
+  const log::SegmentHeader::Predecessor here{
+      .segment = at.segment(), .bytes_used = at.position(), .chain = at.chain()};
+  if (*next != at.next().value || opened.header().predecessor != here)
+    return missing(std::to_string(*next));
+  segment_.emplace(std::move(opened));
+  return {};
+}
+
+Error Reader::damaged(const SegmentReader::Found& found) const {
+  const std::string where = "log/" + StorePaths::segment_name(segment_->state().segment()) +
+                            " at byte " + std::to_string(found.position) + " (offset " +
+                            std::to_string(segment_->state().next().value) + ")";
+  if (found.fault == BatchFault::kUnsupported)
+    return Error(ErrorCode::kUnsupported, where + ": written by a newer millrace")
+        .hint("Install that version, or a newer one.");
+  return Error(ErrorCode::kCorruption, where + ": " + std::string(describe(found.fault)))
+      .hint("`millrace log verify` lists every fault; put the file back from a backup.");
+}
+
+bool Reader::is_wanted() const {
+  if (options_.category.empty() || batch_.mentions(options_.category)) return true;
+  return in_given_transaction_ && batch_.last_of_transaction;
+}
+
+Result<Batch*> Reader::next() {
+  for (;;) {
+    if (at_end()) {
+      MILLRACE_RETURN_IF_ERROR(refresh());
+      if (at_end()) return nullptr;
+    }
+    MILLRACE_ASSIGN_OR_RETURN(auto found, segment_->peek(limit()));
+    if (found.fault == BatchFault::kAbsent && segment_->state().segment() != end_.segment) {
+      MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t size, segment_->file_size());
+      if (size == found.position) {
+        MILLRACE_RETURN_IF_ERROR(open_next_segment());
+        continue;
+      }
+    }
+    if (found.fault != BatchFault::kNone) return damaged(found);
+    const Offset batch_end{found.header.base + found.header.span};
+    if (batch_end <= options_.from || found.header.count == 0) {
+      segment_->advance(found);
+      position_ = std::max(position_, batch_end);
+      continue;
+    }
+    MILLRACE_RETURN_IF_ERROR(segment_->load(found, limit()));
+    if (found.fault != BatchFault::kNone) return damaged(found);
+    batch_.segment = segment_->state().segment();
+    batch_.position = found.position;
+    batch_.load(found.header, found.payload, options_.from);
+    segment_->advance(found);
+    position_ = batch_end;
+    if (batch_.first_of_transaction) in_given_transaction_ = false;
+    if (!is_wanted()) continue;
+    in_given_transaction_ = true;
+    return &batch_;
+  }
+}
+
+Result<bool> Reader::wait(std::chrono::milliseconds timeout, const std::stop_token& stop) {
+  const auto start = std::chrono::steady_clock::now();
+  for (;;) {
+    MILLRACE_RETURN_IF_ERROR(refresh());
+    if (end_.end > position_) return true;
+    const auto passed = std::chrono::steady_clock::now() - start;
+    if (passed >= timeout || stop.stop_requested()) return false;
+    head_.wait(head_sequence_, timeout - passed, stop);
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<LogReader>> LogReader::open(const Path& directory, ReadOptions options) {
+  const StorePaths paths(directory);
+  auto description = log::read_description(*options.files, paths);
+  if (!description)
+    return std::move(description).error().context("read store " + directory.string());
+  auto reader = std::make_unique<Reader>(paths, std::move(options), description->id);
+  if (auto started = reader->start(); !started)
+    return std::move(started).error().context("read store " + directory.string());
+  return reader;
+}
+
+}  // namespace millrace

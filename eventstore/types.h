@@ -1,0 +1,84 @@
+#pragma once
+
+#include <array>
+#include <compare>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/clock.h"
+
+namespace millrace {
+
+/// Global position of an event: dense from 0, never changes; compaction leaves holes.
+struct Offset {
+  std::uint64_t value = 0;
+  auto operator<=>(const Offset&) const = default;
+};
+
+/// Random 128-bit identity of a store, in hexadecimal in store.json, mixed into every checksum.
+struct StoreId {
+  std::array<char, 16> bytes{};
+  auto operator<=>(const StoreId&) const = default;
+};
+std::string to_string(const StoreId& id);
+
+/// Where a transaction stood in the ordered log that it was captured from (for PostgreSQL: LSNs).
+/// Unique and increasing within an epoch; an epoch is one unbroken reading of one source.
+struct SourcePosition {
+  std::uint32_t epoch = 0;   ///< 0: not captured, appended by an application.
+  std::uint64_t commit = 0;  ///< Position of the commit: with the ordinal of an event, its identity.
+  std::uint64_t end = 0;     ///< Where reading resumes after it. 0 until the transaction is whole.
+  auto operator<=>(const SourcePosition&) const = default;
+};
+
+/// What the store itself must know of an event; everything else is payload.
+enum class EventFlags : std::uint8_t {
+  kNone = 0,
+  kTombstone = 1,          ///< Latest state of its key is "gone".
+  kCategoryTombstone = 2,  ///< Everything before it in its category is gone (TRUNCATE).
+  kPartial = 4,            ///< The payload lacks values that only an older event of its key holds.
+};
+constexpr EventFlags operator|(EventFlags a, EventFlags b) {
+  return static_cast<EventFlags>(static_cast<std::uint8_t>(a) | static_cast<std::uint8_t>(b));
+}
+constexpr bool has(EventFlags flags, EventFlags flag) {
+  return (static_cast<std::uint8_t>(flags) & static_cast<std::uint8_t>(flag)) != 0;
+}
+
+/// An event on its way in. The views need to live only until the call that takes them returns.
+struct NewEvent {
+  std::string_view category;  ///< "public.orders": 1 to kCategoryBytesMax bytes, any but NUL.
+  std::string_view key;       ///< Any bytes, up to kKeyBytesMax; with the category names the stream.
+  std::string_view type;      ///< "ItemAdded"; empty for captured changes.
+  std::string_view payload;   ///< Opaque.
+  std::string_view metadata;  ///< Opaque.
+  EventFlags flags = EventFlags::kNone;
+};
+
+/// What holds for a whole transaction, known before its first event.
+struct TransactionInfo {
+  SourcePosition source;           ///< `end` may still be 0 here.
+  std::uint32_t source_xid = 0;    ///< The source's own number of it; 0 if none.
+  UnixMicros commit_time;          ///< When it was committed at the source, or appended.
+  bool snapshot = false;           ///< Rows read by a snapshot: not a transaction of the source.
+};
+
+/// An event as a reader sees it: views into the reader's buffer, valid until its next call.
+struct EventView {
+  Offset offset;
+  std::string_view category;
+  std::string_view key;
+  std::string_view type;
+  std::string_view payload;
+  std::string_view metadata;
+  EventFlags flags = EventFlags::kNone;
+};
+
+inline constexpr std::size_t kCategoryBytesMax = 1024;
+inline constexpr std::size_t kKeyBytesMax = 1 << 20;
+/// One event, all of it. Larger than any value that PostgreSQL's text protocol can carry in one row
+/// would need more than its own 1 GiB limit on an allocation.
+inline constexpr std::size_t kEventBytesMax = (1u << 30) + (1u << 20);
+
+}  // namespace millrace

@@ -1,0 +1,75 @@
+#include "projections/app.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "base/log.h"
+#include "projections/command/commands.h"
+#include "projections/command/options.h"
+
+namespace millrace::projections {
+namespace {
+
+using OwnedViews = std::vector<std::unique_ptr<View>>;
+
+Result<void> check_declarations(const OwnedViews& views) {
+  if (views.empty())
+    return Error(ErrorCode::kInvalidArgument, "the program declares no view").hint("Call app.add(...) before app.main().");
+  for (auto view = views.begin(); view != views.end(); ++view) {
+    MILLRACE_RETURN_IF_ERROR((*view)->check());
+    if (std::any_of(views.begin(), view, [&](const auto& earlier) { return earlier->name() == (*view)->name(); }))
+      return Error(ErrorCode::kInvalidArgument, "two views are named '" + (*view)->name() + "'");
+  }
+  return {};
+}
+
+Result<Views> chosen(const OwnedViews& views, const std::vector<std::string>& names) {
+  Views out;
+  std::string there;
+  for (const auto& view : views) {
+    there += (there.empty() ? "" : ", ") + view->name();
+    if (names.empty() || std::find(names.begin(), names.end(), view->name()) != names.end()) out.push_back(view.get());
+  }
+  for (const auto& name : names)
+    if (std::none_of(views.begin(), views.end(), [&](const auto& view) { return view->name() == name; }))
+      return Error(ErrorCode::kInvalidArgument, "there is no view '" + name + "'; the program has: " + there);
+  return out;
+}
+
+Result<int> execute(const std::string& program, const OwnedViews& views, const Options& options) {
+  MILLRACE_RETURN_IF_ERROR(check_declarations(views));
+  MILLRACE_ASSIGN_OR_RETURN(const Views picked, chosen(views, options.names));
+  MILLRACE_RETURN_IF_ERROR(check_store(options.store));
+  MILLRACE_ASSIGN_OR_RETURN(const auto schemas, SchemaRegistry::open_read_only(options.store));
+  const Context context{.store = options.store, .views = options.views, .program = program, .schemas = schemas.get()};
+  switch (options.command) {
+    case Command::kRun: return run_views(picked, context, options);
+    case Command::kRebuild: return rebuild_views(picked, context);
+    case Command::kVerify: return verify_views(picked, context, options);
+    case Command::kStatus: return show_status(picked, context, options);
+    case Command::kHelp: break;
+  }
+  return kExitDone;
+}
+
+}  // namespace
+
+int App::main(int argc, char** argv) {
+  const auto options = parse_options(argc, argv);
+  if (options && options->command == Command::kHelp) {
+    std::fputs(help_text(name_).c_str(), stdout);
+    return kExitDone;
+  }
+  auto done = [&]() -> Result<int> {
+    MILLRACE_RETURN_IF_ERROR(start_logging(options ? options->log_level : "info"));
+    if (!options) return options.error();
+    return execute(name_, views_, *options);
+  }();
+  if (done) return *done;
+  report(done.error());
+  return exit_code_for(done.error().code());
+}
+
+}  // namespace millrace::projections

@@ -1,0 +1,287 @@
+#include "projections/cache_table.h"
+
+#include <array>
+
+#include "projections/sqlite/columns.h"
+#include "projections/sqlite/database.h"
+
+namespace millrace::projections {
+
+using sqlite::Mask;
+using sqlite::identifier;
+
+namespace {
+
+enum class Verb : std::uint8_t { kPut, kAdd, kSubtract, kRaise, kUpdateAll, kMoveErased };
+constexpr std::size_t kVerbs = 6;
+
+/// Parameters of every statement: 1 the key, 2 the key that it had, 3 and on the columns by their place.
+constexpr int kKey = 1;
+constexpr int kOldKey = 2;
+constexpr int kFirstColumn = 3;
+
+std::vector<std::string> names_of(const std::vector<Column>& columns) {
+  std::vector<std::string> names;
+  for (const auto& column : columns) names.push_back(column.name);
+  return names;
+}
+
+/// Writes the SQL of one verb for one set of columns.
+class Sql {
+ public:
+  Sql(std::string_view table, std::string_view key, const std::vector<std::string>& columns)
+      : table_(identifier(table)), key_(identifier(key)), columns_(columns) {}
+
+  std::string of(Verb verb, const Mask& mask) const {
+    switch (verb) {
+      case Verb::kPut: return upsert(mask, "$p");
+      case Verb::kAdd: return upsert(mask, "coalesce($c, 0) + $p");
+      case Verb::kRaise: return upsert(mask, "CASE WHEN $c IS NULL OR $p > $c THEN $p ELSE $c END");
+      case Verb::kSubtract:
+        return "UPDATE " + table_ + " SET " + assignments(mask, "coalesce($c, 0) - $p") + where_key("?1");
+      case Verb::kUpdateAll: return "UPDATE " + table_ + " SET " + assignments(mask, "$p");
+      case Verb::kMoveErased:
+        return "UPDATE OR REPLACE " + table_ + " SET " + key_ + " = ?1" + (mask.any() ? ", " : "") +
+               assignments(mask, "$p") + where_key("?2");
+    }
+    return {};
+  }
+
+ private:
+  std::string upsert(const Mask& mask, std::string_view to) const {
+    std::string names = key_, values = "?1";
+    for (std::size_t place = 0; place < columns_.size(); ++place) {
+      if (!mask[place]) continue;
+      names += ", " + identifier(columns_[place]);
+      values += ", " + parameter(place);
+    }
+    return "INSERT INTO " + table_ + "(" + names + ") VALUES(" + values + ") ON CONFLICT(" + key_ + ") DO " +
+           (mask.any() ? "UPDATE SET " + assignments(mask, to) : "NOTHING");
+  }
+
+  /// "a = <to>, b = <to>" where $c in `to` is the column and $p its parameter.
+  std::string assignments(const Mask& mask, std::string_view to) const {
+    std::string out;
+    for (std::size_t place = 0; place < columns_.size(); ++place) {
+      if (!mask[place]) continue;
+      const std::string column = identifier(columns_[place]);
+      out += (out.empty() ? "" : ", ") + column + " = ";
+      for (std::size_t i = 0; i < to.size(); ++i) {
+        if (to[i] != '$')
+          out += to[i];
+        else
+          out += to[++i] == 'c' ? table_ + "." + column : parameter(place);
+      }
+    }
+    return out;
+  }
+
+  std::string where_key(std::string_view is) const { return " WHERE " + key_ + " = " + std::string(is); }
+  static std::string parameter(std::size_t place) { return "?" + std::to_string(kFirstColumn + static_cast<int>(place)); }
+
+  std::string table_, key_;
+  const std::vector<std::string>& columns_;
+};
+
+}  // namespace
+
+// --- the view ---
+
+CacheTable::CacheTable(std::string name, Version version, CacheTableOptions options)
+    : ViewBuilder(std::move(name), version), options_(std::move(options)) {}
+
+Result<void> CacheTable::check_shape() const {
+  std::vector<std::string> names = names_of(options_.columns);
+  for (const auto& index : options_.indexes) {
+    if (index.empty()) return Error(ErrorCode::kInvalidArgument, "an index has no columns");
+    for (const auto& column : index)
+      if (std::find(names.begin(), names.end(), column) == names.end() && column != options_.key.name)
+        return Error(ErrorCode::kInvalidArgument, "an index is on '" + column + "', which is no column");
+  }
+  if (options_.key.type != ColumnType::kInteger && options_.key.type != ColumnType::kText)
+    return Error(ErrorCode::kInvalidArgument, "its key must be an integer(...) or a text(...)");
+  names.push_back(options_.key.name);
+  return sqlite::check_names(names);
+}
+
+void CacheTable::describe(std::string& shape) const {
+  shape += "cache table\n";
+  const auto add = [&](std::string_view what, const Column& column) {
+    shape += std::string(what) + " " + identifier(column.name) + " " + std::string(sqlite::type_name(column.type)) +
+             (column.counter ? " counter\n" : "\n");
+  };
+  add("key", options_.key);
+  for (const auto& column : options_.columns) add("column", column);
+  for (const auto& index : options_.indexes) {
+    shape += "index";
+    for (const auto& column : index) shape += " " + identifier(column);
+    shape += "\n";
+  }
+}
+
+Result<void> CacheTable::create(sqlite::Database& database) const {
+  const bool by_number = options_.key.type == ColumnType::kInteger;
+  std::string sql = "CREATE TABLE " + identifier(name()) + "(" + identifier(options_.key.name) +
+                    (by_number ? " INTEGER PRIMARY KEY" : " TEXT NOT NULL PRIMARY KEY");
+  for (const auto& column : options_.columns)
+    sql += ", " + identifier(column.name) + " " + std::string(sqlite::type_name(column.type)) +
+           (column.counter ? " NOT NULL DEFAULT 0" : "");
+  return database.execute(sql + (by_number ? ")" : ") WITHOUT ROWID"));
+}
+
+Result<void> CacheTable::begin_bulk(sqlite::Database&) const { return {}; }
+
+Result<void> CacheTable::end_bulk(sqlite::Database& database) const {
+  int number = 0;
+  for (const auto& index : options_.indexes) {
+    std::string columns;
+    for (const auto& column : index) columns += (columns.empty() ? "" : ", ") + identifier(column);
+    MILLRACE_RETURN_IF_ERROR(database.execute(
+        "CREATE INDEX " + identifier(name() + "_index_" + std::to_string(++number)) + " ON " + identifier(name()) + "(" + columns + ")"));
+  }
+  return {};
+}
+
+std::vector<internal::Comparison> CacheTable::comparisons() const {
+  return {{"row", "", "SELECT * FROM " + identifier(name()) + " ORDER BY " + identifier(options_.key.name)}};
+}
+
+std::string CacheTable::count_query() const { return "SELECT count(*) FROM " + identifier(name()); }
+
+// --- its writer ---
+
+class CacheTable::Writer::Statements {
+ public:
+  Statements(sqlite::Database& to, const std::string& table, const CacheTableOptions& options)
+      : database(to), columns(names_of(options.columns)), sql(table, options.key.name, columns.all()) {}
+
+  static Result<std::unique_ptr<Statements>> make(sqlite::Database& database, const std::string& table,
+                                                  const CacheTableOptions& options) {
+    auto made = std::make_unique<Statements>(database, table, options);
+    const std::string key = identifier(options.key.name);
+    MILLRACE_ASSIGN_OR_RETURN(made->erase,
+                              database.prepare("DELETE FROM " + identifier(table) + " WHERE " + key + " = ?1"));
+    MILLRACE_ASSIGN_OR_RETURN(made->clear, database.prepare("DELETE FROM " + identifier(table)));
+    MILLRACE_ASSIGN_OR_RETURN(made->move, database.prepare("UPDATE OR REPLACE " + identifier(table) + " SET " + key +
+                                                           " = ?1 WHERE " + key + " = ?2"));
+    MILLRACE_ASSIGN_OR_RETURN(
+        made->find, database.prepare("SELECT * FROM " + identifier(table) + " WHERE " + key + " = ?1"));
+    return made;
+  }
+
+  /// Runs `verb` with the values in `resolved`.
+  Result<void> run(Verb verb, const Value& key, const Value& old_key) {
+    MILLRACE_ASSIGN_OR_RETURN(
+        sqlite::Statement * statement,
+        by_verb[static_cast<std::size_t>(verb)].get(database, resolved.mask,
+                                                    [&](const Mask& mask) { return sql.of(verb, mask); }));
+    if (verb != Verb::kUpdateAll) statement->bind(kKey, key);
+    if (verb == Verb::kMoveErased) statement->bind(kOldKey, old_key);
+    for (const auto& [place, value] : resolved.values) statement->bind(kFirstColumn + static_cast<int>(place), value);
+    return statement->run();
+  }
+
+  Result<void> write(Verb verb, const Value& key, Assignments assignments, const internal::RawChange& change) {
+    if (verb != Verb::kUpdateAll) MILLRACE_RETURN_IF_ERROR(sqlite::check_key(key));
+    MILLRACE_RETURN_IF_ERROR(resolved.assign(columns, assignments));
+    if (verb == Verb::kPut && resolved.any_unchanged && pending.is_first_half_of(change)) {
+      pending.reset();
+      MILLRACE_RETURN_IF_ERROR(run(Verb::kMoveErased, key, pending.key()));
+      if (database.changes() > 0) return {};
+    }
+    MILLRACE_RETURN_IF_ERROR(flush());
+    const bool sets_nothing = resolved.mask.none() && (verb == Verb::kSubtract || verb == Verb::kUpdateAll);
+    return sets_nothing ? Result<void>{} : run(verb, key, {});
+  }
+
+  Result<void> flush() {
+    if (!pending.is_set()) return {};
+    pending.reset();
+    erase.bind(1, pending.key());
+    return erase.run();
+  }
+
+  sqlite::Database& database;
+  const sqlite::ColumnNames columns;
+  const Sql sql;
+  std::array<sqlite::StatementsByMask, kVerbs> by_verb;
+  sqlite::Statement erase, clear, move, find;
+  sqlite::PendingErase pending;
+  sqlite::Resolved resolved;  // reused
+};
+
+Result<std::unique_ptr<internal::ViewWriter>> CacheTable::make_writer(sqlite::Database& database) const {
+  MILLRACE_ASSIGN_OR_RETURN(auto statements, Writer::Statements::make(database, name(), options_));
+  return std::unique_ptr<internal::ViewWriter>(new Writer(std::move(statements)));
+}
+
+CacheTable::Writer::Writer(std::unique_ptr<Statements> statements) : statements_(std::move(statements)) {}
+CacheTable::Writer::~Writer() = default;
+
+void CacheTable::Writer::put(Value key, Assignments columns) {
+  if (failed()) return;
+  if (auto done = statements_->write(Verb::kPut, key, columns, *change_); !done) fail(std::move(done).error());
+}
+
+void CacheTable::Writer::add(Value key, Assignments amounts) {
+  if (failed()) return;
+  if (auto done = statements_->write(Verb::kAdd, key, amounts, *change_); !done) fail(std::move(done).error());
+}
+
+void CacheTable::Writer::subtract(Value key, Assignments amounts) {
+  if (failed()) return;
+  if (auto done = statements_->write(Verb::kSubtract, key, amounts, *change_); !done) fail(std::move(done).error());
+}
+
+void CacheTable::Writer::raise(Value key, Assignments columns) {
+  if (failed()) return;
+  if (auto done = statements_->write(Verb::kRaise, key, columns, *change_); !done) fail(std::move(done).error());
+}
+
+void CacheTable::Writer::update_all(Assignments columns) {
+  if (failed()) return;
+  if (auto done = statements_->write(Verb::kUpdateAll, {}, columns, *change_); !done) fail(std::move(done).error());
+}
+
+void CacheTable::Writer::erase(Value key) {
+  if (auto valid = sqlite::check_key(key); !valid) fail(std::move(valid).error());
+  flush();
+  if (!failed()) statements_->pending.set(key, change_->offset);
+}
+
+void CacheTable::Writer::move(Value from, Value to) {
+  if (auto valid = sqlite::check_key(to); !valid) fail(std::move(valid).error());
+  flush();
+  if (failed()) return;
+  statements_->move.bind(kKey, to);
+  statements_->move.bind(kOldKey, from);
+  if (auto done = statements_->move.run(); !done) fail(std::move(done).error());
+}
+
+void CacheTable::Writer::clear() {
+  if (failed()) return;
+  statements_->pending.reset();
+  if (auto done = statements_->clear.run(); !done) fail(std::move(done).error());
+}
+
+std::optional<StoredRow> CacheTable::Writer::find(Value key) {
+  flush();
+  if (failed()) return std::nullopt;
+  sqlite::Statement& find = statements_->find;
+  find.bind(1, key);
+  auto there = find.step();
+  if (!there) fail(std::move(there).error());
+  if (failed() || !*there) return std::nullopt;
+  StoredRow row;
+  for (int column = 0; column < find.column_count(); ++column)
+    row.add(find.column_name(column), find.column(column));
+  find.reset();
+  return row;
+}
+
+void CacheTable::Writer::flush() {
+  if (failed()) return;
+  if (auto done = statements_->flush(); !done) fail(std::move(done).error());
+}
+
+}  // namespace millrace::projections

@@ -1,0 +1,160 @@
+#include "projections/command/commands.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/bytes.h"
+#include "projections/command/progress_line.h"
+#include "projections/command/stop_signals.h"
+#include "projections/engine/build.h"
+#include "projections/engine/row_check.h"
+#include "projections/engine/status.h"
+#include "projections/engine/verify.h"
+#include "projections/engine/worker.h"
+
+namespace millrace::projections {
+namespace {
+
+void print(const std::string& line) { std::printf("%s\n", line.c_str()); }
+
+/// The first code that is not 0 stays.
+int worse(int code, int other) { return code != kExitDone ? code : other; }
+
+Result<void> check_sources(const View& view, const Context& context) {
+  for (const auto& source : view.sources()) MILLRACE_RETURN_IF_ERROR(check_source(view, source, *context.schemas));
+  return {};
+}
+
+/// What one thread does for one view; gives its part of the exit code.
+int run_view(const View& view, const Context& context, const Options& options) {
+  Worker worker(view, context, {.until_caught_up = options.until_caught_up});
+  const auto done = worker.run();
+  if (done) return kExitDone;
+  report(done.error());
+  return exit_code_for(done.error().code());
+}
+
+Result<BuildReport> rebuild_view(const View& view, const Context& context) {
+  MILLRACE_RETURN_IF_ERROR(check_sources(view, context));
+  ProgressLine line(view.name());
+  return build_generation(view, context, line.hooks());
+}
+
+Result<VerifyReport> check_view(const View& view, const Context& context) {
+  MILLRACE_RETURN_IF_ERROR(check_sources(view, context));
+  ProgressLine line(view.name());
+  return verify_view(view, context, line.hooks());
+}
+
+std::string to_json(const View& view, const VerifyReport& report) {
+  nlohmann::ordered_json json = {{"view", view.name()},
+                                 {"equal", report.different == 0},
+                                 {"offset", report.offset.value},
+                                 {"compared", report.compared},
+                                 {"different", report.different},
+                                 {"differences", nlohmann::ordered_json::array()}};
+  for (const auto& difference : report.differences)
+    json["differences"].push_back({{"what", difference.what},
+                                   {"key", difference.key},
+                                   {"live", difference.live},
+                                   {"computed", difference.computed}});
+  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+void print_text(const View& view, const VerifyReport& report) {
+  if (report.different == 0)
+    return print(view.name() + ": equal to the log up to offset " + std::to_string(report.offset.value) + " (" +
+                 grouped(report.compared) + " compared)");
+  print(view.name() + ": " + grouped(report.different) + " differences to the log up to offset " +
+        std::to_string(report.offset.value));
+  for (const auto& difference : report.differences)
+    print("  " + difference.what + " " + difference.key + "\n    view: " + difference.live + "\n    log:  " + difference.computed);
+  if (report.different > report.differences.size()) print("  ...");
+}
+
+void print_table(const std::vector<ViewStatus>& all) {
+  std::size_t width = 4;
+  for (const auto& status : all) width = std::max(width, status.view.size());
+  std::printf("%-*s  %-10s %10s %7s %14s %12s %12s %12s\n", static_cast<int>(width), "view", "state", "generation",
+              "version", "offset", "lag", "rows", "KiB");
+  for (const auto& status : all) {
+    std::printf("%-*s  %-10s %10u %7u %14s %12s %12s %12s\n", static_cast<int>(width), status.view.c_str(),
+                status.state.c_str(), status.generation, status.checkpoint.version.value,
+                grouped(status.checkpoint.offset.value).c_str(), grouped(status.lag).c_str(),
+                grouped(status.rows).c_str(), grouped(status.bytes / 1024).c_str());
+    if (!status.worker.empty()) print("  kept up to date by " + printable(status.worker));
+    if (!status.reason.empty()) print("  " + status.reason);
+  }
+}
+
+}  // namespace
+
+void report(const Error& error) { spdlog::error("{}", error.to_string()); }
+
+Result<int> run_views(const Views& views, Context context, const Options& options) {
+  const StopSignals signals;
+  context.stop = signals.token();
+  std::vector<int> codes(views.size(), kExitDone);
+  {
+    std::vector<std::jthread> workers;
+    for (std::size_t i = 0; i < views.size(); ++i)
+      workers.emplace_back([&, i] { codes[i] = run_view(*views[i], context, options); });
+  }
+  int code = kExitDone;
+  for (const int one : codes) code = worse(code, one);
+  return code;
+}
+
+Result<int> rebuild_views(const Views& views, Context context) {
+  const StopSignals signals;
+  context.stop = signals.token();
+  int code = kExitDone;
+  for (const View* view : views) {
+    const auto built = rebuild_view(*view, context);
+    if (!built) {
+      report(built.error());
+      code = worse(code, exit_code_for(built.error().code()));
+      continue;
+    }
+    const double seconds = std::chrono::duration<double>(built->elapsed).count();
+    spdlog::info("view {}: generation {} made from {} events in {:.1f} s and now live", view->name(), built->generation,
+                 grouped(built->checkpoint.events), seconds);
+  }
+  return code;
+}
+
+Result<int> verify_views(const Views& views, Context context, const Options& options) {
+  const StopSignals signals;
+  context.stop = signals.token();
+  int code = kExitDone;
+  for (const View* view : views) {
+    const auto verified = check_view(*view, context);
+    if (!verified) {
+      report(verified.error());
+      code = worse(code, exit_code_for(verified.error().code()));
+      continue;
+    }
+    options.json ? print(to_json(*view, *verified)) : print_text(*view, *verified);
+    if (verified->different != 0) code = worse(code, kExitFailed);
+  }
+  return code;
+}
+
+Result<int> show_status(const Views& views, const Context& context, const Options& options) {
+  std::vector<ViewStatus> all;
+  for (const View* view : views) {
+    MILLRACE_ASSIGN_OR_RETURN(ViewStatus status, status_of(*view, context));
+    all.push_back(std::move(status));
+  }
+  if (!options.json) print_table(all);
+  else
+    for (const auto& status : all) print(to_json(status));
+  return kExitDone;
+}
+
+}  // namespace millrace::projections

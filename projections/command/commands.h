@@ -1,0 +1,27 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/result.h"
+#include "projections/command/options.h"
+#include "projections/engine/context.h"
+#include "projections/view.h"
+
+namespace millrace::projections {
+
+using Views = std::vector<const View*>;
+
+// The subcommands. Each gives the exit code; an error is for what keeps the whole command from being done, what concerns
+// one view is logged and counts in the code.
+
+/// Until SIGTERM or SIGINT, or until no view is left that could go on.
+Result<int> run_views(const Views& views, Context context, const Options& options);
+Result<int> rebuild_views(const Views& views, Context context);
+Result<int> verify_views(const Views& views, Context context, const Options& options);
+Result<int> show_status(const Views& views, const Context& context, const Options& options);
+
+/// Logs an error as all commands do.
+void report(const Error& error);
+
+}  // namespace millrace::projections

@@ -1,0 +1,122 @@
+#include "projections/command/options.h"
+
+#include <boost/program_options.hpp>
+#include <fstream>
+#include <map>
+
+#include "base/bytes.h"
+
+namespace millrace::projections {
+namespace {
+
+namespace po = boost::program_options;
+
+Error usage(const std::string& what) {
+  return Error(ErrorCode::kInvalidArgument, what).hint("Run with --help to see how.");
+}
+
+po::options_description settings() {
+  po::options_description description;
+  description.add_options()("store", po::value<std::string>())("views", po::value<std::string>())(
+      "log-level", po::value<std::string>());
+  return description;
+}
+
+/// MILLRACE_LOG_LEVEL -> log-level; other variables of the name are somebody else's.
+std::string option_of_variable(const std::string& variable) {
+  static const std::map<std::string, std::string> options = {
+      {"MILLRACE_STORE", "store"}, {"MILLRACE_VIEWS", "views"}, {"MILLRACE_LOG_LEVEL", "log-level"}};
+  const auto found = options.find(variable);
+  return found == options.end() ? "" : found->second;
+}
+
+po::variables_map parse(int argc, const char* const* argv) {
+  po::options_description all = settings();
+  all.add_options()("help,h", po::bool_switch())("config", po::value<std::string>())(
+      "all", po::bool_switch())("until-caught-up", po::bool_switch())("json", po::bool_switch())(
+      "words", po::value<std::vector<std::string>>());
+  po::positional_options_description words;
+  words.add("words", -1);
+  const auto style = po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
+  po::variables_map values;
+  po::store(po::command_line_parser(argc, argv).options(all).positional(words).style(style).run(), values);
+  po::store(po::parse_environment(settings(), option_of_variable), values);
+  if (values.count("config") != 0) {
+    const auto name = values["config"].as<std::string>();
+    std::ifstream file(name);
+    if (!file) throw po::error("the file given with --config can't be read: " + name);
+    po::store(po::parse_config_file(file, settings()), values);
+  }
+  return values;
+}
+
+Result<Command> command_of(const std::string& word) {
+  if (word == "run") return Command::kRun;
+  if (word == "rebuild") return Command::kRebuild;
+  if (word == "verify") return Command::kVerify;
+  if (word == "status") return Command::kStatus;
+  if (word == "help") return Command::kHelp;
+  return usage("there is no command '" + printable(word) + "'; the commands are run, rebuild, verify, status");
+}
+
+Result<void> check_together(const Options& options) {
+  if (options.until_caught_up && options.command != Command::kRun) return usage("--until-caught-up goes with run only");
+  if (options.all && options.command != Command::kRebuild) return usage("--all goes with rebuild only");
+  if (options.json && options.command != Command::kStatus && options.command != Command::kVerify)
+    return usage("--json goes with status and verify only");
+  if (options.command == Command::kRebuild && options.all == !options.names.empty())
+    return usage("rebuild takes either the names of views or --all");
+  return {};
+}
+
+}  // namespace
+
+Result<Options> parse_options(int argc, const char* const* argv) {
+  Options options;
+  try {
+    const po::variables_map values = parse(argc, argv);
+    if (values.count("words") != 0) options.names = values["words"].as<std::vector<std::string>>();
+    if (values["help"].as<bool>()) return options;
+    if (options.names.empty()) return usage("a command is missing: run, rebuild, verify or status");
+    MILLRACE_ASSIGN_OR_RETURN(options.command, command_of(options.names.front()));
+    options.names.erase(options.names.begin());
+    if (values.count("store") != 0) options.store = values["store"].as<std::string>();
+    if (values.count("views") != 0) options.views = values["views"].as<std::string>();
+    if (values.count("log-level") != 0) options.log_level = values["log-level"].as<std::string>();
+    options.all = values["all"].as<bool>();
+    options.until_caught_up = values["until-caught-up"].as<bool>();
+    options.json = values["json"].as<bool>();
+  } catch (const po::error& error) {
+    return usage(error.what());
+  }
+  MILLRACE_RETURN_IF_ERROR(check_together(options));
+  return options;
+}
+
+std::string help_text(const std::string& program) {
+  return "usage: " + program + R"( COMMAND [OPTION]...
+
+Keeps views of a millrace event store: SQLite files that follow the store.
+
+Commands
+  run [VIEW...]             keep all views, or those named, up to date until SIGTERM
+      --until-caught-up     end once everything that is in the store now is folded
+  rebuild VIEW... | --all   make views anew from the beginning of the log, beside the
+                            live ones, and switch over
+  verify [VIEW...]          compute views once more and compare; exits 1 on a difference
+  status [VIEW...]          how far each view is
+
+Options
+  --store DIR               the event store (default: store; or MILLRACE_STORE)
+  --views DIR               folder of the SQLite files (default: views; or MILLRACE_VIEWS);
+                            DIR/NAME.db is the live file of a view
+  --json                    status and verify: one JSON object a line
+  --log-level LEVEL         trace, debug, info, warn, error, off (default: info)
+  --config FILE             store, views and log-level as NAME = VALUE lines
+  -h, --help                this text
+
+Exit codes: 0 done, 1 failed or different, 2 usage, 3 corruption found, 4 unavailable
+)";
+}
+
+}  // namespace millrace::projections

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <string_view>
+
+#include "projections/engine/context.h"
+#include "projections/engine/fold.h"
+
+namespace millrace::projections {
+
+struct BuildProgress {
+  Offset done, end;
+  std::chrono::steady_clock::duration elapsed{};
+};
+
+struct BuildHooks {
+  /// Some times a second.
+  std::function<void(const BuildProgress&)> progress{};
+  /// At each step that leaves something new on disk, by name; for tests that stop there for good.
+  std::function<void(std::string_view)> at_step{};
+};
+
+struct BuildReport {
+  std::uint32_t generation = 0;
+  Checkpoint checkpoint;
+  std::chrono::steady_clock::duration elapsed{};
+};
+
+/// Folds the log from offset zero into the next generation of `view`, beside the live one if there is one, and makes it the
+/// live one once it has folded at least as much. Readers of the old one keep it until they open anew.
+///
+/// A worker on the live generation goes on meanwhile. The switch happens while this holds the live file's
+/// write lock, so that the worker, which looks at the link whenever it gets that lock, never writes to a
+/// generation that nobody sees any more, and no reader ever sees the view go back.
+///
+/// Killed at any step, the old generation stays live and the next call starts again. Errors: kLocked (another
+/// rebuild), kCancelled (stop was asked), those of the fold.
+Result<BuildReport> build_generation(const View& view, const Context& context, const BuildHooks& hooks = {});
+
+/// Gives the events from where `fold` stands up to `until` to it, committing now and then, wherever that
+/// falls: for files that nobody else sees. kCancelled if stop was asked.
+Result<void> fold_until(Fold& fold, sqlite::Database& database, LogReader& reader, Offset until,
+                        const std::stop_token& stop, const std::function<void()>& progress);
+
+}  // namespace millrace::projections

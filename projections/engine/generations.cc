@@ -1,0 +1,134 @@
+#include "projections/engine/generations.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <thread>
+
+namespace millrace::projections {
+namespace {
+
+/// 7 of "orders.7.db".
+std::optional<std::uint32_t> number_in(std::string_view name, std::string_view view) {
+  if (!name.starts_with(view)) return std::nullopt;
+  name.remove_prefix(view.size());
+  if (!name.starts_with('.') || !name.ends_with(".db") || name.size() < 5) return std::nullopt;
+  name = name.substr(1, name.size() - 4);
+  std::uint32_t number = 0;
+  const auto [end, failure] = std::from_chars(name.data(), name.data() + name.size(), number);
+  if (failure != std::errc() || end != name.data() + name.size() || number == 0) return std::nullopt;
+  return number;
+}
+
+}  // namespace
+
+Result<void> Generations::make_directory() const { return FileSystem::real().make_directory(directory_); }
+
+Path Generations::file(std::uint32_t generation) const {
+  return directory_ / (view_ + "." + std::to_string(generation) + ".db");
+}
+
+Result<std::optional<std::uint32_t>> Generations::live() const {
+  char target[256];
+  const ssize_t size = ::readlink(link().c_str(), target, sizeof target);
+  if (size < 0 && errno == ENOENT) return std::optional<std::uint32_t>();
+  if (size < 0 && errno != EINVAL) return Error::from_errno(errno, "read link " + link().string());
+  const auto number = number_in(std::string_view(target, size < 0 ? 0 : static_cast<std::size_t>(size)), view_);
+  if (!number)
+    return Error(ErrorCode::kFailedPrecondition, link().string() + " is not a link to a generation of this view")
+        .hint("Move it away, or give another folder with --views.");
+  return number;
+}
+
+Result<std::vector<std::uint32_t>> Generations::all() const {
+  MILLRACE_ASSIGN_OR_RETURN(const auto names, FileSystem::real().list(directory_));
+  std::vector<std::uint32_t> numbers;
+  for (const auto& name : names)
+    if (const auto number = number_in(name, view_)) numbers.push_back(*number);
+  std::sort(numbers.begin(), numbers.end());
+  return numbers;
+}
+
+Result<std::uint32_t> Generations::prepare_next() const {
+  MILLRACE_ASSIGN_OR_RETURN(const auto live_one, live());
+  MILLRACE_ASSIGN_OR_RETURN(const auto numbers, all());
+  for (const std::uint32_t number : numbers)
+    if (number > live_one.value_or(0)) MILLRACE_RETURN_IF_ERROR(remove_file(file(number)));
+  return live_one.value_or(0) + 1;
+}
+
+Result<void> Generations::switch_to(std::uint32_t generation) const {
+  const Path temporary = link().string() + ".tmp";
+  if (::unlink(temporary.c_str()) != 0 && errno != ENOENT)
+    return Error::from_errno(errno, "remove " + temporary.string());
+  // The generation's own name must be on disk before a name that points at it.
+  MILLRACE_RETURN_IF_ERROR(FileSystem::real().sync_directory(directory_));
+  if (::symlink(file(generation).filename().c_str(), temporary.c_str()) != 0)
+    return Error::from_errno(errno, "make link " + temporary.string());
+  MILLRACE_RETURN_IF_ERROR(FileSystem::real().rename(temporary, link()));
+  return FileSystem::real().sync_directory(directory_);
+}
+
+Result<void> Generations::remove_old() const {
+  MILLRACE_ASSIGN_OR_RETURN(const auto live_one, live());
+  MILLRACE_ASSIGN_OR_RETURN(const auto numbers, all());
+  if (!live_one) return {};
+  std::uint32_t previous = 0;
+  for (const std::uint32_t number : numbers)
+    if (number < *live_one) previous = std::max(previous, number);
+  for (const std::uint32_t number : numbers)
+    if (number < previous) MILLRACE_RETURN_IF_ERROR(remove_file(file(number)));
+  return {};
+}
+
+Result<void> Generations::remove_file(const Path& file) const {
+  for (const char* companion : {"", "-wal", "-shm", "-journal"}) {
+    const Path path = file.string() + companion;
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) return Error::from_errno(errno, "remove " + path.string());
+  }
+  return {};
+}
+
+Result<std::unique_ptr<FileLock>> Generations::lock_worker(const std::string& holder) const {
+  return lock(view_ + ".lock", "is kept up to date", holder);
+}
+Result<std::unique_ptr<FileLock>> Generations::lock_rebuild(const std::string& holder) const {
+  return lock(view_ + ".rebuild.lock", "is being rebuilt", holder);
+}
+Result<std::unique_ptr<FileLock>> Generations::lock_verify(const std::string& holder) const {
+  return lock(view_ + ".verify.lock", "is being verified", holder);
+}
+
+Result<std::unique_ptr<FileLock>> Generations::lock(const std::string& name, const std::string& what,
+                                                    const std::string& holder) const {
+  MILLRACE_RETURN_IF_ERROR(make_directory());
+  // `status` holds a lock for an instant to see whether somebody does: not a reason to give up.
+  constexpr int kAttempts = 10;
+  for (int attempt = 1;; ++attempt) {
+    auto held = FileSystem::real().lock(directory_ / name);
+    if (held) {
+      MILLRACE_RETURN_IF_ERROR((*held)->describe(holder));
+      return held;
+    }
+    if (held.error().code() != ErrorCode::kLocked || attempt == kAttempts)
+      return std::move(held)
+          .error()
+          .context("view " + view_ + " " + what + " by another process already")
+          .hint("One at a time is enough. If it should be this one, stop the other first.");
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+}
+
+std::string Generations::worker() const {
+  const Path path = directory_ / (view_ + ".lock");
+  const auto there = FileSystem::real().exists(path);
+  if (!there || !*there) return {};
+  const auto trial = FileSystem::real().lock(path);
+  if (trial || trial.error().code() != ErrorCode::kLocked) return {};
+  return read_file(FileSystem::real(), path, 4096).value_or("another process");
+}
+
+}  // namespace millrace::projections

@@ -1,0 +1,81 @@
+#include "projections/engine/status.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "schemas/lsn.h"
+
+namespace millrace::projections {
+namespace {
+
+/// What the file itself says; the first error tells why it can't be read.
+Result<void> read_file_of(const View& view, const Context& context, const LogReader& reader, ViewStatus& status) {
+  const Path file = context.generations(view).file(status.generation);
+  MILLRACE_ASSIGN_OR_RETURN(const auto database, sqlite::Database::open(file, sqlite::Mode::kReadOnly, context.stop));
+  MILLRACE_RETURN_IF_ERROR(database->begin());
+  MILLRACE_ASSIGN_OR_RETURN(status.checkpoint, read_checkpoint(*database));
+  std::error_code no_size;
+  const auto bytes = std::filesystem::file_size(file, no_size);
+  status.bytes = no_size ? 0 : bytes;
+  if (status.checkpoint.offset < status.store_end) status.lag = status.store_end.value - status.checkpoint.offset.value;
+  if (auto fits = check_continuation(view, status.checkpoint, reader.store_id(), status.store_end, context.program); !fits) {
+    status.state = "refused";
+    status.reason = fits.error().message();
+    return {};
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const std::int64_t rows, database->number(view.count_query()));
+  status.rows = static_cast<std::uint64_t>(rows);
+  return {};
+}
+
+}  // namespace
+
+Result<ViewStatus> status_of(const View& view, const Context& context) {
+  const Generations generations = context.generations(view);
+  ViewStatus status;
+  status.view = view.name();
+  status.worker = generations.worker();
+  status.state = status.worker.empty() ? "stopped" : "running";
+  MILLRACE_ASSIGN_OR_RETURN(const auto reader, LogReader::open(context.store));
+  status.store_end = reader->durable_end();
+  status.lag = status.store_end.value;
+  MILLRACE_ASSIGN_OR_RETURN(const auto generation, generations.live());
+  if (!generation) {
+    if (status.worker.empty()) status.state = "unmade";
+    return status;
+  }
+  status.generation = *generation;
+  if (auto read = read_file_of(view, context, *reader, status); !read) {
+    status.state = "unreadable";
+    status.reason = read.error().message();
+  } else if (!status.checkpoint.failure.empty() && status.worker.empty()) {
+    status.state = "failed";
+    status.reason = status.checkpoint.failure;
+  }
+  return status;
+}
+
+std::string to_json(const ViewStatus& status) {
+  const auto or_null = [](const std::string& text) { return text.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(text); };
+  nlohmann::ordered_json json;
+  json["view"] = status.view;
+  json["state"] = status.state;
+  json["reason"] = or_null(status.reason);
+  json["worker"] = or_null(status.worker);
+  json["generation"] = status.generation;
+  json["version"] = status.checkpoint.version.value;
+  json["offset"] = status.checkpoint.offset.value;
+  json["store_end"] = status.store_end.value;
+  json["lag"] = status.lag;
+  json["events"] = status.checkpoint.events;
+  json["rows"] = status.rows;
+  json["bytes"] = status.bytes;
+  json["source_lsn"] = to_string(Lsn{status.checkpoint.source_lsn});
+  json["commit_time"] = status.checkpoint.commit_time.value == 0
+                            ? nlohmann::ordered_json()
+                            : nlohmann::ordered_json(to_iso8601(status.checkpoint.commit_time));
+  // Reasons may quote bytes that are no UTF-8.
+  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+}  // namespace millrace::projections

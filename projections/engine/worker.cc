@@ -1,0 +1,157 @@
+#include "projections/engine/worker.h"
+
+#include <spdlog/spdlog.h>
+
+#include "projections/engine/row_check.h"
+
+namespace millrace::projections {
+namespace {
+
+/// How long a wait may take until stop is looked at again, should the reader not notice it by itself.
+constexpr auto kWaitMax = std::chrono::milliseconds(250);
+/// How often the position is written while nothing happens but events that the view does not take.
+constexpr auto kPositionInterval = std::chrono::seconds(1);
+
+}  // namespace
+
+Result<void> Worker::run() {
+  MILLRACE_ASSIGN_OR_RETURN(const auto lock, generations_.lock_worker(context_.holder("run")));
+  auto done = follow();
+  if (done || done.error().code() == ErrorCode::kCancelled) return {};
+  remember_failure(done.error());
+  return done;
+}
+
+Result<void> Worker::follow() {
+  MILLRACE_RETURN_IF_ERROR(wait_for_tables());
+  if (stopping()) return {};
+  MILLRACE_RETURN_IF_ERROR(open_live());
+  const Offset target = reader_->durable_end();
+  while (!stopping()) {
+    // Asked before next(): when that finds nothing more, everything below this has been read.
+    const Offset end = reader_->durable_end();
+    MILLRACE_ASSIGN_OR_RETURN(Batch * batch, reader_->next());
+    if (batch != nullptr) {
+      MILLRACE_RETURN_IF_ERROR(take(*batch));
+      continue;
+    }
+    const bool caught_up = options_.until_caught_up && end >= target;
+    MILLRACE_RETURN_IF_ERROR(settle(end, caught_up));
+    if (caught_up) return {};
+    MILLRACE_RETURN_IF_ERROR(reader_->wait(kWaitMax, context_.stop));
+  }
+  // In the middle of a source transaction nothing may be shown: the database drops what was folded since the last commit.
+  return whole_ ? settle(fold_->checkpoint().offset, true) : Result<void>{};
+}
+
+/// True if all tables of the view can be read; false if that can't be told since the store is still empty.
+Result<bool> Worker::tables_are_known(LogReader& reader) const {
+  const bool empty = reader.durable_end() == Offset{0};
+  for (const auto& source : view_.sources()) {
+    auto known = check_source(view_, source, *context_.schemas);
+    if (!known && known.error().code() == ErrorCode::kNotFound && empty) return false;
+    MILLRACE_RETURN_IF_ERROR(known);
+  }
+  return true;
+}
+
+Result<void> Worker::wait_for_tables() {
+  MILLRACE_ASSIGN_OR_RETURN(const auto reader, LogReader::open(context_.store));
+  bool said = false;
+  while (!stopping()) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool known, tables_are_known(*reader));
+    if (known || options_.until_caught_up) return {};
+    if (!said) spdlog::info("view {}: the store is empty; waiting for the first captured table", view_.name());
+    said = true;
+    MILLRACE_RETURN_IF_ERROR(reader->wait(kWaitMax, context_.stop));
+  }
+  return {};
+}
+
+Result<void> Worker::open_live() {
+  fold_.reset();
+  MILLRACE_ASSIGN_OR_RETURN(auto live, generations_.live());
+  if (!live) {
+    MILLRACE_ASSIGN_OR_RETURN(const BuildReport built, build_generation(view_, context_, options_.build));
+    spdlog::info("view {}: made from {} events", view_.name(), built.checkpoint.events);
+    live = built.generation;
+  }
+  generation_ = *live;
+  auto database = sqlite::Database::open(generations_.file(generation_), sqlite::Mode::kLive, context_.stop);
+  if (!database)
+    return std::move(database).error().context("view " + view_.name())
+        .hint("To make the view anew from the log, run: " + context_.program + " rebuild " + view_.name());
+  database_ = std::move(*database);
+  MILLRACE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, read_checkpoint(*database_));
+  MILLRACE_ASSIGN_OR_RETURN(reader_, context_.open_reader(view_, checkpoint.offset));
+  MILLRACE_RETURN_IF_ERROR(
+      check_continuation(view_, checkpoint, reader_->store_id(), reader_->durable_end(), context_.program));
+  MILLRACE_RETURN_IF_ERROR(write_failure(*database_, {}));
+  MILLRACE_ASSIGN_OR_RETURN(fold_, Fold::make(view_, *database_, *context_.schemas, checkpoint));
+  spdlog::debug("view {}: generation {} from offset {}", view_.name(), generation_, checkpoint.offset.value);
+  return {};
+}
+
+/// Gets the file's write lock. False if a rebuild has made another generation the live one, which is open now.
+Result<bool> Worker::begin() {
+  MILLRACE_RETURN_IF_ERROR(database_->begin());
+  MILLRACE_ASSIGN_OR_RETURN(const auto live, generations_.live());
+  if (live != generation_) {
+    database_->rollback();
+    spdlog::info("view {}: going on with a new generation", view_.name());
+    MILLRACE_RETURN_IF_ERROR(open_live());
+    return false;
+  }
+  in_transaction_ = true;
+  began_ = std::chrono::steady_clock::now();
+  events_at_begin_ = fold_->checkpoint().events;
+  return true;
+}
+
+Result<void> Worker::take(Batch& batch) {
+  if (!in_transaction_) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool begun, begin());
+    if (!begun) return {};  // and `batch` is of a reader that is gone
+  }
+  whole_ = batch.last_of_transaction;
+  MILLRACE_RETURN_IF_ERROR(fold_->apply(batch));
+  fold_->advance_to(reader_->position());
+  const bool full = fold_->checkpoint().events - events_at_begin_ >= options_.events_per_commit ||
+                    std::chrono::steady_clock::now() - began_ >= options_.commit_interval;
+  return full && whole_ ? commit() : Result<void>{};
+}
+
+Result<void> Worker::commit() {
+  MILLRACE_RETURN_IF_ERROR(fold_->commit());
+  in_transaction_ = false;
+  committed_ = std::chrono::steady_clock::now();
+  return {};
+}
+
+/// At the end of the log, where all transactions are whole: shows what was folded. A mere position is written now and
+/// then, or `at_once`.
+Result<void> Worker::settle(Offset read_to, bool at_once) {
+  fold_->advance_to(read_to);
+  if (fold_->has_written()) return commit();
+  const bool due = at_once || std::chrono::steady_clock::now() - committed_ >= kPositionInterval;
+  if (!due || !fold_->has_moved()) {
+    if (in_transaction_) MILLRACE_RETURN_IF_ERROR(fold_->release());
+    in_transaction_ = false;
+    return {};
+  }
+  if (!in_transaction_) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool begun, begin());
+    if (!begun) return {};
+  }
+  return commit();
+}
+
+/// So that `status` can tell; the error itself goes to the caller in any case.
+void Worker::remember_failure(const Error& error) noexcept {
+  if (fold_ == nullptr) return;
+  fold_->rollback();
+  if (auto written = write_failure(*database_, error.message()); !written)
+    spdlog::warn("view {}: {}", view_.name(), written.error().to_string());
+}
+
+}  // namespace millrace::projections

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+
+#include "projections/engine/build.h"
+#include "projections/engine/context.h"
+#include "projections/engine/fold.h"
+
+namespace millrace::projections {
+
+struct WorkerOptions {
+  /// End once everything that was durable at the start is folded.
+  bool until_caught_up = false;
+  /// While there is a backlog, a SQLite transaction takes in whole source transactions until it has this many events ...
+  std::size_t events_per_commit = 20'000;
+  /// ... or is this old. At the end of the log each commit follows at once. Larger: faster; a rebuild's switch and
+  /// other writers of the file wait longer.
+  std::chrono::milliseconds commit_interval{100};
+  BuildHooks build{};  ///< For the first generation.
+};
+
+/// Keeps the live generation of one view up to date with the store. One per view, on its own thread.
+///
+/// A reader of the view sees whole source transactions only. Errors stop the worker with the view as of the last
+/// commit and are kept in its file for `status`. kLocked names the process that does this already.
+class Worker {
+ public:
+  Worker(const View& view, const Context& context, WorkerOptions options)
+      : view_(view), context_(context), options_(std::move(options)), generations_(context.generations(view)) {}
+
+  /// Until the context's stop is asked (no error), or as `until_caught_up` says.
+  Result<void> run();
+
+ private:
+  Result<void> follow();
+  Result<bool> tables_are_known(LogReader& reader) const;
+  Result<void> wait_for_tables();
+  Result<void> open_live();
+  Result<bool> begin();
+  Result<void> take(Batch& batch);
+  Result<void> commit();
+  Result<void> settle(Offset read_to, bool at_once);
+  void remember_failure(const Error& error) noexcept;
+  bool stopping() const { return context_.stop.stop_requested(); }
+
+  const View& view_;
+  const Context& context_;
+  const WorkerOptions options_;
+  const Generations generations_;
+  std::uint32_t generation_ = 0;
+  std::unique_ptr<sqlite::Database> database_;
+  std::unique_ptr<Fold> fold_;
+  std::unique_ptr<LogReader> reader_;
+  bool in_transaction_ = false;  ///< Of the database.
+  bool whole_ = true;            ///< What was taken ends with the end of a source transaction.
+  std::uint64_t events_at_begin_ = 0;
+  std::chrono::steady_clock::time_point began_, committed_;
+};
+
+}  // namespace millrace::projections

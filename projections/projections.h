@@ -1,0 +1,9 @@
+#pragma once
+
+// All that a program of views needs.
+
+#include "projections/app.h"
+#include "projections/cache_table.h"
+#include "projections/change.h"
+#include "projections/search_index.h"
+#include "projections/values.h"

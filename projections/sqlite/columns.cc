@@ -1,0 +1,79 @@
+#include "projections/sqlite/columns.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/bytes.h"
+
+namespace millrace::projections::sqlite {
+
+Result<void> Resolved::assign(const ColumnNames& columns, std::initializer_list<Assignment> assignments) {
+  mask.reset();
+  any_unchanged = false;
+  values.clear();
+  std::size_t guess = 0;
+  for (const auto& [name, value] : assignments) {
+    const auto place = columns.place_of(name, guess);
+    if (!place) {
+      std::string there;
+      for (const auto& column : columns.all()) there += (there.empty() ? "" : ", ") + column;
+      return Error(ErrorCode::kInvalidArgument,
+                   "the view has no column '" + printable(name) + "' to write to; it has: " + there);
+    }
+    guess = *place + 1;
+    if (value.is_unchanged()) {
+      any_unchanged = true;
+      continue;
+    }
+    mask.set(*place);
+    values.emplace_back(*place, value);
+  }
+  return {};
+}
+
+void PendingErase::set(const Value& key, Offset offset) {
+  set_ = true;
+  offset_ = offset;
+  key_ = key;
+  text_ = key.text();
+}
+
+Value PendingErase::key() const {
+  return key_.kind() == Value::Kind::kText ? Value(text_) : key_;
+}
+
+Result<void> check_key(const Value& key) {
+  if (key.kind() == Value::Kind::kInteger || key.kind() == Value::Kind::kText) return {};
+  return Error(ErrorCode::kInvalidArgument,
+               key.is_null() ? "a row of the view was written with null as its key"
+                             : "the key of a row of the view must be a number or text")
+      .hint("Use change.key(), or a column that is part of the table's key.");
+}
+
+Result<void> check_names(const std::vector<std::string>& names) {
+  if (names.size() > kColumnsMax)
+    return Error(ErrorCode::kInvalidArgument, "it has more than " + std::to_string(kColumnsMax) + " columns");
+  std::set<std::string> seen;
+  for (std::string name : names) {
+    if (name.empty()) return Error(ErrorCode::kInvalidArgument, "a column has no name");
+    if (name.find('\0') != std::string::npos)
+      return Error(ErrorCode::kInvalidArgument, "a column's name holds a NUL");
+    std::transform(name.begin(), name.end(), name.begin(),
+                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 'a' - 'A') : c; });
+    if (!seen.insert(name).second)
+      return Error(ErrorCode::kInvalidArgument, "two of its columns are named '" + printable(name) + "'");
+  }
+  return {};
+}
+
+std::string_view type_name(ColumnType type) {
+  switch (type) {
+    case ColumnType::kInteger: return "INTEGER";
+    case ColumnType::kReal: return "REAL";
+    case ColumnType::kText: return "TEXT";
+    case ColumnType::kBlob: return "BLOB";
+  }
+  return "";
+}
+
+}  // namespace millrace::projections::sqlite

@@ -1,0 +1,211 @@
+#pragma once
+
+#include <concepts>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "projections/change.h"
+#include "projections/value.h"
+
+namespace millrace::projections {
+
+namespace sqlite {
+class Database;
+}
+
+/// Of what a view's functions compute. Raise it whenever the same events give another view than before: the program
+/// then refuses to go on with the old one until it is rebuilt.
+struct Version {
+  std::uint32_t value = 1;
+  auto operator<=>(const Version&) const = default;
+};
+
+enum class ColumnType : std::uint8_t { kInteger, kReal, kText, kBlob };
+
+/// A column of a view: integer("id"), text("name"), real("weight"), blob("image"), counter("orders").
+/// Any value fits any column, as SQLite has it; the type says how numbers and text are converted and compared.
+struct Column {
+  std::string name;
+  ColumnType type = ColumnType::kText;
+  bool counter = false;  ///< Starts at 0 and is never null.
+};
+inline Column integer(std::string name) { return {std::move(name), ColumnType::kInteger}; }
+inline Column real(std::string name) { return {std::move(name), ColumnType::kReal}; }
+inline Column text(std::string name) { return {std::move(name), ColumnType::kText}; }
+inline Column blob(std::string name) { return {std::move(name), ColumnType::kBlob}; }
+inline Column counter(std::string name) { return {std::move(name), ColumnType::kInteger, true}; }
+
+/// Says that a function takes back what the old row had put into the view, so it can't do without it. The program
+/// then refuses to start unless the table has REPLICA IDENTITY FULL, and stops at a change without its old row.
+struct NeedsOldRows {};
+inline constexpr NeedsOldRows kNeedsOldRows;
+
+inline constexpr std::size_t kColumnsMax = 256;
+
+namespace internal {
+
+/// What a function of a view writes to, as the engine sees it. The first failure sticks: what comes after it does
+/// nothing, and the engine asks after each event, so that functions need not check every call.
+class ViewWriter {
+ public:
+  virtual ~ViewWriter() = default;
+
+  /// Carries out what was put off. Comes before each commit.
+  virtual void flush() = 0;
+
+  void at(const RawChange& change) { change_ = &change; }
+  bool failed() const { return failure_ != nullptr; }
+  /// The first failure, which is forgotten here.
+  Error take_failure() {
+    Error error = std::move(*failure_);
+    failure_.reset();
+    return error;
+  }
+
+ protected:
+  void fail(Error error) {
+    if (!failure_) failure_ = std::make_unique<Error>(std::move(error));
+  }
+  const RawChange* change_ = nullptr;  ///< The one being applied.
+
+ private:
+  std::unique_ptr<Error> failure_;
+};
+
+/// A function of a view with the row objects that it reuses; one per worker.
+class Applier {
+ public:
+  virtual ~Applier() = default;
+  virtual Result<void> apply(const RawChange& change) = 0;
+};
+
+template <typename Row, typename Writer, typename Apply>
+class TypedApplier final : public Applier {
+ public:
+  TypedApplier(Apply apply, Writer& writer) : apply_(std::move(apply)), writer_(writer) {}
+
+  Result<void> apply(const RawChange& raw) override {
+    if (!change_.assign(raw))
+      return Error(ErrorCode::kCorruption, "its row is no " + Row::descriptor()->full_name());
+    writer_.at(raw);
+    using Returned = std::invoke_result_t<Apply&, const Change<Row>&, Writer&>;
+    if constexpr (std::is_convertible_v<Returned, Result<void>>)
+      MILLRACE_RETURN_IF_ERROR(apply_(std::as_const(change_), writer_));
+    else
+      apply_(std::as_const(change_), writer_);
+    if (writer_.failed()) [[unlikely]] return writer_.take_failure();
+    return {};
+  }
+
+ private:
+  Change<Row> change_;
+  Apply apply_;
+  Writer& writer_;
+};
+
+/// One table that a view is made of.
+struct Source {
+  std::string category;
+  const google::protobuf::Descriptor* row = nullptr;
+  bool needs_old_rows = false;
+  std::function<std::unique_ptr<Applier>(ViewWriter&)> make_applier;
+};
+
+/// A query whose rows are the view's content in a definite order; the first column is the key, to be shown.
+struct Comparison {
+  std::string what;
+  std::string setup;  ///< Statements to run before it, in the connection's temporary schema.
+  std::string sql;
+};
+
+}  // namespace internal
+
+/// A named, versioned function of the log, kept in a SQLite file: what App runs. Made by SearchIndex or CacheTable.
+class View {
+ public:
+  virtual ~View() = default;
+
+  /// Also the name of its table and of its file; lower case letters, digits and '_'.
+  const std::string& name() const { return name_; }
+  Version version() const { return version_; }
+  const std::vector<internal::Source>& sources() const { return sources_; }
+
+  // --- for the engine ---
+  /// kInvalidArgument if what was declared can't be a view.
+  Result<void> check() const;
+  /// Everything that was declared, a line each. A view whose shape is another than its file's must be rebuilt.
+  std::string shape() const;
+  virtual Result<void> create(sqlite::Database& database) const = 0;
+  /// Before and after writing all of it at once.
+  virtual Result<void> begin_bulk(sqlite::Database& database) const = 0;
+  virtual Result<void> end_bulk(sqlite::Database& database) const = 0;
+  virtual Result<std::unique_ptr<internal::ViewWriter>> make_writer(sqlite::Database& database) const = 0;
+  virtual std::vector<internal::Comparison> comparisons() const = 0;
+  virtual std::string count_query() const = 0;
+
+ protected:
+  View(std::string name, Version version) : name_(std::move(name)), version_(version) {}
+  virtual Result<void> check_shape() const = 0;
+  virtual void describe(std::string& shape) const = 0;
+
+  std::vector<internal::Source> sources_;
+
+ private:
+  std::string name_;
+  Version version_;
+};
+
+/// Adds on() to a view.
+template <typename Derived>
+class ViewBuilder : public View {
+ public:
+  /// Calls `apply` with each change of `category` ("public.products"), in the order of the log. It takes
+  /// (const Change<Row>&, Derived::Writer&) and returns nothing or a Result<void>.
+  ///
+  /// It must depend on nothing but its arguments: the same events must give the same view at any time. What it throws or
+  /// returns as an error stops the view before this event; nothing is ever skipped. Threads: one at a time per
+  /// worker; `run`, `rebuild` and `verify` each use a copy.
+  template <typename Row, typename Apply>
+  Derived&& on(std::string category, Apply apply) && {
+    return std::move(add_source<Row>(std::move(category), false, std::move(apply)));
+  }
+  template <typename Row, typename Apply>
+  Derived&& on(std::string category, NeedsOldRows, Apply apply) && {
+    return std::move(add_source<Row>(std::move(category), true, std::move(apply)));
+  }
+  template <typename Row, typename Apply>
+  Derived& on(std::string category, Apply apply) & {
+    return add_source<Row>(std::move(category), false, std::move(apply));
+  }
+  template <typename Row, typename Apply>
+  Derived& on(std::string category, NeedsOldRows, Apply apply) & {
+    return add_source<Row>(std::move(category), true, std::move(apply));
+  }
+
+ protected:
+  using View::View;
+
+ private:
+  template <typename Row, typename Apply>
+  Derived& add_source(std::string category, bool needs_old_rows, Apply apply) {
+    using Writer = typename Derived::Writer;
+    static_assert(std::derived_from<Row, google::protobuf::Message>,
+                  "on<Row>: Row is a message that protoc made of `millrace schema export`");
+    static_assert(std::is_invocable_v<Apply&, const Change<Row>&, Writer&>,
+                  "the function takes (const Change<Row>&, Writer&)");
+    sources_.push_back({std::move(category), Row::descriptor(), needs_old_rows,
+                        [apply = std::move(apply)](internal::ViewWriter& writer) -> std::unique_ptr<internal::Applier> {
+                          return std::make_unique<internal::TypedApplier<Row, Writer, Apply>>(
+                              apply, static_cast<Writer&>(writer));
+                        }});
+    return static_cast<Derived&>(*this);
+  }
+};
+
+}  // namespace millrace::projections

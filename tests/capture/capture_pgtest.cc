@@ -1,0 +1,526 @@
+// run_capture against a real server: snapshot, stream, restart, and what it refuses.
+#include "capture/capture.h"
+#include "eventstore/inspect.h"
+#include "schemas/lsn.h"
+#include "tests/support/capture_runner.h"
+#include "tests/support/captured_log.h"
+#include "tests/support/catch.h"
+#include "tests/support/postgres_fixture.h"
+#include "tests/support/temporary_directory.h"
+
+namespace millrace {
+namespace {
+
+using test::BackgroundCapture;
+using test::CapturedLog;
+using test::catch_up;
+using test::eventually;
+using test::read_captured_log;
+using test::TemporaryDirectory;
+using test::TestDatabase;
+
+constexpr const char* kOrders =
+    "CREATE TABLE orders (id bigint PRIMARY KEY, status text, total numeric(12,2), note text)";
+
+/// A database with one table, and a store for it.
+struct Scene {
+  TestDatabase database;
+  TemporaryDirectory directory;
+
+  Scene() { database.exec(kOrders); }
+  Path store() const { return directory.path() / "store"; }
+  CaptureOptions options() {
+    CaptureOptions options;
+    options.source = database.uri();
+    options.store = store();
+    options.slot = database.name();
+    options.status_interval = std::chrono::milliseconds(100);
+    return options;
+  }
+  std::string slot_column(const std::string& column) {
+    return database.value("SELECT " + column + " FROM pg_replication_slots WHERE slot_name = '" +
+                          database.name() + "'");
+  }
+  std::uint64_t durable_end() {
+    const auto summary = summarize_store(store());
+    return summary ? summary->durable_end.value : 0;
+  }
+};
+
+nlohmann::json order(std::int64_t id, const char* status, const char* total) {
+  return {{"id", id}, {"status", status}, {"total", total}, {"note", nullptr}};
+}
+
+std::string state_of(const Result<void>& outcome) {
+  if (outcome) return "none";
+  return outcome.error().message().substr(0, outcome.error().message().find(':'));
+}
+
+TEST_CASE("rows that are there come as a snapshot, then changes in commit order", "[capture]") {
+  Scene scene;
+  scene.database.exec("INSERT INTO orders VALUES (1, 'new', 19.90), (2, 'paid', 5)");
+  REQUIRE(catch_up(scene.options()));
+  scene.database.exec(
+      "INSERT INTO orders VALUES (3, 'new', 7.5); UPDATE orders SET status = 'sent' WHERE id = 1");
+  scene.database.exec("DELETE FROM orders WHERE id = 2");
+  scene.database.exec("UPDATE orders SET id = 30 WHERE id = 3");
+  REQUIRE(catch_up(scene.options()));
+
+  const CapturedLog log = read_captured_log(scene.store());
+  CHECK(log.faults == std::vector<std::string>());
+  CHECK(log.snapshot_events == 2);
+  REQUIRE(log.events.size() == 7);
+  CHECK(log.events[0]["op"] == "r");
+  CHECK(log.events[0]["after"] == order(1, "new", "19.90"));
+  CHECK(log.events[2]["op"] == "c");
+  CHECK(log.events[3]["op"] == "u");
+  CHECK(log.events[3]["before"].is_null());
+  CHECK(log.events[4]["op"] == "d");
+  CHECK(log.events[4]["before"] == nlohmann::json({{"id", 2}}));
+  CHECK(log.events[5]["op"] == "d");
+  CHECK(log.events[6]["op"] == "c");
+  CHECK(log.events[5]["source"]["xid"] == log.events[6]["source"]["xid"]);
+  CHECK(log.tables.at("public.orders") ==
+        CapturedLog::Table{{"1", order(1, "sent", "19.90")}, {"30", order(30, "new", "7.50")}});
+}
+
+TEST_CASE("a second run with nothing new adds no event", "[capture]") {
+  Scene scene;
+  scene.database.exec("INSERT INTO orders VALUES (1, 'new', 1)");
+  REQUIRE(catch_up(scene.options()));
+  const std::uint64_t end = scene.durable_end();
+  REQUIRE(catch_up(scene.options()));
+  REQUIRE(catch_up(scene.options()));
+  CHECK(scene.durable_end() == end);
+  CHECK(end == 1);
+}
+
+TEST_CASE("--snapshot never starts with the first change", "[capture]") {
+  Scene scene;
+  scene.database.exec("INSERT INTO orders VALUES (1, 'old', 1)");
+  CaptureOptions options = scene.options();
+  options.initial_snapshot = false;
+  REQUIRE(catch_up(options));
+  scene.database.exec("INSERT INTO orders VALUES (2, 'new', 2)");
+  REQUIRE(catch_up(options));
+  const CapturedLog log = read_captured_log(scene.store());
+  REQUIRE(log.events.size() == 1);
+  CHECK(log.events[0]["key"]["id"] == 2);
+}
+
+TEST_CASE("I6: PostgreSQL is never told of more than is durable", "[capture]") {
+  Scene scene;
+  BackgroundCapture capture(scene.options());
+  for (int i = 0; i < 50; ++i) {
+    scene.database.exec("INSERT INTO orders VALUES (" + std::to_string(i) + ", 'x', 1)");
+    const std::string confirmed = scene.slot_column("confirmed_flush_lsn");
+    const auto summary = summarize_store(scene.store());
+    if (confirmed.empty() || !summary || !summary->source) continue;
+    // Read in this order, the store can only have moved on since.
+    CHECK(parse_lsn(confirmed)->value <= summary->source->end);
+  }
+  REQUIRE(eventually([&] { return scene.durable_end() == 50; }));
+  // And it is told of all of it soon.
+  CHECK(eventually([&] {
+    const auto source = summarize_store(scene.store())->source;
+    return parse_lsn(scene.slot_column("confirmed_flush_lsn"))->value == source->end;
+  }));
+  CHECK(capture.stop());
+}
+
+TEST_CASE("F86: the WAL of an idle captured table is let go", "[capture]") {
+  Scene scene;
+  scene.database.exec("CREATE TABLE busy (id serial PRIMARY KEY, filler text)");
+  CaptureOptions options = scene.options();
+  options.tables = {"public.orders"};
+  REQUIRE(catch_up(options));
+  scene.database.exec(
+      "INSERT INTO busy (filler) SELECT repeat('x', 1000) FROM generate_series(1, 20000)");
+  const auto written = parse_lsn(scene.database.value("SELECT pg_current_wal_lsn()"));
+  REQUIRE(catch_up(options));
+  CHECK(*parse_lsn(scene.slot_column("confirmed_flush_lsn")) >= *written);
+  CHECK(read_captured_log(scene.store()).events.empty());
+  scene.database.exec(
+      "INSERT INTO orders VALUES (1, 'x', 1)");  // and it is no gap to the next start
+  REQUIRE(catch_up(options));
+  CHECK(read_captured_log(scene.store()).events.size() == 1);
+}
+
+TEST_CASE("a transaction larger than every buffer arrives whole", "[capture]") {
+  Scene scene;
+  REQUIRE(catch_up(scene.options()));
+  scene.database.exec(
+      "INSERT INTO orders SELECT g, 'x', g, repeat('n', 300) FROM generate_series(1, 100000) g");
+  REQUIRE(catch_up(scene.options()));
+  const CapturedLog log = read_captured_log(scene.store());
+  CHECK(log.faults == std::vector<std::string>());
+  CHECK(log.tables.at("public.orders").size() == 100'000);
+  CHECK(log.events.front()["source"]["xid"] == log.events.back()["source"]["xid"]);
+}
+
+TEST_CASE("F71: columns that come and go make new schema versions", "[capture]") {
+  Scene scene;
+  scene.database.exec("INSERT INTO orders VALUES (1, 'x', 1)");
+  REQUIRE(catch_up(scene.options()));
+  scene.database.exec("ALTER TABLE orders ADD COLUMN paid boolean DEFAULT false");
+  scene.database.exec("INSERT INTO orders VALUES (2, 'x', 2, NULL, true)");
+  scene.database.exec("ALTER TABLE orders DROP COLUMN note");
+  scene.database.exec("INSERT INTO orders VALUES (3, 'x', 3, true)");
+  scene.database.exec(
+      "BEGIN; ALTER TABLE orders ADD COLUMN note int; INSERT INTO orders VALUES (4, 'x', 4, true, "
+      "44); COMMIT");
+  REQUIRE(catch_up(scene.options()));
+  const CapturedLog log = read_captured_log(scene.store());
+  REQUIRE(log.events.size() == 4);
+  for (int i = 0; i < 4; ++i) CHECK(log.events[static_cast<std::size_t>(i)]["schema"] == i + 1);
+  CHECK(log.events[1]["after"]["paid"] == true);
+  CHECK_FALSE(log.events[2]["after"].contains("note"));
+  CHECK(log.events[3]["after"]["note"] == 44);  // another column of the old name
+}
+
+TEST_CASE("F77: an unchanged TOAST value is listed, never null", "[capture]") {
+  Scene scene;
+  scene.database.exec("ALTER TABLE orders ALTER note SET STORAGE EXTERNAL");
+  scene.database.exec("INSERT INTO orders VALUES (1, 'x', 1, repeat('long', 2000))");
+  REQUIRE(catch_up(scene.options()));
+  scene.database.exec("UPDATE orders SET status = 'y'; UPDATE orders SET id = 2");
+  REQUIRE(catch_up(scene.options()));
+  const CapturedLog log = read_captured_log(scene.store());
+  REQUIRE(log.events.size() == 4);
+  CHECK(log.events[1]["unchanged"] == nlohmann::json({"note"}));
+  CHECK_FALSE(log.events[1]["after"].contains("note"));
+  CHECK(log.tables.at("public.orders").at("2")["note"].get<std::string>().size() == 8000);
+}
+
+TEST_CASE("F76, F75: REPLICA IDENTITY FULL gives whole old rows, TRUNCATE one event a table",
+          "[capture]") {
+  Scene scene;
+  scene.database.exec(
+      "ALTER TABLE orders REPLICA IDENTITY FULL; CREATE TABLE lines (order_id bigint REFERENCES "
+      "orders, n int, PRIMARY KEY (order_id, n))");
+  REQUIRE(catch_up(scene.options()));
+  scene.database.exec("INSERT INTO orders VALUES (1, 'x', 1); INSERT INTO lines VALUES (1, 7)");
+  scene.database.exec("UPDATE orders SET status = 'y'");
+  scene.database.exec("TRUNCATE orders CASCADE");
+  REQUIRE(catch_up(scene.options()));
+  const CapturedLog log = read_captured_log(scene.store());
+  REQUIRE(log.events.size() == 5);
+  CHECK(log.events[1]["key"] == nlohmann::json({{"order_id", 1}, {"n", 7}}));
+  CHECK(log.events[2]["before"] == order(1, "x", "1.00"));
+  CHECK(log.events[2]["key"] == nlohmann::json({{"id", 1}}));
+  CHECK(log.of("public.orders", "t").size() == 1);
+  CHECK(log.of("public.lines", "t").size() == 1);
+  CHECK(log.tables.at("public.orders").empty());
+}
+
+TEST_CASE("partitions are captured under their root's name", "[capture]") {
+  Scene scene;
+  scene.database.exec(
+      "CREATE TABLE visits (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);"
+      "CREATE TABLE visits_1 PARTITION OF visits FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');"
+      "INSERT INTO visits VALUES (1, '2026-01-05')");
+  REQUIRE(catch_up(scene.options()));
+  scene.database.exec("INSERT INTO visits VALUES (2, '2026-01-06')");
+  REQUIRE(catch_up(scene.options()));
+  const CapturedLog log = read_captured_log(scene.store());
+  CHECK(log.of("public.visits", "r").size() == 1);
+  CHECK(log.of("public.visits", "c").size() == 1);
+  CHECK(log.events.size() == 2);
+}
+
+TEST_CASE("B35: names of any shape survive, and none becomes SQL", "[capture]") {
+  Scene scene;
+  scene.database.exec(
+      R"(CREATE TABLE "we""ird; DROP TABLE orders.--" ("sel ect" int PRIMARY KEY, "a'b\c" text, "ünï" text);
+                         INSERT INTO "we""ird; DROP TABLE orders.--" VALUES (1, 'x', 'y'))");
+  REQUIRE(catch_up(scene.options()));
+  scene.database.exec(R"(UPDATE "we""ird; DROP TABLE orders.--" SET "a'b\c" = 'z')");
+  REQUIRE(catch_up(scene.options()));
+  const CapturedLog log = read_captured_log(scene.store());
+  REQUIRE(log.events.size() == 2);
+  CHECK(log.events[1]["after"] == nlohmann::json({{"sel ect", 1}, {"a'b\\c", "z"}, {"ünï", "y"}}));
+  CHECK(scene.database.value("SELECT count(*) FROM orders") == "0");
+}
+
+TEST_CASE("F95: settings of the role do not change a value", "[capture]") {
+  Scene scene;
+  scene.database.exec(
+      "CREATE TABLE v (id int PRIMARY KEY, f float8, b bytea, t timestamptz, i interval);"
+      "INSERT INTO v VALUES (1, 0.1 + 0.2::float8, '\\xdeadbeef', '2026-01-02 03:04:05.678+00', '1 "
+      "mon -2 days')");
+  scene.database.exec("ALTER DATABASE " + scene.database.name() +
+                      " SET DateStyle = 'German'; ALTER DATABASE " + scene.database.name() +
+                      " SET extra_float_digits = 0; ALTER DATABASE " + scene.database.name() +
+                      " SET bytea_output = 'escape'; ALTER DATABASE " + scene.database.name() +
+                      " SET TimeZone = 'Asia/Tokyo'; ALTER DATABASE " + scene.database.name() +
+                      " SET IntervalStyle = 'iso_8601'");
+  REQUIRE(catch_up(scene.options()));
+  scene.database.exec("INSERT INTO v SELECT 2, f, b, t, i FROM v");
+  REQUIRE(catch_up(scene.options()));
+  const CapturedLog log = read_captured_log(scene.store());
+  REQUIRE(log.events.size() == 2);
+  nlohmann::json copied = log.events[0]["after"], streamed = log.events[1]["after"];
+  CHECK(copied["f"] == 0.1 + 0.2);
+  CHECK(copied["b"] == "3q2+7w==");
+  CHECK(copied["t"] == "2026-01-02T03:04:05.678+00:00");
+  copied.erase("id"), streamed.erase("id");
+  CHECK(copied == streamed);
+}
+
+TEST_CASE("F47: a killed walsender is connected to again, exactly once", "[capture]") {
+  Scene scene;
+  BackgroundCapture capture(scene.options());
+  for (int i = 0; i < 20; ++i) {
+    scene.database.exec("INSERT INTO orders VALUES (" + std::to_string(i) + ", 'x', 1)");
+    scene.database.exec(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '" +
+        scene.database.name() + "' AND active_pid IS NOT NULL");
+  }
+  REQUIRE(eventually([&] { return scene.durable_end() == 20; }));
+  CHECK(capture.stop());
+  const CapturedLog log = read_captured_log(scene.store());
+  CHECK(log.faults == std::vector<std::string>());
+  CHECK(log.events.size() == 20);
+}
+
+TEST_CASE("F48, F49: the server's crash and its clean restart are survived, exactly once",
+          "[capture]") {
+  test::PostgresServer server;
+  TestDatabase database(server);
+  TemporaryDirectory directory;
+  database.exec(kOrders);
+  CaptureOptions options;
+  options.source = database.uri();
+  options.store = directory.path() / "store";
+  options.backoff_max = std::chrono::milliseconds(500);
+  BackgroundCapture capture(options);
+  const auto durable = [&] {
+    const auto summary = summarize_store(options.store);
+    return summary ? summary->durable_end.value : 0;
+  };
+  for (int i = 0; i < 6; ++i) {
+    database.exec("INSERT INTO orders SELECT g, 'x', 1 FROM generate_series(" +
+                  std::to_string(i * 10 + 1) + ", " + std::to_string(i * 10 + 10) + ") g");
+    REQUIRE(eventually([&] { return durable() == static_cast<std::uint64_t>(i * 10 + 10); }));
+    const auto before = std::chrono::steady_clock::now();
+    server.restart({}, i % 2 == 0 ? test::PostgresServer::Stop::kImmediate
+                                  : test::PostgresServer::Stop::kFast);
+    CHECK(std::chrono::steady_clock::now() - before < std::chrono::seconds(10));
+  }
+  CHECK(capture.stop());
+  REQUIRE(catch_up(options));
+  const CapturedLog log = read_captured_log(options.store);
+  CHECK(log.faults == std::vector<std::string>());
+  CHECK(log.events.size() == 60);
+}
+
+TEST_CASE(
+    "F58, B70: of two captures on one slot or one store, one is refused with the other's name",
+    "[capture]") {
+  Scene scene;
+  BackgroundCapture first(scene.options());
+  REQUIRE(eventually([&] { return scene.slot_column("active") == "t"; }));
+  const auto same_store = catch_up(scene.options());
+  REQUIRE_FALSE(same_store);
+  CHECK(same_store.error().code() == ErrorCode::kLocked);
+  CHECK(same_store.error().message().find("pid") != std::string::npos);
+
+  CaptureOptions other = scene.options();
+  other.store = scene.directory.path() / "other";
+  const auto same_slot = catch_up(other);
+  REQUIRE_FALSE(same_slot);
+  CHECK(state_of(same_slot) == "SLOT_EXISTS");
+  CHECK_FALSE(std::filesystem::exists(other.store));
+  CHECK(first.stop());
+}
+
+TEST_CASE("F63, F64, F66: a slot that is gone, made anew or moved halts capture", "[capture]") {
+  Scene scene;
+  scene.database.exec("INSERT INTO orders VALUES (1, 'x', 1)");
+  REQUIRE(catch_up(scene.options()));
+  scene.database.exec("INSERT INTO orders VALUES (2, 'x', 1)");
+  const std::string slot = "'" + scene.database.name() + "'";
+
+  SECTION("moved") {
+    scene.database.exec("SELECT pg_replication_slot_advance(" + slot + ", pg_current_wal_lsn())");
+    CHECK(state_of(catch_up(scene.options())) == "SOURCE_GAP");
+  }
+  SECTION("gone") {
+    scene.database.exec("SELECT pg_drop_replication_slot(" + slot + ")");
+    CHECK(state_of(catch_up(scene.options())) == "SLOT_MISSING");
+    scene.database.exec("SELECT pg_create_logical_replication_slot(" + slot + ", 'pgoutput')");
+    CHECK(state_of(catch_up(scene.options())) == "SOURCE_GAP");
+    scene.database.exec("SELECT pg_drop_replication_slot(" + slot + "); SELECT 1");
+    scene.database.exec("SELECT pg_create_logical_replication_slot(" + slot + ", 'test_decoding')");
+    CHECK(state_of(catch_up(scene.options())) == "SLOT_REPLACED");
+  }
+  CHECK(read_captured_log(scene.store()).events.size() == 1);
+}
+
+TEST_CASE("F36: a store restored from an older copy halts at the gap", "[capture]") {
+  Scene scene;
+  REQUIRE(catch_up(scene.options()));
+  std::filesystem::copy(scene.store(), scene.directory.path() / "copy",
+                        std::filesystem::copy_options::recursive);
+  scene.database.exec("INSERT INTO orders VALUES (1, 'x', 1)");
+  REQUIRE(catch_up(scene.options()));
+  std::filesystem::remove_all(scene.store());
+  std::filesystem::rename(scene.directory.path() / "copy", scene.store());
+  CHECK(state_of(catch_up(scene.options())) == "SOURCE_GAP");
+}
+
+TEST_CASE("F68, F69: a publication that changed or is gone halts capture, and can be accepted",
+          "[capture]") {
+  Scene scene;
+  CaptureOptions options = scene.options();
+  options.publication = "pub";
+  REQUIRE(catch_up(options));
+  scene.database.exec(
+      "CREATE TABLE extra (id int PRIMARY KEY); ALTER PUBLICATION pub ADD TABLE extra");
+  const auto halted = catch_up(options);
+  CHECK(state_of(halted) == "PUBLICATION_CHANGED");
+  CHECK(halted.error().message().find("new: public.extra") != std::string::npos);
+  options.accept_publication_change = true;
+  scene.database.exec("INSERT INTO extra VALUES (1)");
+  REQUIRE(catch_up(options));
+  CHECK(read_captured_log(scene.store()).of("public.extra", "c").size() == 1);
+  options.accept_publication_change = false;
+  REQUIRE(catch_up(options));
+  scene.database.exec("DROP PUBLICATION pub");
+  CHECK(state_of(catch_up(options)) == "PUBLICATION_MISSING");
+}
+
+TEST_CASE("F92: another cluster of the same name is refused", "[capture]") {
+  Scene scene;
+  REQUIRE(catch_up(scene.options()));
+  test::PostgresServer other;
+  other.create_database(scene.database.name());
+  other.exec(scene.database.name(), kOrders);
+  CaptureOptions options = scene.options();
+  options.source = other.uri(scene.database.name());
+  CHECK(state_of(catch_up(options)) == "NEW_CLUSTER");
+}
+
+TEST_CASE("F97: a start that ended before its snapshot was whole begins anew", "[capture]") {
+  Scene scene;
+  scene.database.exec("INSERT INTO orders SELECT g, 'x', g FROM generate_series(1, 1000) g");
+  // A role without the right to read makes the copy fail after the slot was made.
+  scene.database.exec(
+      "CREATE TABLE zebra (id int PRIMARY KEY, n int); INSERT INTO zebra VALUES (1, 1)");
+  scene.database.exec(
+      "CREATE FUNCTION boom() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'boom'; END "
+      "$$");
+  scene.database.exec(
+      "ALTER TABLE zebra ENABLE ROW LEVEL SECURITY; ALTER TABLE zebra FORCE ROW LEVEL SECURITY");
+  scene.database.exec("CREATE ROLE reader_" + scene.database.name() +
+                      " LOGIN REPLICATION; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader_" +
+                      scene.database.name() + "; CREATE PUBLICATION millrace FOR ALL TABLES");
+  CaptureOptions options = scene.options();
+  options.source =
+      scene.database.server().uri(scene.database.name(), "reader_" + scene.database.name());
+  const auto failed = catch_up(options);
+  REQUIRE_FALSE(failed);
+  CHECK(failed.error().message().find("initial snapshot") != std::string::npos);
+  CHECK(scene.durable_end() == 0);
+  scene.database.exec(
+      "ALTER TABLE zebra DISABLE ROW LEVEL SECURITY; DELETE FROM orders WHERE id > 10");
+  REQUIRE(catch_up(options));
+  const CapturedLog log = read_captured_log(scene.store());
+  CHECK(log.faults == std::vector<std::string>());
+  CHECK(log.tables.at("public.orders").size() == 10);
+  CHECK(scene.database.value(
+            "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()") ==
+        "1");
+  scene.database.exec("DROP OWNED BY reader_" + scene.database.name() + "; DROP ROLE reader_" +
+                      scene.database.name());
+}
+
+TEST_CASE("bad sources are refused before anything is made on either side", "[capture]") {
+  Scene scene;
+  CaptureOptions options = scene.options();
+  Result<void> outcome;
+  ErrorCode code = ErrorCode::kFailedPrecondition;
+  SECTION("nobody listens") {
+    options.source = "postgresql://127.0.0.1:1/shop";
+    outcome = catch_up(options), code = ErrorCode::kUnavailable;
+  }
+  SECTION("no such database") {
+    options.source = scene.database.server().uri("no_such_database");
+    outcome = catch_up(options), code = ErrorCode::kUnavailable;
+  }
+  SECTION("a table without replica identity") {
+    scene.database.exec("CREATE TABLE keyless (a int)");
+    outcome = catch_up(options);
+    CHECK(outcome.error().hint().find("ALTER TABLE \"public\".\"keyless\" REPLICA IDENTITY FULL") !=
+          std::string::npos);
+  }
+  SECTION("no table matches") {
+    options.tables = {"nowhere.*"};
+    outcome = catch_up(options);
+  }
+  SECTION("no right to replicate") {
+    scene.database.exec("DROP ROLE IF EXISTS plain; CREATE ROLE plain LOGIN");
+    options.source = scene.database.server().uri(scene.database.name(), "plain");
+    outcome = catch_up(options);
+    CHECK(outcome.error().hint().find("ALTER ROLE \"plain\" REPLICATION") != std::string::npos);
+    CHECK(outcome.error().hint().find("CREATE") != std::string::npos);  // and the publication
+    scene.database.exec("DROP ROLE plain");
+  }
+  SECTION("a pattern that is none") {
+    options.tables = {"orders"};
+    outcome = catch_up(options), code = ErrorCode::kInvalidArgument;
+  }
+  SECTION("a slot name that is none") {
+    options.slot = "Not-A-Slot";
+    outcome = catch_up(options), code = ErrorCode::kInvalidArgument;
+  }
+  SECTION("a folder that is no store") {
+    std::filesystem::create_directory(options.store);
+    std::filesystem::create_directory(options.store / "photos");
+    outcome = catch_up(options);
+    CHECK(std::filesystem::exists(options.store / "photos"));
+    std::filesystem::remove_all(options.store);
+  }
+  REQUIRE_FALSE(outcome);
+  CHECK(outcome.error().code() == code);
+  CHECK(outcome.error().hint() != "");
+  CHECK_FALSE(std::filesystem::exists(options.store));
+  CHECK(scene.database.value("SELECT count(*) FROM pg_publication") == "0");
+  CHECK(scene.slot_column("slot_name").empty());
+}
+
+TEST_CASE("wal_level, free slots and passwords are checked first", "[capture]") {
+  test::PostgresServer server(
+      {.settings = {{"wal_level", "replica"}},
+       .tcp = true,
+       .hba = "local all all trust\nhost all app 127.0.0.1/32 scram-sha-256\n"});
+  TestDatabase database(server);
+  TemporaryDirectory directory;
+  database.exec(kOrders);
+  database.exec("CREATE ROLE app LOGIN REPLICATION PASSWORD 'right-Secret'");
+  CaptureOptions options;
+  options.source = database.uri();
+  options.store = directory.path() / "store";
+
+  const auto level = catch_up(options);
+  REQUIRE_FALSE(level);
+  CHECK(level.error().hint().find("ALTER SYSTEM SET wal_level = 'logical'") != std::string::npos);
+
+  server.restart({{"wal_level", "logical"}, {"max_replication_slots", "1"}});
+  database.exec("SELECT pg_create_logical_replication_slot('other', 'pgoutput')");
+  const auto slots = catch_up(options);
+  REQUIRE_FALSE(slots);
+  CHECK(slots.error().message().find("No replication slot is free") != std::string::npos);
+
+  std::string uri = server.tcp_uri(database.name(), "app");
+  options.source = uri.insert(uri.find('@'), ":wrong-Secret");
+  const auto password = catch_up(options);
+  REQUIRE_FALSE(password);
+  CHECK(password.error().code() == ErrorCode::kUnavailable);
+  CHECK(password.error().to_string().find("Secret") == std::string::npos);
+  CHECK_FALSE(std::filesystem::exists(options.store));
+  database.exec("SELECT pg_drop_replication_slot('other')");
+}
+
+}  // namespace
+}  // namespace millrace

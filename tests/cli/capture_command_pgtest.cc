@@ -1,0 +1,143 @@
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/cli/sample_store.h"
+#include "tests/support/postgres_fixture.h"
+
+namespace millrace::test {
+namespace {
+
+using Catch::Matchers::Contains;
+using nlohmann::json;
+
+class Fixture {
+ public:
+  Fixture() {
+    database.exec("CREATE TABLE orders (id integer PRIMARY KEY, note text)");
+    database.exec("INSERT INTO orders VALUES (1, 'one'), (2, 'two')");
+  }
+  std::vector<std::string> run_arguments() const {
+    return {"capture", "run", "--source", database.uri(), "--store", store, "--slot", slot};
+  }
+  std::string replication_leftovers() {
+    return database.value(
+        "SELECT (SELECT count(*) FROM pg_replication_slots WHERE database = current_database()) + "
+        "(SELECT count(*) FROM pg_publication)");
+  }
+
+  TestDatabase database;
+  TemporaryDirectory directory;
+  const std::string store = (directory / "store").string();
+  const std::string slot = "slot_" + database.name();
+};
+
+TEST_CASE_METHOD(Fixture, "capture run fills a store that every other command reads",
+                 "[cli][capture]") {
+  auto arguments = run_arguments();
+  arguments.emplace_back("--until-caught-up");
+  const CommandResult first = millrace(arguments);
+  INFO(first.err);
+  REQUIRE(first.exit_code == 0);
+  CHECK(first.out.empty());
+  database.exec("UPDATE orders SET note = 'zwei' WHERE id = 2");
+  REQUIRE(millrace(arguments).exit_code == 0);
+
+  std::istringstream lines(millrace({"log", "tail", "--json", "--store", store}).out);
+  std::string operations;
+  for (std::string line; std::getline(lines, line);)
+    operations += json::parse(line).at("op").get<std::string>();
+  CHECK(operations == "rru");
+  CHECK(millrace({"log", "verify", "--store", store}).exit_code == 0);
+  CHECK_THAT(millrace({"schema", "list", "--store", store}).out, Contains("public.orders"));
+  const json status = json::parse(millrace({"status", "--json", "--store", store}).out);
+  CHECK(status.at("source").at("database") == database.name());
+  CHECK(status.at("source").at("slot") == slot);
+}
+
+TEST_CASE_METHOD(Fixture, "capture run ends with 0 on a signal", "[cli][capture]") {
+  std::vector<std::string> command = run_arguments();
+  command.insert(command.begin(), MILLRACE_PROGRAM);
+  ChildProcess capture(command);
+  ProcessOptions options;
+  const auto captured = [&] {
+    const auto tail = millrace({"log", "tail", "--json", "--store", store});
+    return std::count(tail.out.begin(), tail.out.end(), '\n');
+  };
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (captured() < 2 && capture.running() && std::chrono::steady_clock::now() < deadline)
+    ::usleep(20'000);
+  REQUIRE(captured() == 2);
+  capture.kill(SIGTERM);
+  CHECK(capture.wait() == 0);
+}
+
+TEST_CASE_METHOD(Fixture, "capture tail shows changes and leaves nothing behind",
+                 "[cli][capture]") {
+  ChildProcess tail(
+      {MILLRACE_PROGRAM, "capture", "tail", "--json", "--limit", "2", "--source", database.uri()});
+  // What is committed before the slot exists is not shown, so go on writing until something is.
+  std::optional<std::string> line;
+  for (int i = 10; !line && i < 100; ++i) {
+    database.exec("INSERT INTO orders VALUES (" + std::to_string(i) + ", 'new')");
+    line = tail.read_line(std::chrono::milliseconds(500));
+  }
+  REQUIRE(line);
+  const json event = json::parse(*line);
+  CHECK(event.at("op") == "c");
+  CHECK(event.at("after").at("note") == "new");
+  CHECK_FALSE(event.contains("offset"));
+  database.exec("DELETE FROM orders WHERE id = 1");
+  CHECK(tail.wait() == 0);
+  CHECK(replication_leftovers() == "0");
+}
+
+TEST_CASE_METHOD(Fixture, "capture check tells problems with the statement that mends them",
+                 "[cli][capture]") {
+  const std::vector<std::string> command{"capture", "check", "--source", database.uri()};
+  const CommandResult good = millrace(command);
+  INFO(good.out << good.err);
+  CHECK(good.exit_code == 0);
+
+  database.exec("CREATE TABLE notes (note text)");
+  const CommandResult bad = millrace(command);
+  CHECK_THAT(bad.out, Contains("notes") && Contains("fix: ALTER TABLE"));
+  auto in_json = command;
+  in_json.emplace_back("--json");
+  std::istringstream lines(millrace(in_json).out);
+  for (std::string line; std::getline(lines, line);) CHECK(json::parse(line).contains("severity"));
+  CHECK(replication_leftovers() == "0");
+}
+
+TEST_CASE("a source that can't be reached ends with 4, and no password is shown",
+          "[cli][capture]") {
+  const TemporaryDirectory directory;
+  const std::string source = "postgresql://me:geheim@127.0.0.1:1/shop";
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"capture", "check"},
+        {"capture", "tail"},
+        {"capture", "run", "--store", (directory / "store").string()}}) {
+    auto arguments = command;
+    arguments.insert(arguments.end(), {"--source", source, "--log-level", "trace"});
+    const CommandResult result = millrace(arguments);
+    INFO(result.err);
+    CHECK(result.exit_code == 4);
+    CHECK_THAT(result.err, Contains("millrace: ") && !Contains("geheim"));
+    CHECK(result.out.empty());
+  }
+}
+
+TEST_CASE("a wrong password is said so, without showing it", "[cli][capture]") {
+  PostgresServer server(
+      {.tcp = true, .hba = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"});
+  server.exec("postgres", "CREATE ROLE app LOGIN REPLICATION PASSWORD 'right'");
+  std::string source = server.tcp_uri("postgres", "app");
+  source.insert(source.find("app") + 3, ":geheim");
+  const CommandResult result = millrace({"capture", "check", "--source", source});
+  INFO(result.err);
+  CHECK(result.exit_code == 4);
+  CHECK_THAT(result.err, Contains("password authentication failed") && !Contains("geheim"));
+}
+
+}  // namespace
+}  // namespace millrace::test

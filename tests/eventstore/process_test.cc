@@ -1,0 +1,224 @@
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <random>
+#include <thread>
+
+#include "eventstore/inspect.h"
+#include "tests/support/store_fixture.h"
+
+// What takes a second process: the kernel's files, locks and futexes.
+
+using namespace millrace;
+using namespace millrace::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// Numbers that a child tells its parent, whatever becomes of it.
+struct Shared {
+  std::atomic<std::uint64_t> acknowledged = 0;
+  std::atomic<std::uint64_t> ready = 0;
+};
+
+class SharedMemory {
+ public:
+  SharedMemory()
+      : memory_(::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)),
+        shared_(new (memory_) Shared) {}
+  ~SharedMemory() { ::munmap(memory_, sizeof(Shared)); }
+  Shared* operator->() { return shared_; }
+
+ private:
+  void* memory_;
+  Shared* shared_;
+};
+
+template <typename Work>
+pid_t in_child(Work work) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    work();
+    ::_exit(0);
+  }
+  REQUIRE(child > 0);
+  return child;
+}
+
+/// The exit code, or 128 and the signal.
+int wait_for(pid_t child) {
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+std::size_t events_of(std::uint64_t number) { return number % 10 == 0 ? 150 : number % 6; }
+
+/// Appends for ever; transaction after transaction is acknowledged through `shared`.
+void write_until_killed(const Path& directory, SharedMemory& shared) {
+  StoreOptions options = small_options(FileSystem::real());
+  options.flush_interval = 0ms;
+  options.segment_bytes = 64 << 10;
+  auto store = EventStore::open(directory, options);
+  if (!store) ::_exit(7);
+  ++shared->ready;
+  const auto source = (*store)->durable_source();
+  for (std::uint64_t number = source ? source->commit / 10 + 1 : 1;; ++number) {
+    if (!append_durably(**store, sample_transaction(number, events_of(number)))) ::_exit(8);
+    shared->acknowledged = number;
+  }
+}
+
+}  // namespace
+
+TEST_CASE("F1: a writer killed again and again loses nothing that it acknowledged", "[eventstore][process]") {
+  TemporaryFolder folder;
+  const Path directory = folder / "store";
+  SharedMemory shared;
+  std::mt19937_64 random(42);
+  for (int cycle = 0; cycle < 200; ++cycle) {
+    const std::uint64_t opened_before = shared->ready;
+    const pid_t child = in_child([&] { write_until_killed(directory, shared); });
+    // Half of them die while opening, perhaps, the others while writing.
+    while (cycle % 2 == 0 && shared->ready == opened_before) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 10'000));
+    REQUIRE(::kill(child, SIGKILL) == 0);
+    REQUIRE(wait_for(child) == 128 + SIGKILL);
+    if (cycle % 10 != 9) continue;
+    const std::uint64_t acknowledged = shared->acknowledged;
+    std::uint64_t survived = 0;
+    {
+      const auto store = must(EventStore::open(directory, small_options(FileSystem::real())));
+      if (const auto source = store->durable_source()) survived = source->commit / 10;
+    }
+    REQUIRE(survived >= acknowledged);
+  }
+  History expected;
+  for (std::uint64_t number = 1; number <= shared->acknowledged; ++number)
+    if (events_of(number) != 0) expected.push_back(sample_transaction(number, events_of(number)));
+  REQUIRE(expected.size() > 50);
+  REQUIRE(is_prefix(expected, read_history(directory, FileSystem::real())));
+  CHECK(must(verify_store(directory)).faults.empty());
+}
+
+TEST_CASE("B69: a writer in another process is refused with pid and program", "[eventstore][process]") {
+  TemporaryFolder folder;
+  const Path directory = folder / "store";
+  SharedMemory shared;
+  const pid_t child = in_child([&] {
+    const auto store = EventStore::open(directory, small_options(FileSystem::real()));
+    shared->ready = store ? 1 : 2;
+    shared->ready.notify_all();
+    ::pause();
+  });
+  while (shared->ready == 0) std::this_thread::yield();
+  REQUIRE(shared->ready == 1);
+  const auto started = std::chrono::steady_clock::now();
+  const Error error = EventStore::open(directory).error();
+  CHECK(std::chrono::steady_clock::now() - started < 1s);
+  CHECK(error.code() == ErrorCode::kLocked);
+  CHECK(error.message().find("pid " + std::to_string(child) + ", ") != std::string::npos);
+  CHECK(must(summarize_store(directory)).writer.find("pid " + std::to_string(child)) == 0);
+  REQUIRE(::kill(child, SIGKILL) == 0);
+  wait_for(child);
+  CHECK(EventStore::open(directory).has_value());  // no stale lock
+}
+
+TEST_CASE("readers in another process are woken when the durable end moves", "[eventstore][process]") {
+  TemporaryFolder folder;
+  const Path directory = folder / "store";
+  SharedMemory shared;
+  // Made and closed before the fork, so that no thread of this process is in the way of it.
+  { must(append_durably(*must(EventStore::open(directory, small_options(FileSystem::real()))), sample_transaction(1, 1))); }
+  constexpr std::uint64_t kTransactions = 200;
+  const pid_t child = in_child([&] {
+    const auto reader = LogReader::open(directory);
+    if (!reader) ::_exit(2);
+    shared->ready = 1;
+    for (std::uint64_t events = 0; events < kTransactions;) {
+      const auto batch = (*reader)->next();
+      if (!batch) ::_exit(3);
+      if (*batch == nullptr) {
+        if (!(*reader)->wait(30s).value_or(false)) ::_exit(4);
+        continue;
+      }
+      while ((*batch)->next() != nullptr) ++events;
+      shared->acknowledged = events;
+    }
+  });
+  while (shared->ready == 0) std::this_thread::yield();
+  const auto store = must(EventStore::open(directory, small_options(FileSystem::real())));
+  std::vector<std::chrono::nanoseconds> latencies;
+  for (std::uint64_t number = 2; number <= kTransactions; ++number) {
+    must(append_durably(*store, sample_transaction(number, 1)));
+    const auto durable = std::chrono::steady_clock::now();
+    while (shared->acknowledged < number && std::chrono::steady_clock::now() - durable < 30s)
+      std::this_thread::yield();
+    latencies.push_back(std::chrono::steady_clock::now() - durable);
+  }
+  CHECK(wait_for(child) == 0);
+  // Far below the second after which a reader looks by itself; the bound leaves room for a busy machine.
+  std::sort(latencies.begin(), latencies.end());
+  CHECK(latencies[latencies.size() / 2] < 100ms);
+}
+
+TEST_CASE("a reader follows across the death of the writer and the start of the next", "[eventstore][process]") {
+  TemporaryFolder folder;
+  const Path directory = folder / "store";
+  { must(EventStore::open(directory)); }
+  const auto reader = must(LogReader::open(directory));
+  SharedMemory shared;
+  StoredTransaction transaction;
+  std::uint64_t seen = 0;
+  for (int cycle = 0; cycle < 10; ++cycle) {
+    const pid_t child = in_child([&] { write_until_killed(directory, shared); });
+    const std::uint64_t goal = seen + 20;
+    while (seen < goal) {
+      Batch* batch = must(reader->next());
+      if (batch == nullptr) {
+        REQUIRE(must(reader->wait(30s)));
+        continue;
+      }
+      std::uint64_t events = 0;
+      while (batch->next() != nullptr) ++events;
+      REQUIRE(batch->status());
+      if (batch->last_of_transaction) {
+        const std::uint64_t number = batch->info.source.commit / 10;
+        REQUIRE(number > seen);
+        for (std::uint64_t between = seen + 1; between < number; ++between)
+          REQUIRE(events_of(between) == 0);  // nothing was passed over
+        seen = number;
+      }
+    }
+    REQUIRE(::kill(child, SIGKILL) == 0);
+    wait_for(child);
+  }
+}
+
+TEST_CASE("B33: files of a store are for their owner only", "[eventstore][process]") {
+  TemporaryFolder folder;
+  const Path directory = folder / "store";
+  { must(append_durably(*must(EventStore::open(directory, small_options(FileSystem::real()))), sample_transaction(1, 1))); }
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
+    const auto others = std::filesystem::perms::group_all | std::filesystem::perms::others_all;
+    CHECK((entry.status().permissions() & others) == std::filesystem::perms::none);
+  }
+}
+
+TEST_CASE("B32: a link or a folder in place of a file of the store is refused", "[eventstore][process]") {
+  TemporaryFolder folder;
+  const Path directory = folder / "store";
+  const auto open = [&] { return EventStore::open(directory, small_options(FileSystem::real())); };
+  { must(append_durably(*must(open()), sample_transaction(1, 1))); }
+  const std::string name = GENERATE("HEAD", "store.json", "log/00000000000000000000.log");
+  std::filesystem::rename(directory / name, folder / "elsewhere");
+  std::filesystem::create_symlink(folder / "elsewhere", directory / name);
+  CHECK(open().error().code() == ErrorCode::kFailedPrecondition);
+  std::filesystem::remove(directory / name);
+  std::filesystem::create_directory(directory / name);
+  CHECK_FALSE(open());
+}

@@ -1,0 +1,142 @@
+#include "projections/change.h"
+
+#include "projections/engine/envelope.h"
+#include "projections/values.h"
+#include "tests/projections/shop_store.h"
+
+using namespace millrace;
+using namespace millrace::projections;
+using namespace millrace::projections::test;
+using shop::Products;
+
+namespace {
+
+const TransactionInfo kTransaction{.source = {.epoch = 1, .commit = 500}, .source_xid = 9, .commit_time = {42}};
+
+/// Keeps what a change has views of.
+struct Decoded {
+  explicit Decoded(EncodedChange from) : encoded(std::move(from)) {
+    EventView event;
+    event.offset = Offset{17};
+    event.category = encoded.category;
+    event.key = encoded.key;
+    event.payload = encoded.payload;
+    result = decode_change(event, kTransaction, raw);
+    if (result) parsed = change.assign(raw);
+  }
+  EncodedChange encoded;
+  internal::RawChange raw;
+  Change<Products> change;
+  Result<void> result;
+  bool parsed = false;
+};
+
+}  // namespace
+
+TEST_CASE("a change gives a column as null, as unchanged or as its value", "[projections][change]") {
+  auto row = product(5, "kettle");
+  row.clear_category();
+  const Decoded decoded(updated<Products>(row, nullptr, {3}));
+  REQUIRE(decoded.parsed);
+  const auto& change = decoded.change;
+  CHECK(change.op() == Op::kUpdate);
+  CHECK(change.key() == "5");
+  CHECK(change[&Products::id].integer() == 5);
+  CHECK(change[&Products::name].text() == "kettle");
+  CHECK(change[&Products::category].is_null());
+  CHECK(change[&Products::description].is_unchanged());
+  CHECK(change.is_unchanged(&Products::description));
+  CHECK(change.is_unchanged("description"));
+  CHECK_FALSE(change.is_unchanged("name"));
+  CHECK(change.is_partial());
+  CHECK(change.before() == nullptr);
+  CHECK(change.offset() == Offset{17});
+  CHECK(change.commit_lsn() == Lsn{500});
+  CHECK(change.transaction_id() == 9);
+  CHECK(change.commit_time() == UnixMicros{42});
+  CHECK_THROWS_AS(change.is_unchanged("colour"), std::invalid_argument);
+}
+
+TEST_CASE("a delete gives what is known of the row that is gone", "[projections][change]") {
+  const Decoded key_only(deleted(product(5, "kettle")));
+  CHECK(key_only.change.is_delete());
+  CHECK(key_only.change.after() == nullptr);
+  CHECK(key_only.change.before_is_key());
+  CHECK(key_only.change[&Products::id].integer() == 5);
+  CHECK(key_only.change[&Products::name].is_null());
+  const Decoded full(deleted(product(5, "kettle"), true));
+  CHECK_FALSE(full.change.before_is_key());
+  CHECK(full.change[&Products::name].text() == "kettle");
+}
+
+TEST_CASE("a truncate has no row and says so", "[projections][change]") {
+  const Decoded decoded(truncated("products"));
+  REQUIRE(decoded.parsed);
+  CHECK(decoded.change.is_truncate());
+  CHECK(decoded.change.after() == nullptr);
+  CHECK_THROWS_WITH(decoded.change[&Products::id], Catch::Contains("is_truncate"));
+}
+
+TEST_CASE("the second half of a change of key knows the old key", "[projections][change]") {
+  const Decoded decoded(moved(product(6, "kettle"), 5));
+  CHECK(decoded.change.op() == Op::kInsert);
+  CHECK(decoded.change.moved_from() == std::optional<std::string_view>("5"));
+  CHECK(Decoded(inserted(product(6, "kettle"))).change.moved_from() == std::nullopt);
+}
+
+TEST_CASE("map turns a column into something else only where there is a value", "[projections][change]") {
+  auto row = product(5, "kettle");
+  row.mutable_tags()->add_values("new");
+  row.mutable_tags()->add_values("sale");
+  const auto joined_tags = [](const v1::StringArray& tags) { return joined(tags); };
+  const Decoded decoded(inserted(row));
+  CHECK(decoded.change.map(&Products::tags, joined_tags).text() == "new sale");
+  CHECK(decoded.change.map(&Products::updated_at, iso_timestamptz).is_null());
+  row.set_updated_at(0);
+  const Decoded unchanged(updated<Products>(row, nullptr, {7}));
+  CHECK(unchanged.change.map(&Products::tags, joined_tags).is_unchanged());
+  CHECK(unchanged.change.map(&Products::updated_at, iso_timestamptz).text() == "2000-01-01T00:00:00.000000Z");
+}
+
+TEST_CASE("each getter is found to be its own field", "[projections][change]") {
+  internal::GetterTable<Products> getters;
+  for (int again = 0; again < 2; ++again) {
+    CHECK(getters.field_of(&Products::id).number() == 1);
+    CHECK(getters.field_of(&Products::updated_at).number() == 8);
+    CHECK(getters.field_of(&Products::price).number() == 5);
+    CHECK(getters.field_of(&Products::stock).number() == 6);
+    CHECK(getters.field_of(&Products::tags).number() == 7);
+  }
+  CHECK_THROWS_AS(getters.field_of(&Products::has_name), std::invalid_argument);
+}
+
+TEST_CASE("a payload that is no change is turned away at any cut and with any wrong byte", "[projections][change]") {
+  const EncodedChange whole = moved(product(6, "kettle"), 5, {3});
+  internal::RawChange raw;
+  EventView event;
+  event.category = whole.category;
+  event.key = whole.key;
+  int refused = 0;
+  for (std::size_t cut = 0; cut < whole.payload.size(); ++cut) {
+    event.payload = std::string_view(whole.payload).substr(0, cut);
+    if (!decode_change(event, kTransaction, raw)) ++refused;
+  }
+  CHECK(refused > 10);  // cuts between two fields leave a shorter message
+  for (std::size_t at = 0; at < whole.payload.size(); ++at) {
+    std::string changed = whole.payload;
+    for (int bit = 0; bit < 8; ++bit) {
+      changed[at] = static_cast<char>(whole.payload[at] ^ (1 << bit));
+      event.payload = changed;
+      if (const auto decoded = decode_change(event, kTransaction, raw); decoded) {
+        Change<Products> change;
+        (void)change.assign(raw);  // may be a row of another meaning; must only be safe
+      }
+    }
+  }
+  event.payload = {};
+  const auto nothing = decode_change(event, kTransaction, raw);
+  REQUIRE_FALSE(nothing);
+  CHECK(nothing.error().code() == ErrorCode::kUnsupported);
+  event.type = "ItemAdded";
+  CHECK_THAT(decode_change(event, kTransaction, raw).error().message(), Catch::Contains("domain event"));
+}

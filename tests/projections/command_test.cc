@@ -1,0 +1,166 @@
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "projections/command/options.h"
+#include "projections/command/progress_line.h"
+#include "tests/projections/shop_store.h"
+#include "tests/support/process.h"
+
+using namespace millrace;
+using namespace millrace::projections;
+using namespace millrace::projections::test;
+using millrace::test::ChildProcess;
+using millrace::test::CommandResult;
+
+namespace {
+
+CommandResult shop_program(std::vector<std::string> words, const millrace::test::ProcessOptions& options = {}) {
+  words.insert(words.begin(), MILLRACE_SHOP_PROGRAM);
+  return millrace::test::run_command(words, options);
+}
+
+CommandResult shop_program(const ShopStore& store, std::vector<std::string> words) {
+  for (const auto& word : {std::string("--store"), store.directory().string(), std::string("--views"), store.views().string()})
+    words.push_back(word);
+  return shop_program(words);
+}
+
+std::vector<nlohmann::json> json_lines(const std::string& text) {
+  std::vector<nlohmann::json> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
+}  // namespace
+
+TEST_CASE("help goes to standard output and ends with 0", "[projections][command]") {
+  for (const char* word : {"--help", "-h", "help"}) {
+    const auto help = shop_program({word});
+    CHECK(help.exit_code == 0);
+    CHECK(help.out == help_text("shop"));
+    CHECK(help.err.empty());
+  }
+}
+
+TEST_CASE("a wrong command line is exit code 2 and one message that says what is wrong", "[projections][command]") {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{}, "a command is missing"},
+      {{"walk"}, "no command 'walk'"},
+      {{"run", "--fast"}, "--fast"},
+      {{"run", "--store"}, "--store"},
+      {{"run", "--json"}, "--json goes with"},
+      {{"status", "--until-caught-up"}, "goes with run only"},
+      {{"rebuild"}, "names of views or --all"},
+      {{"rebuild", "product_search", "--all"}, "names of views or --all"},
+      {{"run", "orders"}, "no view 'orders'; the program has: product_search, customer_totals"},
+      {{"run", "--log-level", "loud"}, "unknown log level"},
+      {{"run", "--config", "/nowhere"}, "/nowhere"}};
+  for (const auto& [words, message] : cases) {
+    const auto result = shop_program(words);
+    INFO(result.err);
+    CHECK(result.exit_code == 2);
+    CHECK(result.out.empty());
+    CHECK_THAT(result.err, Catch::Contains(message));
+  }
+}
+
+TEST_CASE("a directory that is no store is said to be none", "[projections][command]") {
+  const auto result = shop_program({"run", "--store", "/nowhere/store", "--views", "/nowhere/views"});
+  CHECK(result.exit_code == 1);
+  CHECK_THAT(result.err, Catch::Contains("no event store in /nowhere/store") && Catch::Contains("millrace capture run"));
+}
+
+TEST_CASE("a program whose table the store does not have says which tables there are", "[projections][command]") {
+  ShopStore store(false);
+  store.record(products_table());
+  store.record(customers_table());
+  store.commit({inserted(product(1, "kettle"))});
+  const auto result = shop_program(store, {"run", "--until-caught-up"});
+  CHECK(result.exit_code == 1);
+  CHECK_THAT(result.err, Catch::Contains("the store has no table public.orders; it has: public.customers, public.products"));
+  // The view that can be made is made.
+  CHECK(rows_of(store, "product_search", "name") == std::vector<std::string>{"kettle"});
+}
+
+TEST_CASE("run, status, verify and rebuild work together", "[projections][command]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle")), inserted(customer(7, "Ada")), inserted(order(1, 7, 100, 1'000'000))});
+  CHECK(json_lines(shop_program(store, {"status", "--json"}).out)[0]["state"] == "unmade");
+  const auto run = shop_program(store, {"run", "--until-caught-up"});
+  INFO(run.err);
+  CHECK(run.exit_code == 0);
+  CHECK(run.out.empty());
+  CHECK(rows_of(store, "customer_totals") ==
+        std::vector<std::string>{"7|Ada|Ada@example.com|null|1|100|2000-01-01T00:00:01.000000Z"});
+
+  const auto status = json_lines(shop_program(store, {"status", "--json"}).out);
+  REQUIRE(status.size() == 2);
+  CHECK(status[1]["view"] == "customer_totals");
+  CHECK(status[1]["state"] == "stopped");
+  CHECK(status[1]["worker"].is_null());
+  CHECK(status[1]["generation"] == 1);
+  CHECK(status[1]["version"] == 1);
+  CHECK(status[1]["offset"] == 3);
+  CHECK(status[1]["store_end"] == 3);
+  CHECK(status[1]["lag"] == 0);
+  CHECK(status[1]["rows"] == 1);
+  CHECK(status[1]["events"] == 2);
+  CHECK(status[1]["source_lsn"] == "0/64");
+  CHECK_THAT(shop_program(store, {"status"}).out, Catch::Contains("customer_totals  stopped"));
+
+  CHECK(shop_program(store, {"verify"}).exit_code == 0);
+  must(must(sqlite::Database::open(store.views() / "customer_totals.db", sqlite::Mode::kLive))
+           ->execute("UPDATE customer_totals SET spent_cents = 1"));
+  const auto different = shop_program(store, {"verify", "--json"});
+  CHECK(different.exit_code == 1);
+  const auto reports = json_lines(different.out);
+  CHECK(reports[0]["equal"] == true);
+  CHECK(reports[1]["equal"] == false);
+  CHECK(reports[1]["differences"][0]["key"] == "7");
+  CHECK(reports[1]["differences"][0]["live"] == "spent_cents = 1");
+  CHECK_THAT(shop_program(store, {"verify", "customer_totals"}).out, Catch::Contains("row 7") && Catch::Contains("spent_cents = 100"));
+
+  const auto rebuilt = shop_program(store, {"rebuild", "customer_totals"});
+  INFO(rebuilt.err);
+  CHECK(rebuilt.exit_code == 0);
+  CHECK(rebuilt.err.find('\r') == std::string::npos);  // no progress line in a pipe
+  CHECK(shop_program(store, {"verify"}).exit_code == 0);
+}
+
+TEST_CASE("SIGTERM and SIGINT end run with 0 and everything committed", "[projections][command]") {
+  for (const int signal : {SIGTERM, SIGINT}) {
+    ShopStore store;
+    store.commit({inserted(product(1, "kettle"))});
+    ChildProcess worker({MILLRACE_SHOP_PROGRAM, "run", "--store", store.directory(), "--views", store.views()});
+    const auto state = [&] { return json_lines(shop_program(store, {"status", "--json"}).out)[0]; };
+    for (int i = 0; i < 1000 && state()["lag"] != 0; ++i) REQUIRE(worker.running());
+    CHECK(state()["worker"] == "pid " + std::to_string(worker.pid()) + ", shop run");
+    worker.kill(signal);
+    CHECK(worker.wait() == 0);
+    CHECK(state()["state"] == "stopped");
+  }
+}
+
+TEST_CASE("options come from the environment and from a file too, the command line first", "[projections][command]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle"))});
+  millrace::test::ProcessOptions options;
+  options.env = {{"MILLRACE_STORE", store.directory()}, {"MILLRACE_VIEWS", "/nowhere"}};
+  const auto config = store.directory().parent_path() / "shop.ini";
+  must(write_file_atomically(FileSystem::real(), config, "store = /nowhere\nlog-level = off\n"));
+  const auto result = shop_program({"run", "--until-caught-up", "--config", config, "--views", store.views()}, options);
+  INFO(result.err);
+  CHECK(result.exit_code == 0);
+  CHECK(result.err.empty());
+  CHECK(rows_of(store, "product_search", "name") == std::vector<std::string>{"kettle"});
+}
+
+TEST_CASE("progress says rate, share and time left", "[projections][command]") {
+  CHECK(grouped(0) == "0");
+  CHECK(grouped(999) == "999");
+  CHECK(grouped(1234567) == "1,234,567");
+  CHECK(progress_text("orders", {Offset{1'200'000}, Offset{10'000'000}, std::chrono::seconds(2)}) ==
+        "orders  1,200,000 of 10,000,000 events (12 %)  600,000/s  15 s left");
+  CHECK(progress_text("orders", {Offset{0}, Offset{0}, {}}) == "orders  0 of 0 events (100 %)  0/s");
+}

@@ -1,0 +1,283 @@
+#include "projections/engine/worker.h"
+
+#include <thread>
+
+#include "projections/engine/status.h"
+#include "projections/engine/verify.h"
+#include "tests/projections/shop_store.h"
+#include "tests/projections/shop_workload.h"
+
+using namespace millrace;
+using namespace millrace::projections;
+using namespace millrace::projections::test;
+using shop::Products;
+
+namespace {
+
+Result<void> catch_up(ShopStore& store, const View& view) {
+  const Context context = store.context();
+  return Worker(view, context, {.until_caught_up = true}).run();
+}
+
+/// A worker on a thread of its own.
+class Running {
+ public:
+  Running(ShopStore& store, const View& view)
+      : context_(store.context(stop_.get_token())), worker_(view, context_, {}), thread_([this] { result_ = worker_.run(); }) {}
+  ~Running() { stop(); }
+  Result<void> stop() {
+    stop_.request_stop();
+    if (thread_.joinable()) thread_.join();
+    return result_;
+  }
+
+ private:
+  std::stop_source stop_;
+  Context context_;
+  Worker worker_;
+  Result<void> result_;
+  std::jthread thread_;
+};
+
+/// Looks again until `condition` holds; false after half a minute.
+template <typename Condition>
+bool comes_true(Condition condition) {
+  for (const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30); !condition();) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return true;
+}
+
+Checkpoint checkpoint_of(const ShopStore& store, const std::string& view) {
+  const auto database = must(sqlite::Database::open(store.views() / (view + ".db"), sqlite::Mode::kReadOnly));
+  return must(read_checkpoint(*database));
+}
+
+bool has_folded(const ShopStore& store, const std::string& view, Offset end) {
+  return std::filesystem::exists(store.views() / (view + ".db")) && checkpoint_of(store, view).offset >= end;
+}
+
+}  // namespace
+
+TEST_CASE("views follow the store and equal the tables, whatever happens in them", "[projections][worker]") {
+  for (std::uint32_t seed = 1; seed <= 8; ++seed) {
+    INFO("seed " << seed);
+    ShopStore store;
+    ShopWorkload workload(seed);
+    const auto search = product_search();
+    const auto totals = customer_totals();
+    for (int round = 0; round < 10; ++round) {
+      for (int i = 0; i < 20; ++i) store.commit(workload.transaction());
+      must(catch_up(store, search));
+      must(catch_up(store, totals));
+      CHECK(rows_of(store, "product_search") == workload.expected_search());
+      CHECK(rows_of(store, "customer_totals") == workload.expected_totals());
+    }
+    CHECK(must(verify_view(search, store.context())).different == 0);
+    CHECK(must(verify_view(totals, store.context())).different == 0);
+    CHECK(checkpoint_of(store, "customer_totals").offset == store.end());
+    CHECK(checkpoint_of(store, "product_search").offset == store.end());
+  }
+}
+
+TEST_CASE("a reader sees whole transactions only", "[projections][worker]") {
+  ShopStore store;
+  const auto view = product_cache();
+  store.commit({inserted(product(1, "v0")), inserted(product(2, "v0")), inserted(product(3, "v0"))});
+  Running running(store, view);
+  REQUIRE(comes_true([&] { return has_folded(store, "product_cache", store.end()); }));
+  std::atomic<bool> done = false;
+  std::jthread writer([&] {
+    for (int i = 1; i <= 200; ++i) {
+      std::vector<EncodedChange> changes;
+      for (const int id : {1, 2, 3}) changes.push_back(updated<Products>(product(id, "v" + std::to_string(i))));
+      store.commit(changes);
+    }
+    done = true;
+  });
+  int looks = 0;
+  while (!done) {
+    ++looks;
+    const auto names = rows_of(store, "product_cache", "name");
+    REQUIRE(names.size() == 3);
+    REQUIRE((names[0] == names[1] && names[1] == names[2]));
+  }
+  writer.join();
+  CHECK(looks > 0);
+  REQUIRE(comes_true([&] { return rows_of(store, "product_cache", "name") == std::vector<std::string>(3, "v200"); }));
+  must(running.stop());
+}
+
+TEST_CASE("a worker on an empty store waits for the first table", "[projections][worker]") {
+  ShopStore store(false);
+  const auto view = product_search();
+  Running running(store, view);
+  store.record(products_table());
+  store.commit({inserted(product(1, "kettle"))});
+  REQUIRE(comes_true([&] { return has_folded(store, "product_search", Offset{1}); }));
+  CHECK(rows_of(store, "product_search", "name") == std::vector<std::string>{"kettle"});
+  must(running.stop());
+}
+
+TEST_CASE("a caught-up worker on an empty store makes an empty view", "[projections][worker]") {
+  ShopStore store(false);
+  must(catch_up(store, product_cache()));
+  CHECK(rows_of(store, "product_cache").empty());
+}
+
+TEST_CASE("F112: a second worker of the same view is refused with the name of the first", "[projections][worker]") {
+  ShopStore store;
+  const auto view = product_cache();
+  store.commit({inserted(product(1, "kettle"))});
+  Running running(store, view);
+  REQUIRE(comes_true([&] { return has_folded(store, "product_cache", store.end()); }));
+  const auto second = catch_up(store, view);
+  REQUIRE_FALSE(second);
+  CHECK(second.error().code() == ErrorCode::kLocked);
+  CHECK_THAT(second.error().message(), Catch::Contains("pid " + std::to_string(::getpid()) + ", shop run"));
+  CHECK(must(status_of(view, store.context())).state == "running");
+  must(running.stop());
+  must(catch_up(store, view));
+  CHECK(must(status_of(view, store.context())).state == "stopped");
+}
+
+TEST_CASE("F115: a view that is ahead of the store stops and says CHECKPOINT_AHEAD", "[projections][worker]") {
+  ShopStore store;
+  const auto view = product_cache();
+  store.commit({inserted(product(1, "kettle"))});
+  store.close();
+  const auto older = store.directory().string() + ".older";
+  std::filesystem::copy(store.directory(), older, std::filesystem::copy_options::recursive);
+  store.open();
+  store.commit({inserted(product(2, "pan"))});
+  must(catch_up(store, view));
+  store.close();
+  std::filesystem::remove_all(store.directory());
+  std::filesystem::rename(older, store.directory());
+  store.open();
+  const auto refused = catch_up(store, view);
+  REQUIRE_FALSE(refused);
+  CHECK_THAT(refused.error().to_string(), Catch::Contains("CHECKPOINT_AHEAD") && Catch::Contains("up to offset 2") &&
+                                              Catch::Contains("ends at 1") && Catch::Contains("shop rebuild product_cache"));
+  CHECK(rows_of(store, "product_cache").size() == 2);
+  CHECK(must(status_of(view, store.context())).state == "refused");
+  must(build_generation(view, store.context()));
+  must(catch_up(store, view));
+  CHECK(rows_of(store, "product_cache").size() == 1);
+}
+
+TEST_CASE("a view of another store is refused", "[projections][worker]") {
+  ShopStore store, other;
+  const auto view = product_cache();
+  for (ShopStore* each : {&store, &other}) each->commit({inserted(product(1, "kettle"))});
+  must(catch_up(other, view));
+  std::filesystem::copy(other.views(), store.views(), std::filesystem::copy_options::recursive | std::filesystem::copy_options::copy_symlinks);
+  CHECK_THAT(catch_up(store, view).error().to_string(), Catch::Contains("another store") && Catch::Contains("rebuild product_cache"));
+}
+
+TEST_CASE("a changed version or shape is refused with the difference until the view is rebuilt", "[projections][worker]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle"))});
+  must(catch_up(store, product_cache(Version{1})));
+  const auto newer = product_cache(Version{2});
+  CHECK_THAT(catch_up(store, newer).error().to_string(), Catch::Contains("of version 1, the program has version 2") &&
+                                                             Catch::Contains("shop rebuild product_cache"));
+  const auto wider =
+      CacheTable("product_cache", Version{1}, {.key = text("id"), .columns = {text("name"), integer("stock")}})
+          .on<Products>("public.products", [](const Change<Products>&, CacheTable::Writer&) {});
+  CHECK_THAT(catch_up(store, wider).error().message(),
+             Catch::Contains("- column \"description\" TEXT") && Catch::Contains("+ column \"stock\" INTEGER"));
+  CHECK_FALSE(verify_view(wider, store.context()));
+  must(build_generation(newer, store.context()));
+  must(catch_up(store, newer));
+  CHECK_THAT(catch_up(store, product_cache(Version{1})).error().message(), Catch::Contains("of version 2, the program has version 1"));
+}
+
+TEST_CASE("a worker goes on with the new generation after a rebuild", "[projections][worker][rebuild]") {
+  ShopStore store;
+  ShopWorkload workload(3);
+  const auto view = product_search();
+  for (int i = 0; i < 30; ++i) store.commit(workload.transaction());
+  Running running(store, view);
+  REQUIRE(comes_true([&] { return has_folded(store, "product_search", store.end()); }));
+  for (int round = 0; round < 5; ++round) {
+    std::jthread writer([&] {
+      for (int i = 0; i < 30; ++i) store.commit(workload.transaction());
+    });
+    const auto before = checkpoint_of(store, "product_search").offset;
+    const BuildReport built = must(build_generation(view, store.context()));
+    CHECK(built.checkpoint.offset >= before);
+    writer.join();
+  }
+  store.commit({inserted(product(1'000'000, "the last one"))});
+  REQUIRE(comes_true([&] { return has_folded(store, "product_search", store.end()); }));
+  CHECK(must(verify_view(view, store.context())).different == 0);
+  must(running.stop());
+  const auto status = must(status_of(view, store.context()));
+  CHECK(status.generation == 6);
+  CHECK(status.lag == 0);
+}
+
+TEST_CASE("F100: a lock that another process holds is waited for, and nothing is lost", "[projections][worker]") {
+  ShopStore store;
+  const auto view = product_cache();
+  store.commit({inserted(product(1, "kettle"))});
+  must(catch_up(store, view));
+  auto holder = must(sqlite::Database::open(store.views() / "product_cache.db", sqlite::Mode::kLive));
+  must(holder->begin());
+  store.commit({inserted(product(2, "pan"))});
+  Running running(store, view);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(300);
+  while (std::chrono::steady_clock::now() < end) CHECK(rows_of(store, "product_cache").size() == 1);
+  holder->rollback();
+  REQUIRE(comes_true([&] { return rows_of(store, "product_cache").size() == 2; }));
+  must(holder->begin());
+  store.commit({inserted(product(3, "pot"))});
+  must(running.stop());  // also while it waits
+  holder->rollback();
+  must(catch_up(store, view));
+  CHECK(rows_of(store, "product_cache").size() == 3);
+}
+
+TEST_CASE("F113: an event that can't be folded stops its view before it, and status tells", "[projections][worker]") {
+  ShopStore store;
+  bool poison = false;
+  const auto picky = CacheTable("picky", Version{1}, {.key = integer("id"), .columns = {text("name")}})
+                         .on<Products>("public.products", [&](const Change<Products>& change, CacheTable::Writer& table) {
+                           if (poison && change.key() == "3") throw std::runtime_error("I don't like it");
+                           table.put(change.key(), {{"name", change[&Products::name]}});
+                         });
+  store.commit({inserted(product(1, "kettle"))});
+  must(catch_up(store, picky));
+  poison = true;
+  store.commit({inserted(product(2, "pan")), inserted(product(3, "poison"))});
+  const auto stopped = catch_up(store, picky);
+  REQUIRE_FALSE(stopped);
+  CHECK_THAT(stopped.error().message(), Catch::Contains("view picky: event at offset 2 of public.products, key '3'") &&
+                                            Catch::Contains("I don't like it"));
+  CHECK(rows_of(store, "picky", "name") == std::vector<std::string>{"kettle"});
+  auto status = must(status_of(picky, store.context()));
+  CHECK(status.state == "failed");
+  CHECK_THAT(status.reason, Catch::Contains("I don't like it"));
+  CHECK(status.lag == 2);
+  poison = false;
+  must(catch_up(store, picky));
+  CHECK(rows_of(store, "picky").size() == 3);
+  CHECK(must(status_of(picky, store.context())).state == "stopped");
+}
+
+TEST_CASE("a file that is no database is told apart and replaced by a rebuild", "[projections][worker]") {
+  ShopStore store;
+  const auto view = product_cache();
+  store.commit({inserted(product(1, "kettle"))});
+  must(catch_up(store, view));
+  std::filesystem::resize_file(store.views() / "product_cache.1.db", 100);
+  const auto damaged = catch_up(store, view);
+  REQUIRE_FALSE(damaged);
+  CHECK(damaged.error().code() == ErrorCode::kCorruption);
+  CHECK_THAT(damaged.error().hint(), Catch::Contains("rebuild"));
+  CHECK(must(status_of(view, store.context())).state == "unreadable");
+  must(build_generation(view, store.context()));
+  CHECK(rows_of(store, "product_cache").size() == 1);
+}

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+
+namespace millrace::test {
+
+/// Everything that a store holds, folded: the state that its events lead to, table by table.
+struct CapturedLog {
+  using Table = std::map<std::string, nlohmann::json>;  ///< Key text to row.
+
+  std::map<std::string, Table> tables;  ///< By category.
+  std::vector<nlohmann::json> events;   ///< In order, as `log tail --json` prints them.
+  std::size_t transactions = 0;
+  std::size_t snapshot_events = 0;
+  /// What is wrong with the log itself: a gap or repeat in offsets, positions out of order or not unique, a torn
+  /// transaction, an update or delete of a row that is not there, a create of one that is. Empty when it is sound.
+  std::vector<std::string> faults;
+
+  /// Events of one category and op ("c", "u", ...).
+  std::vector<nlohmann::json> of(const std::string& category, const std::string& op) const;
+};
+
+/// Throws std::runtime_error if the store can't be read.
+CapturedLog read_captured_log(const Path& store);
+
+}  // namespace millrace::test
