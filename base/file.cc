@@ -55,8 +55,8 @@ class PosixFile final : public File {
 
   Result<void> write_at(std::uint64_t position, std::string_view bytes) override {
     while (!bytes.empty()) {
-      const ssize_t count = ::pwrite(descriptor_.number(), bytes.data(), bytes.size(),
-                                     static_cast<off_t>(position));
+      const ssize_t count =
+          ::pwrite(descriptor_.number(), bytes.data(), bytes.size(), static_cast<off_t>(position));
       if (count >= 0) {
         bytes.remove_prefix(static_cast<std::size_t>(count));
         position += static_cast<std::uint64_t>(count);
@@ -129,7 +129,8 @@ class PosixLock final : public FileLock {
   Descriptor descriptor_;
 };
 
-/// The kernel finds the futex by file and position, so processes meet in it wherever each has mapped it.
+/// The kernel finds the futex by file and position, so processes meet in it wherever each has
+/// mapped it.
 class PosixSharedWord final : public SharedWord {
  public:
   static constexpr std::size_t kPageBytes = 4096;
@@ -152,7 +153,9 @@ class PosixSharedWord final : public SharedWord {
       std::this_thread::sleep_for(std::min(timeout, std::chrono::nanoseconds(10'000'000)));
   }
 
-  void wake_all() override { ::syscall(SYS_futex, word_, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0); }
+  void wake_all() override {
+    ::syscall(SYS_futex, word_, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+  }
 
  private:
   void* page_;
@@ -226,7 +229,8 @@ class PosixFileSystem final : public FileSystem {
   Result<std::unique_ptr<FileLock>> lock(const Path& path) override {
     Descriptor descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (descriptor.number() < 0) return Error::from_errno(errno, "open " + path.string());
-    // lock_holder() takes a shared lock for an instant: that is no holder, so ask again shortly after.
+    // lock_holder() takes a shared lock for an instant: that is no holder, so ask again shortly
+    // after.
     for (int attempt = 0; ::flock(descriptor.number(), LOCK_EX | LOCK_NB) != 0; ++attempt) {
       if (errno == EINTR) continue;
       if (errno != EWOULDBLOCK) return Error::from_errno(errno, "lock " + path.string());
@@ -254,8 +258,8 @@ class PosixFileSystem final : public FileSystem {
     MILLRACE_CHECK(position % 4 == 0 && position < PosixSharedWord::kPageBytes);
     const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
     if (descriptor.number() < 0) return Error::from_errno(errno, "open " + path.string());
-    void* page = ::mmap(nullptr, PosixSharedWord::kPageBytes, PROT_READ, MAP_SHARED,
-                        descriptor.number(), 0);
+    void* page =
+        ::mmap(nullptr, PosixSharedWord::kPageBytes, PROT_READ, MAP_SHARED, descriptor.number(), 0);
     if (page == MAP_FAILED) return Error::from_errno(errno, "map " + path.string());
     return std::make_unique<PosixSharedWord>(page, position);
   }

@@ -40,8 +40,8 @@ class File {
 };
 
 /// A 32-bit little-endian word in a file, which any process can sleep on until it changes (a shared
-/// futex). The word itself is written with File::write_at; its bytes are never touched through memory,
-/// so that a file cut short by somebody else does no harm (no SIGBUS). Threads: any.
+/// futex). The word itself is written with File::write_at; its bytes are never touched through
+/// memory, so that a file cut short by somebody else does no harm (no SIGBUS). Threads: any.
 class SharedWord {
  public:
   virtual ~SharedWord() = default;
@@ -65,7 +65,8 @@ enum class OpenMode : std::uint8_t {
 };
 
 /// Every file that the store touches comes in through here, so that a test can fail, tear or
-/// forget each operation. Files are made 0600 and directories 0700; symbolic links are not followed.
+/// forget each operation. Files are made 0600 and directories 0700; symbolic links are not
+/// followed.
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
@@ -95,8 +96,8 @@ class FileSystem {
 /// The whole file; kCorruption if it is larger than `bytes_max`.
 Result<std::string> read_file(FileSystem& files, const Path& path, std::uint64_t bytes_max);
 
-/// `path` holds either its old content or all of `bytes`, whatever happens, and it is durable on return:
-/// temporary file, sync, rename, sync of the directory.
+/// `path` holds either its old content or all of `bytes`, whatever happens, and it is durable on
+/// return: temporary file, sync, rename, sync of the directory.
 Result<void> write_file_atomically(FileSystem& files, const Path& path, std::string_view bytes);
 
 }  // namespace millrace

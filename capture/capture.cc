@@ -27,6 +27,7 @@ constexpr milliseconds kBackoffFirst{200};
 /// A slot stays taken for a moment after its client was killed.
 constexpr milliseconds kSlotReleaseMax{15'000};
 constexpr int kStuckAttempts = 3;
+constexpr int kSnapshotAttempts = 5;
 
 /// Sleeps, but not beyond `stop`.
 void pause(milliseconds time, const std::stop_token& stop) {
@@ -71,6 +72,12 @@ class Capture {
   Result<void> open_store();
   Result<void> begin_epoch(const Preflight& preflight);
   Result<void> drop_unfinished_slot(const Preflight& preflight);
+  /// The slot, and (with a snapshot) a connection that sees the tables as of it.
+  struct SnapshotSource {
+    NewSlot slot;
+    std::unique_ptr<PostgresConnection> walsender, reader;
+  };
+  Result<SnapshotSource> open_snapshot(const Preflight& preflight);
   Result<void> take_snapshot(const Preflight& preflight);
   Result<void> follow_for_ever();
   Result<void> follow();
@@ -198,29 +205,47 @@ Result<void> Capture::drop_unfinished_slot(const Preflight& preflight) {
   return catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')");
 }
 
+/// A TRUNCATE between slot and copy would show through: it is not transactional to those who look with an older
+/// snapshot. So the tables are locked, and if their files are others than before the slot was made, all is done again.
+Result<Capture::SnapshotSource> Capture::open_snapshot(const Preflight& preflight) {
+  for (int attempt = 1;; ++attempt) {
+    SnapshotSource source;
+    MILLRACE_ASSIGN_OR_RETURN(const std::string before, catalog_.storage_of(preflight.tables));
+    MILLRACE_ASSIGN_OR_RETURN(source.walsender, PostgresConnection::open(address_, true, stop_));
+    MILLRACE_ASSIGN_OR_RETURN(source.slot, create_slot(*source.walsender, catalog_, options_.slot, SlotLife::kPermanent));
+    spdlog::info("slot {} created at {}", options_.slot, to_string(source.slot.consistent_point));
+    if (!options_.initial_snapshot) return source;
+    MILLRACE_ASSIGN_OR_RETURN(source.reader, PostgresConnection::open(address_, false, stop_));
+    MILLRACE_RETURN_IF_ERROR(begin_snapshot(*source.reader, preflight.tables, source.slot));
+    MILLRACE_ASSIGN_OR_RETURN(const std::string after, catalog_.storage_of(preflight.tables));
+    if (before == after) return source;
+    if (attempt == kSnapshotAttempts)
+      return Error(ErrorCode::kUnavailable, "tables were truncated or rewritten each time the snapshot began")
+          .hint("Start again when no TRUNCATE or ALTER TABLE runs.");
+    spdlog::warn("a table was truncated or rewritten while the slot was made: it is made again");
+    MILLRACE_RETURN_IF_ERROR(catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')"));
+  }
+}
+
 /// One transaction of the log: the snapshot is there whole or not at all.
 Result<void> Capture::take_snapshot(const Preflight& preflight) {
-  MILLRACE_ASSIGN_OR_RETURN(const auto walsender, PostgresConnection::open(address_, true, stop_));
-  MILLRACE_ASSIGN_OR_RETURN(const NewSlot slot,
-                            create_slot(*walsender, catalog_, options_.slot, SlotLife::kPermanent));
-  spdlog::info("slot {} created at {}", options_.slot, to_string(slot.consistent_point));
-
-  const std::uint64_t position = slot.consistent_point.value;
+  MILLRACE_ASSIGN_OR_RETURN(const SnapshotSource source, open_snapshot(preflight));
+  const std::uint64_t position = source.slot.consistent_point.value;
   MILLRACE_RETURN_IF_ERROR(store_->begin({.source = {.epoch = state_->epoch, .commit = position - 1, .end = 0},
                                           .source_xid = 0,
                                           .commit_time = Clock::system().wall(),
                                           .snapshot = options_.initial_snapshot}));
-  if (options_.initial_snapshot) {
+  if (source.reader) {
     StoreOut out(*store_, Lsn{});
     ChangeEncoder encoder(*schemas_, catalog_, out);
-    MILLRACE_ASSIGN_OR_RETURN(const auto reader, PostgresConnection::open(address_, false, stop_));
-    auto rows = copy_snapshot(*reader, catalog_, preflight.tables, options_.publication, slot, encoder);
+    auto rows = copy_snapshot(*source.reader, catalog_, preflight.tables, options_.publication, source.slot, encoder);
     if (!rows) {
       MILLRACE_RETURN_IF_ERROR(store_->rollback());
       return std::move(rows).error().context("initial snapshot");
     }
+    MILLRACE_RETURN_IF_ERROR(end_snapshot(*source.reader));
     spdlog::info("initial snapshot: {} rows of {} tables as of {}", *rows, preflight.tables.size(),
-                 to_string(slot.consistent_point));
+                 to_string(source.slot.consistent_point));
   }
   MILLRACE_ASSIGN_OR_RETURN(const Offset end, store_->commit(position));
   store_->request_flush();

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <random>
+#include <thread>
 
 #include "base/bytes.h"
 #include "base/wakeup.h"
@@ -22,6 +23,7 @@ using std::chrono::milliseconds;
 constexpr std::string_view kNamePrefix = "millrace_tail_";
 constexpr milliseconds kStatusInterval{1000};
 constexpr milliseconds kWait{200};
+constexpr milliseconds kGoneMax{5000};
 
 /// Hands events straight on: each is shown as it comes, and nothing is kept.
 class CallbackOut final : public EventOut {
@@ -93,6 +95,16 @@ std::string random_name() {
   return std::string(kNamePrefix) + to_hex(bytes);
 }
 
+/// The server drops the slot when it notices that we are gone: whoever looks after us shall find nothing.
+void wait_until_gone(Catalog& catalog, const std::string& slot) {
+  const auto deadline = std::chrono::steady_clock::now() + kGoneMax;
+  while (std::chrono::steady_clock::now() < deadline) {
+    const auto found = catalog.slot(slot);
+    if (!found || !*found) return;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+}
+
 Result<void> stream(PostgresConnection& connection, StreamApplier& applier, const std::stop_token& stop) {
   Wakeup never;
   Lsn seen;
@@ -149,7 +161,7 @@ Result<void> tail_source(const TailOptions& options, const std::stop_token& stop
       TemporaryPublication::create(catalog, name, preflight.tables, preflight.server.version));
   // The slot lives on the connection that made it. Should the process be killed, it goes; the
   // publication is then removed by the next tail.
-  MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address, true, stop));
+  MILLRACE_ASSIGN_OR_RETURN(auto connection, PostgresConnection::open(address, true, stop));
   MILLRACE_ASSIGN_OR_RETURN(const NewSlot slot, create_slot(*connection, catalog, name, SlotLife::kTemporary));
 
   const auto schemas = SchemaRegistry::in_memory();
@@ -160,6 +172,8 @@ Result<void> tail_source(const TailOptions& options, const std::stop_token& stop
   if (on_ready) on_ready();
   auto outcome = stream(*connection, applier, stop);
   connection->end_copy_both();
+  connection.reset();
+  wait_until_gone(catalog, name);
   if (!outcome && outcome.error().code() == ErrorCode::kCancelled) return {};
   return outcome;
 }

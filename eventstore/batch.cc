@@ -66,7 +66,8 @@ const EventView* Batch::next() {
   return &event_;
 }
 
-// RECORD = u8 flags            bits 0-2 EventFlags, 3 has type, 4 has metadata, 5 has version, 6 has gap
+// RECORD = u8 flags            bits 0-2 EventFlags, 3 has type, 4 has metadata, 5 has version, 6
+// has gap
 //          [varint gap]        offsets left out before this event, by compaction
 //          varint category     index into categories
 //          [varint type]       index into types
@@ -75,28 +76,34 @@ const EventView* Batch::next() {
 bool Batch::decode() {
   ByteReader in({cursor_, static_cast<std::size_t>(records_end_ - cursor_)});
   const std::uint8_t flags = in.u8();
-  if ((flags & log::kRecordReserved) != 0) [[unlikely]] return fail();
+  if ((flags & log::kRecordReserved) != 0) [[unlikely]]
+    return fail();
   if ((flags & log::kRecordHasGap) != 0) [[unlikely]] {
     const std::uint64_t gap = in.varint();
     if (gap >= span_) return fail();
     next_offset_ += gap;
   }
   const std::uint64_t category = in.varint();
-  if (category >= categories_.size()) [[unlikely]] return fail();
+  if (category >= categories_.size()) [[unlikely]]
+    return fail();
   event_.category = categories_[category];
   event_.type = {};
   if ((flags & log::kRecordHasType) != 0) {
     const std::uint64_t type = in.varint();
-    if (type >= types_.size()) [[unlikely]] return fail();
+    if (type >= types_.size()) [[unlikely]]
+      return fail();
     event_.type = types_[type];
   }
-  if ((flags & log::kRecordHasVersion) != 0) [[unlikely]] in.varint();
+  if ((flags & log::kRecordHasVersion) != 0) [[unlikely]]
+    in.varint();
   event_.key = in.bytes(in.varint());
-  event_.metadata = (flags & log::kRecordHasMetadata) != 0 ? in.bytes(in.varint()) : std::string_view();
+  event_.metadata =
+      (flags & log::kRecordHasMetadata) != 0 ? in.bytes(in.varint()) : std::string_view();
   event_.payload = in.bytes(in.varint());
   event_.flags = static_cast<EventFlags>(flags & log::kRecordEventFlags);
   event_.offset = {next_offset_++};
-  if (in.failed() || event_.offset.value - first.value >= span_) [[unlikely]] return fail();
+  if (in.failed() || event_.offset.value - first.value >= span_) [[unlikely]]
+    return fail();
   cursor_ = in.position();
   return true;
 }
@@ -110,15 +117,17 @@ bool Batch::fail() {
 
 Result<void> Batch::status() const {
   if (!damaged_) return {};
-  return Error(ErrorCode::kCorruption,
-               "the batch at offset " + std::to_string(first.value) + " (segment " +
-                   std::to_string(segment) + ", byte " + std::to_string(position) +
-                   ") has a good checksum and records that can't be read")
-      .hint("This is a bug of the millrace that wrote it, or somebody changed the file on purpose.");
+  return Error(ErrorCode::kCorruption, "the batch at offset " + std::to_string(first.value) +
+                                           " (segment " + std::to_string(segment) + ", byte " +
+                                           std::to_string(position) +
+                                           ") has a good checksum and records that can't be read")
+      .hint(
+          "This is a bug of the millrace that wrote it, or somebody changed the file on purpose.");
 }
 
 bool Batch::mentions(std::string_view category) const {
-  return damaged_ || std::find(categories_.begin(), categories_.end(), category) != categories_.end();
+  return damaged_ ||
+         std::find(categories_.begin(), categories_.end(), category) != categories_.end();
 }
 
 }  // namespace millrace

@@ -41,7 +41,8 @@ Result<void> check_options(const StoreOptions& options) {
 Result<bool> is_unfinished(FileSystem& files, const StorePaths& paths) {
   const std::set<std::string> own{"LOCK", "HEAD", "log", "store.json.tmp"};
   MILLRACE_ASSIGN_OR_RETURN(const auto names, files.list(paths.directory));
-  if (!std::all_of(names.begin(), names.end(), [&](const auto& name) { return own.contains(name); }))
+  if (!std::all_of(names.begin(), names.end(),
+                   [&](const auto& name) { return own.contains(name); }))
     return false;
   if (std::find(names.begin(), names.end(), "log") == names.end()) return true;
   const std::string first = StorePaths::segment_name(0);
@@ -71,8 +72,8 @@ Result<std::optional<StoreDescription>> find_store(FileSystem& files, const Stor
 }
 
 Path parent_of(const Path& directory) {
-  const Path parent = directory.has_filename() ? directory.parent_path()
-                                               : directory.parent_path().parent_path();
+  const Path parent =
+      directory.has_filename() ? directory.parent_path() : directory.parent_path().parent_path();
   return parent.empty() ? Path(".") : parent;
 }
 
@@ -127,12 +128,14 @@ Result<std::unique_ptr<EventStore>> open_store(const StorePaths& paths, StoreOpt
   FileSystem& files = *options.files;
   MILLRACE_RETURN_IF_ERROR(check_options(options));
   MILLRACE_RETURN_IF_ERROR(make_directory(files, paths.directory));
-  // Twice: a folder that is no store gets no LOCK, and another process may just be making the store.
+  // Twice: a folder that is no store gets no LOCK, and another process may just be making the
+  // store.
   MILLRACE_RETURN_IF_ERROR(find_store(files, paths));
   auto lock = files.lock(paths.lock());
   if (!lock) {
     if (lock.error().code() != ErrorCode::kLocked) return std::move(lock).error();
-    return std::move(lock).error().hint("A store has one writer. Stop that one first; readers need no lock.");
+    return std::move(lock).error().hint(
+        "A store has one writer. Stop that one first; readers need no lock.");
   }
   MILLRACE_RETURN_IF_ERROR((*lock)->describe(holder()));
   MILLRACE_ASSIGN_OR_RETURN(const auto found, find_store(files, paths));
@@ -145,8 +148,8 @@ Result<std::unique_ptr<EventStore>> open_store(const StorePaths& paths, StoreOpt
                                                : create_log(files, paths, log_options));
   MILLRACE_ASSIGN_OR_RETURN(auto head, HeadWriter::open(files, paths, log_options.store));
   MILLRACE_RETURN_IF_ERROR(head.publish(writer.mark()));
-  return std::make_unique<log::StoreWriter>(std::move(options), log_options.store,
-                                            *std::move(lock), std::move(head), std::move(writer));
+  return std::make_unique<log::StoreWriter>(std::move(options), log_options.store, *std::move(lock),
+                                            std::move(head), std::move(writer));
 }
 
 }  // namespace

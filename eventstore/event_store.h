@@ -13,20 +13,21 @@
 namespace millrace {
 
 struct StoreOptions {
-  /// A segment is sealed once it is this large (it grows beyond for a single larger batch). Larger: fewer
-  /// files; smaller: less to scan when opening, less kept alive by one live event.
+  /// A segment is sealed before it would become larger than this (only a single batch may). Larger:
+  /// fewer files; smaller: less to read when opening. At least 8 KiB.
   std::uint64_t segment_bytes = 128u << 20;
-  /// Appended but not yet written. Larger rides out a slower disk; costs this much memory twice.
+  /// Appended but not yet being written. Larger rides out a slower disk; costs this much memory
+  /// twice.
   std::size_t pending_bytes_max = 8u << 20;
   /// Without a request_flush(), what was appended is synced after this long ...
   std::chrono::milliseconds flush_interval{10};
   /// ... or once this much is pending. Larger: fewer syncs, later acknowledgements.
   std::size_t flush_bytes = 1u << 20;
-  /// Runs before each write to the log, on the thread that does it. What events refer to (their schemas)
-  /// is made durable here, so that the log never points at something that is not there. An error
-  /// poisons the store as a failed write does.
+  /// Runs before each write to the log, on the thread that does it; must not throw. What events
+  /// refer to (their schemas) is made durable here, so that the log never points at something that
+  /// is not there. An error poisons the store as a failed write does.
   std::function<Result<void>()> before_flush;
-  /// Runs after the durable position moved, on the flushing thread; keep it short.
+  /// Runs after each flush, on the flushing thread; keep it short, must not throw.
   std::function<void()> after_flush;
   FileSystem* files = &FileSystem::real();
   Clock* clock = &Clock::system();
@@ -35,33 +36,41 @@ struct StoreOptions {
 /// The one writer of a store: a directory with an append-only log of events.
 ///
 /// A transaction is built with begin(), add() ..., commit(); readers see all of it or none. Between
-/// appended_end() and durable_end() lies what a crash would still take back: acknowledge upstream, and
-/// show to anybody, only what is below durable_end().
+/// appended_end() and durable_end() lies what a crash would still take back: acknowledge upstream,
+/// and show to anybody, only what is below durable_end().
 ///
 /// Errors: a failed write or sync poisons the store: that first error answers every later call, and
-/// opening the store again recovers. Threads: one appender at a time; every const member and
-/// wait_durable() from any thread. The docs/log-format.md tells the bytes.
+/// opening the store again recovers. Threads: begin(), add(), commit(), rollback() and append() are
+/// the appender's, one at a time; everything else may be called from any thread. docs/log-format.md
+/// tells the bytes.
 class EventStore {
  public:
-  /// Opens `directory`, making a new store where it is missing or empty, and recovers what a crash left: a
-  /// torn tail is cut off and logged.
+  /// Opens `directory`, making a new store where it is missing or empty, and recovers what a crash
+  /// left: a torn tail is cut off and logged. Reads the last segment only, whatever the store's
+  /// size.
   ///
-  /// Errors: kLocked (another writer, with its pid), kFailedPrecondition (a directory with other
-  /// things in it), kUnsupported (made by a newer version), kCorruption (bytes below the tail are damaged: nothing
-  /// is changed; `millrace log verify` says more), kNoSpace, kIo.
+  /// Errors: kLocked (another writer, with pid and program), kFailedPrecondition (a directory with
+  /// other things in it), kUnsupported (made by a newer version), kCorruption (what may have been
+  /// acknowledged is damaged: nothing is changed; `millrace log verify` says more),
+  /// kInvalidArgument (options), kNoSpace, kIo.
   static Result<std::unique_ptr<EventStore>> open(const Path& directory, StoreOptions options = {});
   /// Syncs what was committed, drops an unfinished transaction.
   virtual ~EventStore() = default;
 
   /// Starts a transaction. Its events go to memory, and to disk early if they are many.
+  /// Errors: kInvalidArgument (a captured one whose commit position is not above the last of its
+  /// epoch, or whose epoch is below the last), kFailedPrecondition (one is open).
   virtual Result<void> begin(const TransactionInfo& info) = 0;
   /// Adds one event. Blocks while there is no room (see has_room).
-  /// Errors: kInvalidArgument (over a limit above; the transaction goes on without it).
+  /// Errors: kInvalidArgument (over a limit of types.h; the transaction goes on without it),
+  /// kFailedPrecondition (no transaction is open).
   virtual Result<void> add(const NewEvent& event) = 0;
-  /// Ends it. `source_end` is where reading the source resumes after it. A transaction without events
-  /// is legal: it moves the source position only. Gives the offset after its last event.
+  /// Ends it. `source_end` is where reading the source resumes after it (ignored if it was not
+  /// captured). A transaction without events is legal: it moves the source position only. Gives the
+  /// offset after its last event. Never waits for the disk.
   virtual Result<Offset> commit(std::uint64_t source_end) = 0;
-  /// Forgets the transaction that is open, if one is; readers never saw any of it.
+  /// Forgets the transaction that is open, if one is; readers never saw any of it. Waits for the
+  /// disk only if a part of it is there already, to take it back.
   virtual Result<void> rollback() = 0;
 
   /// begin, add, commit in one; gives the offset of the first event. Not yet durable.
@@ -69,12 +78,14 @@ class EventStore {
 
   /// Asks to have everything committed so far made durable now, without waiting for it.
   virtual void request_flush() = 0;
-  /// Waits until durable_end() reaches `end` and (if given) durable_source() reaches `source_end`; false when `timeout` was first.
+  /// Waits until durable_end() reaches `end` and durable_source()'s end reaches `source_end` (0:
+  /// never mind); false when `timeout` was first. Asks for no flush.
   virtual Result<bool> wait_durable(Offset end, std::uint64_t source_end,
                                     std::chrono::milliseconds timeout) = 0;
   /// True while add() would not block.
   virtual bool has_room() const = 0;
-  /// Waits for room; false when `timeout` was first.
+  /// Waits for room, asking for a flush; false when `timeout` was first. True also for a poisoned
+  /// store: the next add() tells.
   virtual bool wait_room(std::chrono::milliseconds timeout) = 0;
 
   virtual Offset appended_end() const = 0;  ///< After the last committed transaction.

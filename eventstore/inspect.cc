@@ -35,7 +35,8 @@ class Verifier {
   /// How far to walk in a segment.
   struct Extent {
     std::uint64_t limit = 0;
-    /// In the last segment nobody knows the end if it is damaged: it is then where batches cease ...
+    /// In the last segment nobody knows the end if it is damaged: it is then where batches cease
+    /// ...
     bool open_ended = false;
     std::uint64_t damaged_at = 0;  ///< ... but not here.
   };
@@ -156,8 +157,7 @@ Result<Verifier::Extent> Verifier::extent_of_tail(std::uint64_t segment) {
     return Extent{.limit = SegmentReader::kNoLimit,
                   .open_ended = true,
                   .damaged_at = tail ? tail->state.position() : 0};
-  if (judge(tail->evidence) == log::TailVerdict::kCut)
-    report_.torn_tail_bytes += tail->torn_bytes;
+  if (judge(tail->evidence) == log::TailVerdict::kCut) report_.torn_tail_bytes += tail->torn_bytes;
   const LogMark& mark = tail->state.mark();
   if (mark.segment == segment) {
     report_.torn_tail_bytes += tail->state.position() - mark.position;
@@ -190,13 +190,13 @@ Result<void> Verifier::walk(SegmentReader& reader, const Extent& extent) {
       reader.advance(found);
       continue;
     }
-    // A header that is intact and only does not follow is a place to go on from; else find the next.
+    // A header that is intact and only does not follow is a place to go on from; else find the
+    // next.
     auto next = found;
     const bool intact = found.fault == BatchFault::kChain || found.fault == BatchFault::kOffset ||
                         found.fault == BatchFault::kTransaction;
     if (!intact) {
-      MILLRACE_ASSIGN_OR_RETURN(next,
-                                reader.find_header(found.position + log::kBatchAlignment));
+      MILLRACE_ASSIGN_OR_RETURN(next, reader.find_header(found.position + log::kBatchAlignment));
     }
     const bool nothing_follows = next.fault == BatchFault::kAbsent;
     if (extent.open_ended && nothing_follows && found.fault == BatchFault::kAbsent &&
@@ -226,8 +226,7 @@ void Verifier::check_records(const SegmentReader::Found& found, std::uint64_t se
 Result<StoreSummary> summarize_store(const Path& directory, FileSystem& files) {
   const StorePaths paths(directory);
   MILLRACE_ASSIGN_OR_RETURN(const auto description, log::read_description(files, paths));
-  MILLRACE_ASSIGN_OR_RETURN(const auto head,
-                            log::HeadReader(files, paths, description.id).read());
+  MILLRACE_ASSIGN_OR_RETURN(const auto head, log::HeadReader(files, paths, description.id).read());
   LogMark durable;
   if (head.durable) {
     durable = *head.durable;

@@ -16,7 +16,7 @@ struct SegmentSummary {
   Offset first;
   Offset end;
   std::uint64_t bytes = 0;       ///< Of the file.
-  std::uint64_t used_bytes = 0;  ///< Header and batches.
+  std::uint64_t used_bytes = 0;  ///< Header and durable batches.
 };
 
 /// What a store is, told without reading its events.
@@ -29,7 +29,7 @@ struct StoreSummary {
   std::optional<SourcePosition> source;  ///< Of the last durable captured transaction.
   UnixMicros last_commit_time;
   std::vector<SegmentSummary> segments;
-  std::string writer;  ///< Who holds the lock ("pid 812, millrace capture run"); empty if nobody.
+  std::string writer;  ///< Who holds the lock ("pid 812, millrace"); empty if nobody.
 };
 
 /// Read-only, beside a running writer or without one. Errors: as LogReader::open.
@@ -47,13 +47,16 @@ struct VerifyReport {
   std::uint64_t bytes = 0;
   std::uint64_t batches = 0;
   std::uint64_t events = 0;
-  std::uint64_t torn_tail_bytes = 0;  ///< After the last whole transaction; the next writer cuts it off.
+  /// After the last whole transaction, left by a crash: no fault, the next writer cuts it off.
+  std::uint64_t torn_tail_bytes = 0;
   std::vector<Fault> faults;
 };
 
-/// Reads and checks every byte that the log claims to hold: store.json, segment headers and their links, batch
-/// checksums, chain, offsets, transaction bounds, records. Goes on after a damaged segment. Changes nothing.
-/// `progress(bytes done, bytes in all)` is called about every MiB.
+/// Reads and checks every byte that the log claims to hold: segment headers and their links, batch
+/// checksums, chain, offsets, transaction bounds, records. Goes on behind each fault. Beside a
+/// running writer it checks what is durable; without one also what the next writer would say of the
+/// tail. Changes nothing. `progress(bytes done, bytes in all)` is called about every MiB. Errors:
+/// what keeps it from starting: as LogReader::open, also a damaged store.json; kIo.
 Result<VerifyReport> verify_store(
     const Path& directory, const std::function<void(std::uint64_t, std::uint64_t)>& progress = {},
     FileSystem& files = FileSystem::real());

@@ -44,6 +44,7 @@ class Reader final : public LogReader {
 
  private:
   Result<void> refresh();
+  Result<void> move_end(const LogMark& end);
   Result<void> open_first_segment();
   Result<void> open_next_segment();
   Error damaged(const SegmentReader::Found& found) const;
@@ -62,8 +63,8 @@ class Reader final : public LogReader {
   Offset position_;
   HeadReader head_;
   std::uint32_t head_sequence_ = 0;
-  LogMark end_;               // of what may be read
-  bool end_found_ = false;    // end_ comes from the segments themselves
+  LogMark end_;             // of what may be read
+  bool end_found_ = false;  // end_ comes from the segments themselves
   std::optional<SegmentReader> segment_;
   Batch batch_;
   bool in_given_transaction_ = false;
@@ -73,22 +74,23 @@ Result<void> Reader::refresh() {
   MILLRACE_ASSIGN_OR_RETURN(HeadView head, head_.read());
   if (!head.durable && !end_found_) {
     MILLRACE_ASSIGN_OR_RETURN(const LogMark found, log::find_end(*options_.files, paths_, id_));
-    // A writer may have started meanwhile, and what was found need not be durable. It publishes HEAD
-    // before it writes anything, so a HEAD that still says nothing settles it.
+    // A writer may have started meanwhile, and what was found need not be durable. It publishes
+    // HEAD before it writes anything, so a HEAD that still says nothing settles it.
     MILLRACE_ASSIGN_OR_RETURN(head, head_.read());
-    if (!head.durable) end_ = found;
-    end_found_ = !head.durable;
+    if (!head.durable) MILLRACE_RETURN_IF_ERROR(move_end(found));
   }
+  end_found_ = !head.durable;
   head_sequence_ = head.sequence;
-  if (!head.durable) return {};
-  end_found_ = false;
-  if (head.durable->end < end_.end)
+  return head.durable ? move_end(*head.durable) : Result<void>{};
+}
+
+Result<void> Reader::move_end(const LogMark& end) {
+  if (end.end < end_.end)
     return Error(ErrorCode::kFailedPrecondition,
                  "store " + paths_.directory.string() + " went back from offset " +
-                     std::to_string(end_.end.value) + " to " +
-                     std::to_string(head.durable->end.value))
+                     std::to_string(end_.end.value) + " to " + std::to_string(end.end.value))
         .hint("It was replaced by an older copy: rebuild what was made from it.");
-  end_ = *head.durable;
+  end_ = end;
   return {};
 }
 
@@ -100,9 +102,9 @@ Result<void> Reader::open_first_segment() {
     if (first <= wanted && first <= end_.segment) best = first;
   if (!best) {
     if (segments.empty()) return log::no_segments(paths_);
-    return Error(ErrorCode::kCorruption,
-                 paths_.log().string() + ": the events " + std::to_string(wanted) + " to " +
-                     std::to_string(segments.front()) + " are missing")
+    return Error(ErrorCode::kCorruption, paths_.log().string() + ": the events " +
+                                             std::to_string(wanted) + " to " +
+                                             std::to_string(segments.front()) + " are missing")
         .hint("Put the segment back from a backup.");
   }
   MILLRACE_ASSIGN_OR_RETURN(segment_, SegmentReader::open(*options_.files, paths_, id_, *best));
@@ -120,9 +122,8 @@ Result<void> Reader::open_next_segment() {
         .hint("Put the segment back from a backup.");
   };
   if (next == segments.end()) return missing(std::to_string(end_.end.value));
-  MILLRACE_ASSIGN_OR_RETURN(auto opened,
-                            SegmentReader::open(*options_.files, paths_, id_, *next,
-                                                std::move(*segment_).take_buffer()));
+  MILLRACE_ASSIGN_OR_RETURN(auto opened, SegmentReader::open(*options_.files, paths_, id_, *next,
+                                                             std::move(*segment_).take_buffer()));
   const log::SegmentHeader::Predecessor here{
       .segment = at.segment(), .bytes_used = at.position(), .chain = at.chain()};
   if (*next != at.next().value || opened.header().predecessor != here)

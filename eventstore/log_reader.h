@@ -17,14 +17,14 @@ namespace log {
 struct BatchHeader;
 }
 
-/// A durable part of the log that is decoded front to back: a whole transaction or, of a large one, a
-/// piece; the last piece has `last_of_transaction` set.
+/// A durable part of the log that is decoded front to back: a whole transaction or, of a large one,
+/// a piece; the last piece has `last_of_transaction` set.
 ///
 /// Everything in it is a view into the reader's buffer and valid until the reader's next call.
 class Batch {
  public:
-  /// The next event at or after ReadOptions::from, or nullptr after the last. No allocation. Should a
-  /// batch with a good checksum hold nonsense, it ends early and status() says so.
+  /// The next event at or after ReadOptions::from, or nullptr after the last. No allocation. Should
+  /// a batch with a good checksum hold nonsense, it ends early and status() says so.
   const EventView* next();
   /// Errors: kCorruption (see next).
   Result<void> status() const;
@@ -45,7 +45,8 @@ class Batch {
   std::uint64_t segment = 0;
   std::uint64_t position = 0;
 
-  /// Takes a batch that was read and checked; events below `from` are passed over. For the reader and for tests.
+  /// Takes a batch that was read and checked; events below `from` are passed over. For the reader
+  /// and for tests.
   void load(const log::BatchHeader& header, std::string_view payload, Offset from);
   /// True if it holds an event of `category`.
   bool mentions(std::string_view category) const;
@@ -68,34 +69,35 @@ class Batch {
 };
 
 struct ReadOptions {
-  /// The first event wanted. It may lie in the middle of a batch, or beyond the end: then the reader
-  /// waits until the log gets there.
+  /// The first event wanted. It may lie in the middle of a batch, or beyond the end: then the
+  /// reader waits until the log gets there.
   Offset from;
-  /// Batches that hold nothing of it are passed over; empty for all. Events of others still come with
-  /// them. A transaction of which a batch was given is always given to its last one.
+  /// Batches that hold nothing of it are passed over; empty for all. Events of others still come
+  /// with them. A transaction of which a batch was given is always given to its last one.
   std::string category;
   FileSystem* files = &FileSystem::real();
 };
 
-/// Reads the durable part of a store from an offset on, in this or another process than the writer's,
-/// without ever disturbing it.
+/// Reads the durable part of a store from an offset on, in this or another process than the
+/// writer's, without ever disturbing it.
 ///
-/// The end is what the writer publishes in HEAD. When none has written since the machine started, the
-/// reader finds the end of what survived by reading the last segment; a writer that starts later is noticed.
+/// The end is what the writer publishes in HEAD. When none has written since the machine started,
+/// the reader finds the end of what survived by reading the last segment; a writer that starts
+/// later is noticed.
 ///
-/// Threads: one at a time. Errors: kNotFound (no store there), kFailedPrecondition (other files there, or the store was
-/// replaced by an older copy), kUnsupported (newer), kCorruption (names segment, position and kind; nothing
-/// beyond is given), kIo.
+/// Threads: one at a time. Errors: kNotFound (no store there), kFailedPrecondition (other files
+/// there, or the store was replaced by an older copy), kUnsupported (newer), kCorruption (names
+/// segment, position and kind; nothing beyond is given), kIo.
 class LogReader {
  public:
   static Result<std::unique_ptr<LogReader>> open(const Path& directory, ReadOptions options = {});
   virtual ~LogReader() = default;
 
-  /// The next batch with an event at or after `from`, or nullptr at the durable end. Transactions without
-  /// events are never given. After an error the reader stays where it is.
+  /// The next batch with an event at or after `from`, or nullptr at the durable end. Transactions
+  /// without events are never given. After an error the reader stays where it is.
   virtual Result<Batch*> next() = 0;
-  /// Waits until there is more than was read; false when `timeout` passed or `stop` was asked. Sleeps on
-  /// the futex in HEAD: wakes in microseconds, costs nothing meanwhile.
+  /// Waits until there is more than was read; false when `timeout` passed or `stop` was asked.
+  /// Sleeps on the futex in HEAD: wakes in microseconds, costs nothing meanwhile.
   virtual Result<bool> wait(std::chrono::milliseconds timeout,
                             const std::stop_token& stop = {}) = 0;
   /// Every event below it was given, or passed over for its category. `from` before the first.

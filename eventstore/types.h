@@ -26,9 +26,10 @@ std::string to_string(const StoreId& id);
 /// Where a transaction stood in the ordered log that it was captured from (for PostgreSQL: LSNs).
 /// Unique and increasing within an epoch; an epoch is one unbroken reading of one source.
 struct SourcePosition {
-  std::uint32_t epoch = 0;   ///< 0: not captured, appended by an application.
-  std::uint64_t commit = 0;  ///< Position of the commit: with the ordinal of an event, its identity.
-  std::uint64_t end = 0;     ///< Where reading resumes after it. 0 until the transaction is whole.
+  std::uint32_t epoch = 0;  ///< 0: not captured, appended by an application.
+  std::uint64_t commit =
+      0;                  ///< Position of the commit: with the ordinal of an event, its identity.
+  std::uint64_t end = 0;  ///< Where reading resumes after it. 0 until the transaction is whole.
   auto operator<=>(const SourcePosition&) const = default;
 };
 
@@ -49,19 +50,19 @@ constexpr bool has(EventFlags flags, EventFlags flag) {
 /// An event on its way in. The views need to live only until the call that takes them returns.
 struct NewEvent {
   std::string_view category;  ///< "public.orders": 1 to kCategoryBytesMax bytes, any but NUL.
-  std::string_view key;       ///< Any bytes, up to kKeyBytesMax; with the category names the stream.
-  std::string_view type;      ///< "ItemAdded"; empty for captured changes.
-  std::string_view payload;   ///< Opaque.
+  std::string_view key;      ///< Any bytes, up to kKeyBytesMax; with the category names the stream.
+  std::string_view type;     ///< "ItemAdded", up to kCategoryBytesMax; empty for captured changes.
+  std::string_view payload;  ///< Opaque.
   std::string_view metadata;  ///< Opaque.
   EventFlags flags = EventFlags::kNone;
 };
 
 /// What holds for a whole transaction, known before its first event.
 struct TransactionInfo {
-  SourcePosition source;           ///< `end` may still be 0 here.
-  std::uint32_t source_xid = 0;    ///< The source's own number of it; 0 if none.
-  UnixMicros commit_time;          ///< When it was committed at the source, or appended.
-  bool snapshot = false;           ///< Rows read by a snapshot: not a transaction of the source.
+  SourcePosition source;         ///< `end` may still be 0 here.
+  std::uint32_t source_xid = 0;  ///< The source's own number of it; 0 if none.
+  UnixMicros commit_time;        ///< When it was committed at the source, or appended.
+  bool snapshot = false;         ///< Rows read by a snapshot: not a transaction of the source.
 };
 
 /// An event as a reader sees it: views into the reader's buffer, valid until its next call.
@@ -77,8 +78,8 @@ struct EventView {
 
 inline constexpr std::size_t kCategoryBytesMax = 1024;
 inline constexpr std::size_t kKeyBytesMax = 1 << 20;
-/// One event, all of it. Larger than any value that PostgreSQL's text protocol can carry in one row
-/// would need more than its own 1 GiB limit on an allocation.
+/// One event, all of it. PostgreSQL can't send a larger row: one allocation of its is at most 1
+/// GiB.
 inline constexpr std::size_t kEventBytesMax = (1u << 30) + (1u << 20);
 
 }  // namespace millrace

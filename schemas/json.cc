@@ -19,7 +19,8 @@ void append_number(std::uint64_t number, std::string& out) {
   out.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
 }
 
-/// `"name":text` or, where it is no UTF-8, `"name_base64":...`: unlike in a column, both are strings.
+/// `"name":text` or, where it is no UTF-8, `"name_base64":...`: unlike in a column, both are
+/// strings.
 void append_text_member(std::string_view name, std::string_view text, std::string& out) {
   (out += '"') += name;
   const std::size_t after_name = out.size();

@@ -27,11 +27,11 @@ struct EventRecord {
 /// {"offset":17,"op":"c","category":"public.orders","key":{"id":42},"before":null,"after":{...},"unchanged":[],"source":{...},"schema":1}
 /// `offset` is left out where `with_offset` is false (a live change that is in no store).
 ///
-/// Values are written as PostgreSQL's own to_json does in UTC, except: numeric, integers beyond +-2^53 and NaN or
-/// infinite floats are strings with PostgreSQL's exact text, bytea is base64; docs/rows.md has all of it. The result is valid
-/// JSON in UTF-8 on one line, whatever the event holds. Allocates nothing but what `out` needs.
-/// Errors: kNotFound (no such schema version), kCorruption (payload is no such message); `out` is then as before.
-/// Threads: any.
+/// Values are written as PostgreSQL's own to_json does in UTC, except: numeric, integers beyond
+/// +-2^53 and NaN or infinite floats are strings with PostgreSQL's exact text, bytea is base64;
+/// docs/rows.md has all of it. The result is valid JSON in UTF-8 on one line, whatever the event
+/// holds. Allocates nothing but what `out` needs. Errors: kNotFound (no such schema version),
+/// kCorruption (payload is no such message); `out` is then as before. Threads: any.
 Result<void> append_event_json(const EventRecord& event, SchemaRegistry& schemas, std::string& out,
                                bool with_offset = true);
 

@@ -93,7 +93,8 @@ std::string comment_of(const ColumnSchema& column, std::string_view name) {
   return comment + '\n';
 }
 
-/// Numbers and names that columns had which are gone; a name that a later column has again stays usable.
+/// Numbers and names that columns had which are gone; a name that a later column has again stays
+/// usable.
 std::string reserved_of(const TableSchema& schema, const std::vector<std::string>& field_names) {
   std::string numbers, quoted_names;
   std::set<std::string_view> seen;
@@ -160,7 +161,8 @@ std::string proto_file_name(const TableSchema& schema) {
 }
 
 std::string values_proto_file() {
-  return "// The values that row messages of millrace refer to; docs/rows.md says what they hold.\n" +
+  return "// The values that row messages of millrace refer to; docs/rows.md says what they "
+         "hold.\n" +
          v1::Interval::descriptor()->file()->DebugString();
 }
 
@@ -177,12 +179,12 @@ std::string_view proto_type(const ColumnSchema& column) {
 
 std::string to_proto_file(const TableSchema& schema, std::string_view package) {
   const std::vector<std::string> names = rendering::field_names(schema);
-  std::string text =
-      "// Table " + printable(schema.category) + ", version " + std::to_string(schema.version) +
-      " of its schema. Written by millrace: change the table, not this file.\n"
-      "// A field that is absent is null.\n"
-      "syntax = \"proto3\";\n\npackage " +
-      std::string(package) + ";\n\n";
+  std::string text = "// Table " + printable(schema.category) + ", version " +
+                     std::to_string(schema.version) +
+                     " of its schema. Written by millrace: change the table, not this file.\n"
+                     "// A field that is absent is null.\n"
+                     "syntax = \"proto3\";\n\npackage " +
+                     std::string(package) + ";\n\n";
   if (std::ranges::any_of(schema.columns, is_message))
     text += "import \"" + std::string(kValuesProtoPath) + "\";\n\n";
   text += "message " + message_name(schema.table_name) + " {\n";

@@ -40,7 +40,8 @@ class FieldNumbers {
   std::uint32_t last_ = 0;
 };
 
-/// Fills in version, field numbers and retired numbers of `seen`, the schema that comes after `latest`.
+/// Fills in version, field numbers and retired numbers of `seen`, the schema that comes after
+/// `latest`.
 void number_fields(const TableSchema* latest, TableSchema& seen) {
   FieldNumbers numbers(latest);
   std::set<std::uint32_t> kept;
@@ -88,8 +89,7 @@ std::unique_ptr<SchemaRegistry> SchemaRegistry::in_memory() {
 Result<void> SchemaRegistry::open_for_writing() {
   MILLRACE_ASSIGN_OR_RETURN(const bool exists, files_->exists(path_));
   if (!exists)
-    MILLRACE_RETURN_IF_ERROR(
-        write_file_atomically(*files_, path_, registry_file::encode_header()));
+    MILLRACE_RETURN_IF_ERROR(write_file_atomically(*files_, path_, registry_file::encode_header()));
   const MutexLock lock(file_mutex_);
   MILLRACE_ASSIGN_OR_RETURN(file_, files_->open(path_, OpenMode::kReadWrite));
   MILLRACE_ASSIGN_OR_RETURN(const bool marked, load());
@@ -97,8 +97,9 @@ Result<void> SchemaRegistry::open_for_writing() {
   return repair_tail(size, marked);
 }
 
-/// Cuts off what is beyond the last whole item. What is before it may be in the page cache only, left there by a
-/// process that died before its sync: it becomes durable here, as events may refer to it from now on.
+/// Cuts off what is beyond the last whole item. What is before it may be in the page cache only,
+/// left there by a process that died before its sync: it becomes durable here, as events may refer
+/// to it from now on.
 Result<void> SchemaRegistry::repair_tail(std::uint64_t size, bool marked) {
   if (size == end_ && marked) return {};
   if (size != end_) {
@@ -145,10 +146,9 @@ Result<bool> SchemaRegistry::load() {
     const auto found = versions_.find(record.schema.category);
     const std::size_t before = found == versions_.end() ? 0 : found->second.size();
     if (record.schema.version != before + 1)
-      return wrong(registry_file::damage(record.position,
-                                         "version " + std::to_string(record.schema.version) +
-                                             " of a table comes after version " +
-                                             std::to_string(before)));
+      return wrong(registry_file::damage(
+          record.position, "version " + std::to_string(record.schema.version) +
+                               " of a table comes after version " + std::to_string(before)));
     Schema schema = std::make_shared<const TableSchema>(std::move(record.schema));
     versions_[schema->category].push_back(std::move(schema));
   }

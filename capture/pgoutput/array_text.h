@@ -6,15 +6,16 @@
 namespace millrace::pgoutput {
 
 /// Walks the elements of a one-dimensional array in PostgreSQL's text: `{1,NULL,"a \"b\""}`
-/// (https://www.postgresql.org/docs/15/arrays.html#ARRAYS-IO). Elements are separated by ',', as for every built-in
-/// type but box.
+/// (https://www.postgresql.org/docs/15/arrays.html#ARRAYS-IO). Elements are separated by ',', as
+/// for every built-in type but box.
 class ArrayReader {
  public:
   enum class Item {
-    kElement,     ///< element() has its text.
+    kElement,  ///< element() has its text.
     kNull,
     kEnd,         ///< And nothing was wrong.
-    kOtherShape,  ///< An array, but of several dimensions or with bounds of its own; only as the first item.
+    kOtherShape,  ///< An array, but of several dimensions or with bounds of its own; only as the
+                  ///< first item.
     kInvalid,
   };
 
@@ -36,7 +37,8 @@ class ArrayReader {
   bool started_ = false;
 };
 
-/// Whether `text` is built as an array of any shape and delimiter: bounds, braces that match, quotes that end.
+/// Whether `text` is built as an array of any shape and delimiter: bounds, braces that match,
+/// quotes that end.
 bool is_array_text(std::string_view text);
 
 }  // namespace millrace::pgoutput

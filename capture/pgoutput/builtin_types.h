@@ -14,11 +14,12 @@ struct BuiltinType {
   auto operator<=>(const BuiltinType&) const = default;
 };
 
-/// By the type's OID, which is the same on every server (src/include/catalog/pg_type.dat). Nothing for a type
-/// that is not built in, or that no column can have.
+/// By the type's OID, which is the same on every server (src/include/catalog/pg_type.dat). Nothing
+/// for a type that is not built in, or that no column can have.
 std::optional<BuiltinType> builtin_type(std::uint32_t oid);
 
-/// Types from here on were made by somebody: extensions, enums, domains, rows (FirstNormalObjectId).
+/// Types from here on were made by somebody: extensions, enums, domains, rows
+/// (FirstNormalObjectId).
 inline constexpr std::uint32_t kFirstUserOid = 16'384;
 
 }  // namespace millrace::pgoutput

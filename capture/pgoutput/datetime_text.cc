@@ -9,9 +9,9 @@ constexpr std::int64_t kMicrosPerSecond = 1'000'000;
 constexpr std::int64_t kMicrosPerDay = 86'400 * kMicrosPerSecond;
 
 // What PostgreSQL can hold (src/include/datatype/timestamp.h), in days since 2000-01-01.
-constexpr std::int64_t kFirstDay = -2'451'545;               // 4714-11-24 BC
-constexpr std::int64_t kLastDay = 2'145'031'948;             // 5874897-12-31, of a date
-constexpr std::int64_t kLastTimestampDay = 106'751'982;      // 294276-12-31
+constexpr std::int64_t kFirstDay = -2'451'545;           // 4714-11-24 BC
+constexpr std::int64_t kLastDay = 2'145'031'948;         // 5874897-12-31, of a date
+constexpr std::int64_t kLastTimestampDay = 106'751'982;  // 294276-12-31
 
 /// Reads text front to back; the first failure sticks.
 class Cursor {
@@ -133,7 +133,8 @@ std::optional<Int> parse_infinity(std::string_view text) {
   return std::nullopt;
 }
 
-/// Years, months and days of an interval: sign, number, unit. Nothing is taken where a time follows.
+/// Years, months and days of an interval: sign, number, unit. Nothing is taken where a time
+/// follows.
 struct IntervalPart {
   std::int64_t value = 0;
   char unit = 0;  ///< 'y', 'm' or 'd'; 0 where there is none.

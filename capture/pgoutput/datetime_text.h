@@ -4,16 +4,17 @@
 #include <optional>
 #include <string_view>
 
-/// PostgreSQL's text of dates and times under DateStyle ISO, IntervalStyle postgres and TimeZone UTC
-/// (https://www.postgresql.org/docs/15/datatype-datetime.html). Nothing where the text is no such value, or one
-/// that PostgreSQL can't hold.
+/// PostgreSQL's text of dates and times under DateStyle ISO, IntervalStyle postgres and TimeZone
+/// UTC (https://www.postgresql.org/docs/15/datatype-datetime.html). Nothing where the text is no
+/// such value, or one that PostgreSQL can't hold.
 namespace millrace::pgoutput {
 
 /// Days since 2000-01-01; the extremes are -infinity and infinity. "0044-03-15 BC"
 std::optional<std::int32_t> parse_date(std::string_view text);
 /// Microseconds since midnight, up to 24:00:00.
 std::optional<std::int64_t> parse_time(std::string_view text);
-/// Microseconds since 2000-01-01; the extremes are -infinity and infinity. With `zone` the text must say "+00".
+/// Microseconds since 2000-01-01; the extremes are -infinity and infinity. With `zone` the text
+/// must say "+00".
 std::optional<std::int64_t> parse_timestamp(std::string_view text, bool zone);
 
 struct TimeTz {

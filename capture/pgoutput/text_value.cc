@@ -39,8 +39,8 @@ void append_bytes(std::string_view bytes, std::string& out) {
   out += bytes;
 }
 
-// Each of these appends a value without its tag, or gives false where the text is none. What a failed one leaves in
-// `out` is taken back by append_text_value.
+// Each of these appends a value without its tag, or gives false where the text is none. What a
+// failed one leaves in `out` is taken back by append_text_value.
 
 template <typename Int>
 bool parse_integer(std::string_view text, Int& value) {
@@ -231,8 +231,8 @@ void append_placeholder(ValueKind kind, std::string& out) {
 
 constexpr std::uint32_t kBoxArrayOid = 1020;  // the one built-in type whose delimiter is not ','
 
-/// Whether ',' surely stands between the elements. A type that an extension made may have any delimiter (PostGIS: ':'),
-/// and only the source's catalog knows it.
+/// Whether ',' surely stands between the elements. A type that an extension made may have any
+/// delimiter (PostGIS: ':'), and only the source's catalog knows it.
 bool has_comma_delimiter(const ColumnSchema& column) {
   return column.kind != ValueKind::kExactText ||
          (column.type_oid < kFirstUserOid && column.type_oid != kBoxArrayOid);
@@ -295,11 +295,11 @@ bool append_array(const ColumnSchema& column, std::string_view text, std::string
 
 [[gnu::cold]] Error refusal(const ColumnSchema& column, std::string_view text) {
   return Error(ErrorCode::kInvalidArgument,
-               "column \"" + printable(column.name) + "\": \"" + printable(text, 40) +
-                   "\" is no " + printable(column.type_name) +
-                   " as PostgreSQL writes it in a session of capture")
-      .hint("Values are read with DateStyle ISO, IntervalStyle postgres, bytea_output hex and "
-            "TimeZone UTC; something between here and the server changes them.");
+               "column \"" + printable(column.name) + "\": \"" + printable(text, 40) + "\" is no " +
+                   printable(column.type_name) + " as PostgreSQL writes it in a session of capture")
+      .hint(
+          "Values are read with DateStyle ISO, IntervalStyle postgres, bytea_output hex and "
+          "TimeZone UTC; something between here and the server changes them.");
 }
 
 }  // namespace
@@ -310,7 +310,8 @@ Result<void> append_text_value(const ColumnSchema& column, std::string_view text
   append_tag(column.field, column.array ? kBytes : wire_type_of(column.kind), row);
   const bool fine =
       column.array ? append_array(column, text, row) : append_value(column.kind, text, row);
-  if (fine) [[likely]] return {};
+  if (fine) [[likely]]
+    return {};
   row.resize(start);
   return refusal(column, text);
 }

@@ -186,6 +186,17 @@ Result<Catalog::TableShape> Catalog::shape(const SourceTable& table, const std::
   });
 }
 
+Result<std::string> Catalog::storage_of(const std::vector<SourceTable>& tables) {
+  std::string oids;
+  for (const SourceTable& table : tables) oids += (oids.empty() ? "" : ",") + literal(table.oid);
+  return run([&](Session& session) {
+    return text(session.query(
+        "SELECT string_agg(p.relid::oid || ':' || coalesce(pg_relation_filenode(p.relid), 0), ' ' ORDER BY p.relid::oid) AS files"
+        " FROM unnest('{" + oids + "}'::oid[]) AS t(oid),"
+        " LATERAL (SELECT relid FROM pg_partition_tree(t.oid) UNION SELECT t.oid) AS p(relid)").at(0), "files");
+  });
+}
+
 Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& name) {
   return run([&](Session& session) -> std::optional<PublicationInfo> {
     const std::string quoted = session.connection.quote(name);

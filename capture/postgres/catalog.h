@@ -79,6 +79,9 @@ class Catalog final : public CatalogLookup {
     std::string row_filter;
   };
   Result<TableShape> shape(const SourceTable& table, const std::string& publication);
+  /// Which files on the server hold the tables' rows, in one text. TRUNCATE and everything else that a snapshot taken before it
+  /// would not see rightly puts new files in place.
+  Result<std::string> storage_of(const std::vector<SourceTable>& tables);
   Result<std::optional<PublicationInfo>> publication(const std::string& name);
   Result<std::optional<SlotInfo>> slot(const std::string& name);
   /// Transactions that are older than `seconds`, for people: a slot waits for them to end.

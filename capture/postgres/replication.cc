@@ -97,11 +97,18 @@ Result<void> start_replication(PostgresConnection& connection, const std::string
                                     quote_literal(quote_identifier(publication)) + ")");
 }
 
+Result<void> begin_snapshot(PostgresConnection& connection, const std::vector<SourceTable>& tables,
+                            const NewSlot& slot) {
+  MILLRACE_RETURN_IF_ERROR(connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"));
+  MILLRACE_RETURN_IF_ERROR(connection.query("SET TRANSACTION SNAPSHOT " + quote_literal(slot.snapshot_name)));
+  for (const SourceTable& table : tables)
+    MILLRACE_RETURN_IF_ERROR(connection.query("LOCK TABLE " + table.quoted() + " IN ACCESS SHARE MODE"));
+  return {};
+}
+
 Result<std::uint64_t> copy_snapshot(PostgresConnection& connection, Catalog& catalog,
                                     const std::vector<SourceTable>& tables, const std::string& publication,
                                     const NewSlot& slot, ChangeEncoder& encoder) {
-  MILLRACE_RETURN_IF_ERROR(connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"));
-  MILLRACE_RETURN_IF_ERROR(connection.query("SET TRANSACTION SNAPSHOT " + quote_literal(slot.snapshot_name)));
   CopyRowParser parser;
   std::uint64_t rows = 0;
   for (const SourceTable& table : tables) {
@@ -118,8 +125,12 @@ Result<std::uint64_t> copy_snapshot(PostgresConnection& connection, Catalog& cat
     progress.finish();
     spdlog::info("snapshot of {}: {} rows", printable(table.name()), rows - before);
   }
-  MILLRACE_RETURN_IF_ERROR(connection.query("COMMIT"));
   return rows;
+}
+
+Result<void> end_snapshot(PostgresConnection& connection) {
+  MILLRACE_RETURN_IF_ERROR(connection.query("COMMIT"));
+  return {};
 }
 
 }  // namespace millrace

@@ -34,12 +34,16 @@ Result<NewSlot> create_slot(PostgresConnection& connection, Catalog& catalog, co
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
                                const std::string& publication);
 
-/// Copies the present rows of `tables` as of `snapshot_name` into `encoder`, as `r` events of one transaction that
-/// the caller has begun. Tables must be readable by the connection.
-/// Gives the number of rows.
+/// Opens a reading of `tables` as of `slot`'s snapshot on `connection`: the tables are locked against
+/// TRUNCATE and ALTER TABLE (not against reading and writing) until end_snapshot(), as pg_dump does.
+Result<void> begin_snapshot(PostgresConnection& connection, const std::vector<SourceTable>& tables,
+                            const NewSlot& slot);
+/// Copies their rows into `encoder`, as `r` events of one transaction that the caller has begun. Gives the
+/// number of rows.
 Result<std::uint64_t> copy_snapshot(PostgresConnection& connection, Catalog& catalog,
                                     const std::vector<SourceTable>& tables, const std::string& publication,
                                     const NewSlot& slot, ChangeEncoder& encoder);
+Result<void> end_snapshot(PostgresConnection& connection);
 
 /// Is `name` what PostgreSQL takes as a slot's name: 1 to 63 of a-z, 0-9, '_'?
 bool is_slot_name(std::string_view name);

@@ -43,11 +43,13 @@ void BatchBuilder::start_batch() {
   batch_open_ = true;
 }
 
-// RECORD = u8 flags, [gap], category, [type], [stream version], key, [metadata], payload: see Batch::next.
+// RECORD = u8 flags, [gap], category, [type], [stream version], key, [metadata], payload: see
+// Batch::next.
 void BatchBuilder::add(const NewEvent& event) {
   const std::size_t event_bytes_max =
       1 + 6 * kVarintBytesMax + event.key.size() + event.metadata.size() + event.payload.size();
-  // Cut before an event, not after one: so the last batch of a transaction always has the last event.
+  // Cut before an event, not after one: so the last batch of a transaction always has the last
+  // event.
   if (batch_open_ && out_.size() - batch_at_ + event_bytes_max > batch_bytes_) close_batch(0, 0);
   if (!batch_open_) start_batch();
   char* to = out_.reserve(event_bytes_max);

@@ -22,8 +22,8 @@ class BatchBuilder {
   /// Closes the transaction with its last batch; gives the offset after its last event.
   Offset commit(std::uint64_t source_end);
 
-  /// How much of the buffer's front is whole batches. An event is behind them, so that the last batch of
-  /// a transaction is never empty unless the transaction is.
+  /// How much of the buffer's front is whole batches. An event is behind them, so that the last
+  /// batch of a transaction is never empty unless the transaction is.
   std::size_t closed_bytes() const { return batch_open_ ? batch_at_ : out_.size(); }
   /// These batches were taken out of the buffer.
   void closed_taken(std::size_t bytes) { batch_at_ -= bytes; }

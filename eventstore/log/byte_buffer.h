@@ -36,7 +36,8 @@ class ByteBuffer {
 
   /// Room for `more` bytes behind the end; filled through the pointer, then taken with set_end.
   char* reserve(std::size_t more) {
-    if (capacity_ - size_ < more) [[unlikely]] grow(size_ + more);
+    if (capacity_ - size_ < more) [[unlikely]]
+      grow(size_ + more);
     return bytes_.get() + size_;
   }
   void set_end(const char* end) { size_ = static_cast<std::size_t>(end - bytes_.get()); }

@@ -14,8 +14,7 @@ constexpr std::uint64_t kNone64 = ~std::uint64_t{0};
 constexpr std::size_t kPageChecksumAt = kSegmentHeaderBytes - 8;
 
 // Places of the fields in a batch header; see the grammar at decode_batch_header.
-constexpr std::size_t kLengthAt = 4, kSyncedAt = 104, kReservedAt = 112,
-                      kChecksumAt = 120;
+constexpr std::size_t kLengthAt = 4, kSyncedAt = 104, kReservedAt = 112, kChecksumAt = 120;
 
 void put_time(char* to, UnixMicros time) {
   store_le<std::uint64_t>(to, static_cast<std::uint64_t>(time.value));
@@ -71,13 +70,15 @@ void encode_segment_header(const SegmentHeader& header, char* to) {
 }
 
 // SEGMENT HEADER, 4096 bytes:
-//     0  8 bytes 89 4D 52 53 45 47 0D 0A      8  u32 format version     12  u32 oldest version that can read it
-//    16  16 bytes store id                    32  u64 first offset      40  i64 created, microseconds since 1970
-//    48  u64 predecessor's first offset (all ones: none)   56  u64 its bytes used   64  u64 its last chain value
-//    72  u64 offset after the last whole transaction       80  u64 segment and 88  u64 byte where that ended
-//    96  u32 epoch  104  u64 commit  112  u64 end: source position then   120  i64 commit time then
-//   128  u32 generation: 0 as written first; a rewritten segment counts up and needs a newer version
-//   132  zeros                              4088  u64 XXH3-64 of all before
+//     0  8 bytes 89 4D 52 53 45 47 0D 0A      8  u32 format version     12  u32 oldest version that
+//     can read it
+//    16  16 bytes store id                    32  u64 first offset      40  i64 created,
+//    microseconds since 1970 48  u64 predecessor's first offset (all ones: none)   56  u64 its
+//    bytes used   64  u64 its last chain value 72  u64 offset after the last whole transaction 80
+//    u64 segment and 88  u64 byte where that ended 96  u32 epoch  104  u64 commit  112  u64 end:
+//    source position then   120  i64 commit time then
+//   128  u32 generation: 0 as written first; a rewritten segment counts up and needs a newer
+//   version 132  zeros                              4088  u64 XXH3-64 of all before
 // Magic, the two versions and the checksum stay in their places in every later format.
 Result<SegmentHeader> decode_segment_header(std::string_view page) {
   const auto wrong = [](std::string_view what) {
@@ -88,8 +89,7 @@ Result<SegmentHeader> decode_segment_header(std::string_view page) {
   if (page.substr(0, kSegmentMagic.size()) != kSegmentMagic) return wrong("not that of a segment");
   if (load_le<std::uint64_t>(from + kPageChecksumAt) != checksum({from, kPageChecksumAt}))
     return wrong("checksum");
-  if (load_le<std::uint32_t>(from + 12) > kFormatVersion ||
-      load_le<std::uint32_t>(from + 128) != 0)
+  if (load_le<std::uint32_t>(from + 12) > kFormatVersion || load_le<std::uint32_t>(from + 128) != 0)
     return Error(ErrorCode::kUnsupported, "segment header: written by a newer millrace")
         .hint("Install that version, or a newer one.");
   SegmentHeader header;
@@ -107,9 +107,9 @@ Result<SegmentHeader> decode_segment_header(std::string_view page) {
                             .commit = load_le<std::uint64_t>(from + 104),
                             .end = load_le<std::uint64_t>(from + 112)},
                  .commit_time = get_time(from + 120)};
-  const bool starts_here =
-      header.mark.segment == header.segment && header.mark.position == kSegmentHeaderBytes &&
-      header.mark.end.value == header.segment;
+  const bool starts_here = header.mark.segment == header.segment &&
+                           header.mark.position == kSegmentHeaderBytes &&
+                           header.mark.end.value == header.segment;
   const bool starts_before = header.predecessor && header.mark.segment < header.segment &&
                              header.mark.end.value < header.segment;
   if (!starts_here && !starts_before) return wrong("fields");
@@ -169,12 +169,12 @@ void stamp_batch_header(char* header, std::uint64_t chain, std::uint64_t synced_
 // BATCH = header payload padding(zeros, to a multiple of 8)
 // header, 128 bytes:
 //     0  u32 "MRB1"         4  u32 length of the batch     8  u64 offset of its first event
-//    16  u32 offset span   20  u32 count of events        24  u64 ordinal of its first event in its transaction
-//    32  u16 flags         34  u8 codec (0 none, 1 zstd)  35  u8 zero
-//    36  u32 payload bytes as stored    40  u32 decompressed    44  u32 where the tail starts, in the decompressed
-//    48  u64 XXH3-64 of payload and padding               56  u64 chain: XXH3-64 of the header before
-//    64  u32 source epoch  68  u32 source xid  72  u64 source commit  80  u64 source end
-//    88  i64 commit time   96  i64 append time           104  u64 synced position
+//    16  u32 offset span   20  u32 count of events        24  u64 ordinal of its first event in its
+//    transaction 32  u16 flags         34  u8 codec (0 none, 1 zstd)  35  u8 zero 36  u32 payload
+//    bytes as stored    40  u32 decompressed    44  u32 where the tail starts, in the decompressed
+//    48  u64 XXH3-64 of payload and padding               56  u64 chain: XXH3-64 of the header
+//    before 64  u32 source epoch  68  u32 source xid  72  u64 source commit  80  u64 source end 88
+//    i64 commit time   96  i64 append time           104  u64 synced position
 //   112  u64 zero         120  u64 XXH3-64 of all before, seeded (HeaderSeal)
 BatchFault decode_batch_header(const char* from, std::uint64_t seal, BatchHeader& into) {
   if (load_le<std::uint32_t>(from) != kBatchMagic)
@@ -202,8 +202,8 @@ BatchFault decode_batch_header(const char* from, std::uint64_t seal, BatchHeader
           .synced_position = load_le<std::uint64_t>(from + kSyncedAt)};
   if ((into.flags & ~kKnownBatchFlags) != 0 || into.codec != Codec::kNone)
     return BatchFault::kUnsupported;
-  const std::uint64_t length = align_up(kBatchHeaderBytes + std::uint64_t{into.payload_bytes},
-                                        kBatchAlignment);
+  const std::uint64_t length =
+      align_up(kBatchHeaderBytes + std::uint64_t{into.payload_bytes}, kBatchAlignment);
   if (into.length != length || into.raw_bytes != into.payload_bytes ||
       into.names_at > into.raw_bytes || into.count > into.span || from[35] != 0 ||
       load_le<std::uint64_t>(from + kReservedAt) != 0)
@@ -215,7 +215,9 @@ std::uint64_t chain_after_batch(const char* header) {
   return checksum({header, kBatchHeaderBytes});
 }
 
-std::uint32_t batch_length(const char* header) { return load_le<std::uint32_t>(header + kLengthAt); }
+std::uint32_t batch_length(const char* header) {
+  return load_le<std::uint32_t>(header + kLengthAt);
+}
 
 LogState::LogState(const SegmentHeader& header, std::string_view page)
     : segment_(header.segment),

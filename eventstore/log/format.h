@@ -30,8 +30,9 @@ struct LogMark {
   Offset end;                  ///< After its last event.
   std::uint64_t segment = 0;   ///< First offset of the segment that it ends in ...
   std::uint64_t position = 0;  ///< ... and the byte in it.
-  SourcePosition source;       ///< Of the last captured transaction until then; epoch 0 before the first.
-  UnixMicros commit_time;      ///< Of the last transaction.
+  SourcePosition
+      source;  ///< Of the last captured transaction until then; epoch 0 before the first.
+  UnixMicros commit_time;  ///< Of the last transaction.
   auto operator<=>(const LogMark&) const = default;
 };
 
@@ -71,11 +72,11 @@ inline constexpr std::uint16_t kKnownBatchFlags = 7;
 enum class Codec : std::uint8_t { kNone = 0, kZstd = 1 };
 
 struct BatchHeader {
-  std::uint32_t length = 0;         ///< Header, payload and padding: a multiple of 8.
-  std::uint64_t base = 0;           ///< Offset of its first event.
-  std::uint32_t span = 0;           ///< Offsets that it covers, holes included.
-  std::uint32_t count = 0;          ///< Events in it.
-  std::uint64_t ordinal = 0;        ///< Of its first event in the transaction.
+  std::uint32_t length = 0;   ///< Header, payload and padding: a multiple of 8.
+  std::uint64_t base = 0;     ///< Offset of its first event.
+  std::uint32_t span = 0;     ///< Offsets that it covers, holes included.
+  std::uint32_t count = 0;    ///< Events in it.
+  std::uint64_t ordinal = 0;  ///< Of its first event in the transaction.
   std::uint16_t flags = 0;
   Codec codec = Codec::kNone;
   std::uint32_t payload_bytes = 0;  ///< As stored.
@@ -109,8 +110,8 @@ enum class BatchFault : std::uint8_t {
 };
 std::string_view describe(BatchFault fault);
 
-/// Binds headers to one segment of one store, and with `at` to their place in it: a stale or misplaced header
-/// never passes for the one that belongs there.
+/// Binds headers to one segment of one store, and with `at` to their place in it: a stale or
+/// misplaced header never passes for the one that belongs there.
 class HeaderSeal {
  public:
   HeaderSeal(const StoreId& store, std::uint64_t segment);
@@ -122,7 +123,8 @@ class HeaderSeal {
 
 /// Fills `kBatchHeaderBytes` at `to`, all but what stamp_batch_header sets.
 void encode_batch_header(const BatchHeader& header, char* to);
-/// Sets what is known only when the batch gets its place: its link to the batch before and checksum.
+/// Sets what is known only when the batch gets its place: its link to the batch before and
+/// checksum.
 void stamp_batch_header(char* header, std::uint64_t chain, std::uint64_t synced_position,
                         std::uint64_t seal);
 /// Gives kNone, kAbsent, kHeaderChecksum, kUnsupported or kFields. `bytes` are kBatchHeaderBytes.
@@ -173,7 +175,8 @@ class LogState {
   Offset next_;
   LogMark mark_;
   bool in_transaction_ = false;
-  /// Of the open transaction's batches; nothing at the start of a segment, where only its beginning is known.
+  /// Of the open transaction's batches; nothing at the start of a segment, where only its beginning
+  /// is known.
   std::optional<BatchHeader> previous_;
 };
 

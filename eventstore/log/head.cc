@@ -13,9 +13,9 @@ namespace {
 
 // HEAD, 128 bytes:
 //   0  u32 sequence, the futex word: changes with every write    4  "MRHEAD1\0"
-//  12  u32 zero      16  16 bytes store id       32  u64 XXH3-64 of the boot id    40  u64 inode of this file
-//  48  u64 durable end offset    56  u64 segment and 64  u64 byte of it
-//  72  u32 epoch     80  u64 commit     88  u64 end: durable source position    96  i64 commit time
+//  12  u32 zero      16  16 bytes store id       32  u64 XXH3-64 of the boot id    40  u64 inode of
+//  this file 48  u64 durable end offset    56  u64 segment and 64  u64 byte of it 72  u32 epoch 80
+//  u64 commit     88  u64 end: durable source position    96  i64 commit time
 // 104  zeros        120  u64 XXH3-64 of all before
 constexpr std::size_t kHeadBytes = 128;
 constexpr std::size_t kChecksumAt = 120;
@@ -104,10 +104,9 @@ Result<void> HeadReader::reopen() {
   opened_at_ = std::chrono::steady_clock::now();
   auto file = files_.open(paths_.head(), OpenMode::kRead);
   if (!file) {
-    if (file.error().code() != ErrorCode::kNotFound) return std::move(file).error();
-    file_.reset();
-    word_.reset();
-    return {};
+    // Whoever removed it, the writer goes on with the file that is open here as well.
+    if (file_ || file.error().code() == ErrorCode::kNotFound) return {};
+    return std::move(file).error();
   }
   MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t identity, (*file)->identity());
   if (file_ && identity == identity_) return {};

@@ -14,9 +14,9 @@
 // HEAD: a small file in which the writer says how far the log is durable, so that readers in other
 // processes need not look, and on whose first word they sleep until it changes.
 //
-// It is written in one piece with its own checksum and read the same way: what is torn by a write at the
-// same moment is read again. It is never synced and never believed for recovery: a
-// reader trusts it only if it was written since the machine started, in this very file, for this store.
+// It is written in one piece with its own checksum and read the same way: what is torn by a write
+// at the same moment is read again. It is never synced and never believed for recovery: a reader
+// trusts it only if it was written since the machine started, in this very file, for this store.
 namespace millrace::log {
 
 /// Publishes the durable end; the writer has one.
@@ -39,7 +39,7 @@ class HeadWriter {
 
 /// What HEAD says, if it can be trusted.
 struct HeadView {
-  std::uint32_t sequence = 0;      ///< The word to sleep on.
+  std::uint32_t sequence = 0;        ///< The word to sleep on.
   std::optional<LogMark> durable{};  ///< Nothing: find the end by reading the log.
 };
 
@@ -49,8 +49,8 @@ class HeadReader {
 
   /// Errors: kIo. A HEAD that is missing or can't be trusted is no error.
   Result<HeadView> read();
-  /// Sleeps while the word is `sequence`, at most `timeout` or until `stop` is asked. Wakes early at
-  /// times, at the latest after a second, for the file may have been replaced.
+  /// Sleeps while the word is `sequence`, at most `timeout` or until `stop` is asked. Wakes early
+  /// at times, at the latest after a second, for the file may have been replaced.
   void wait(std::uint32_t sequence, std::chrono::nanoseconds timeout, const std::stop_token& stop);
 
  private:

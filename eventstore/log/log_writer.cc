@@ -14,12 +14,15 @@ constexpr std::uint64_t kPageBytes = 4096;
 
 Result<LogWriter> LogWriter::create(const StorePaths& paths, const Options& options) {
   LogWriter writer(paths, options);
-  MILLRACE_RETURN_IF_ERROR(writer.start_segment(
-      {.store = options.store,
-       .segment = 0,
-       .created = options.clock->wall(),
-       .predecessor = std::nullopt,
-       .mark = {.end = {0}, .segment = 0, .position = kSegmentHeaderBytes, .source = {}, .commit_time = {}}}));
+  MILLRACE_RETURN_IF_ERROR(writer.start_segment({.store = options.store,
+                                                 .segment = 0,
+                                                 .created = options.clock->wall(),
+                                                 .predecessor = std::nullopt,
+                                                 .mark = {.end = {0},
+                                                          .segment = 0,
+                                                          .position = kSegmentHeaderBytes,
+                                                          .source = {},
+                                                          .commit_time = {}}}));
   return writer;
 }
 
@@ -27,8 +30,8 @@ Result<LogWriter> LogWriter::resume(const StorePaths& paths, const Options& opti
                                     const LogState& state) {
   MILLRACE_CHECK(!state.in_transaction());
   LogWriter writer(paths, options);
-  MILLRACE_ASSIGN_OR_RETURN(writer.file_, options.files->open(paths.segment(state.segment()),
-                                                              OpenMode::kReadWrite));
+  MILLRACE_ASSIGN_OR_RETURN(
+      writer.file_, options.files->open(paths.segment(state.segment()), OpenMode::kReadWrite));
   writer.state_ = state;
   writer.seal_ = HeaderSeal(options.store, state.segment());
   writer.reserved_ = writer.synced_position_ = state.position();
@@ -109,9 +112,8 @@ Result<void> LogWriter::close() {
 }
 
 Result<void> LogWriter::roll() {
-  const SegmentHeader::Predecessor before{.segment = state_.segment(),
-                                          .bytes_used = state_.position(),
-                                          .chain = state_.chain()};
+  const SegmentHeader::Predecessor before{
+      .segment = state_.segment(), .bytes_used = state_.position(), .chain = state_.chain()};
   MILLRACE_RETURN_IF_ERROR(file_->truncate(state_.position()));
   MILLRACE_RETURN_IF_ERROR(file_->sync());
   SegmentHeader header{.store = options_.store,
@@ -144,8 +146,10 @@ Result<void> LogWriter::start_segment(const SegmentHeader& header) {
   const bool continues = header.mark.segment != header.segment;
   const LogState before = state_;
   state_ = LogState(header, {page, sizeof page});
-  if (continues) state_.continue_transaction_of(before);
-  else mark_chain_ = state_.chain();
+  if (continues)
+    state_.continue_transaction_of(before);
+  else
+    mark_chain_ = state_.chain();
   seal_ = HeaderSeal(options_.store, header.segment);
   synced_position_ = kSegmentHeaderBytes;
   return {};
@@ -163,7 +167,8 @@ Result<void> LogWriter::rewind() {
       MILLRACE_RETURN_IF_ERROR(files.remove(paths_.segment(transaction_segments_.back())));
       MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths_.log()));
     }
-    MILLRACE_ASSIGN_OR_RETURN(file_, files.open(paths_.segment(mark.segment), OpenMode::kReadWrite));
+    MILLRACE_ASSIGN_OR_RETURN(file_,
+                              files.open(paths_.segment(mark.segment), OpenMode::kReadWrite));
     seal_ = HeaderSeal(options_.store, mark.segment);
   }
   MILLRACE_RETURN_IF_ERROR(file_->truncate(mark.position));

@@ -14,10 +14,11 @@
 
 namespace millrace::log {
 
-/// Puts encoded batches into segments: gives each its place, chain and checksum, writes, syncs, rolls.
+/// Puts encoded batches into segments: gives each its place, chain and checksum, writes, syncs,
+/// rolls.
 ///
-/// Pure of threads: EventStore's flusher is the only one that calls it. After any error nothing but the
-/// destructor may be called (poison): what is on the disk then is for recovery to find out.
+/// Pure of threads: EventStore's flusher is the only one that calls it. After any error nothing but
+/// the destructor may be called (poison): what is on the disk then is for recovery to find out.
 class LogWriter {
  public:
   struct Options {
@@ -38,8 +39,8 @@ class LogWriter {
   Result<void> write(std::span<char> batches);
   /// Makes everything written durable.
   Result<void> sync();
-  /// Takes back the transaction that is open, if one is: durably, so that none of its bytes can ever be
-  /// mistaken for what comes after.
+  /// Takes back the transaction that is open, if one is: durably, so that none of its bytes can
+  /// ever be mistaken for what comes after.
   Result<void> rewind();
   /// Gives the reserved space back. Everything must be synced.
   Result<void> close();

@@ -9,11 +9,13 @@
 
 namespace millrace::log {
 
-/// The distinct names of one batch, numbered in order of appearance. Keeps its memory between batches.
+/// The distinct names of one batch, numbered in order of appearance. Keeps its memory between
+/// batches.
 class NameTable {
  public:
   std::uint32_t index_of(std::string_view name) {
-    if (last_ < names_.size() && at(last_) == name) [[likely]] return last_;
+    if (last_ < names_.size() && at(last_) == name) [[likely]]
+      return last_;
     return last_ = find_or_add(name);
   }
   std::uint32_t size() const { return static_cast<std::uint32_t>(names_.size()); }

@@ -44,8 +44,7 @@ Result<TailBytes> classify(SegmentReader& reader, const SegmentReader::Found& fo
     case BatchFault::kPayloadChecksum: end = found.position + found.header.length; break;
     default: return TailBytes::kWhole;
   }
-  MILLRACE_ASSIGN_OR_RETURN(const bool torn,
-                            lacks_sector(reader, found.position, end, file_bytes));
+  MILLRACE_ASSIGN_OR_RETURN(const bool torn, lacks_sector(reader, found.position, end, file_bytes));
   return torn ? TailBytes::kTorn : TailBytes::kWhole;
 }
 
@@ -97,16 +96,15 @@ Result<void> check_predecessor(FileSystem& files, const StorePaths& paths, const
   MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files, paths, store, before));
   MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t size, reader.file_size());
   if (size != header.predecessor->bytes_used)
-    return Error(ErrorCode::kCorruption,
-                 file_name(before) + " has " + std::to_string(size) +
-                     " bytes, the segment after it remembers " +
-                     std::to_string(header.predecessor->bytes_used))
+    return Error(ErrorCode::kCorruption, file_name(before) + " has " + std::to_string(size) +
+                                             " bytes, the segment after it remembers " +
+                                             std::to_string(header.predecessor->bytes_used))
         .hint("Put the file back from a backup; nothing was changed.");
   return {};
 }
 
-/// Writes again what may have been acknowledged by the kernel and yet never have reached the disk: after a failed sync
-/// the page cache holds bytes that are called clean and are lost.
+/// Writes again what may have been acknowledged by the kernel and yet never have reached the disk:
+/// after a failed sync the page cache holds bytes that are called clean and are lost.
 Result<void> write_again(File& file, std::uint64_t from, std::uint64_t to) {
   std::string bytes;
   for (; from < to; from += bytes.size()) {
@@ -130,13 +128,13 @@ Result<void> settle(FileSystem& files, const StorePaths& paths, const Tail& tail
 void log_cut(const StorePaths& paths, const Tail& tail) {
   const std::uint64_t whole = tail.state.mark().position, good = tail.state.position();
   if (tail.fault != BatchFault::kAbsent)
-    spdlog::warn("store {}: {} at byte {}: {}; {} bytes that a crash tore are cut off", paths.directory.string(),
-                 file_name(tail.header.segment), good, describe(tail.fault), tail.torn_bytes);
+    spdlog::warn("store {}: {} at byte {}: {}; {} bytes that a crash tore are cut off",
+                 paths.directory.string(), file_name(tail.header.segment), good,
+                 describe(tail.fault), tail.torn_bytes);
   if (tail.state.in_transaction())
     spdlog::warn("store {}: an unfinished transaction from offset {} on is dropped ({} at byte {})",
                  paths.directory.string(), tail.state.mark().end.value,
-                 file_name(tail.state.mark().segment),
-                 whole);
+                 file_name(tail.state.mark().segment), whole);
 }
 
 }  // namespace
@@ -176,8 +174,7 @@ Result<Tail> examine_tail(SegmentReader& reader, const std::optional<LogMark>& k
   tail.state = reader.state();
   tail.fault = found.fault;
   MILLRACE_ASSIGN_OR_RETURN(tail.evidence.bytes, classify(reader, found, tail.file_bytes));
-  MILLRACE_ASSIGN_OR_RETURN(tail.evidence.synced_before,
-                            later_batch_knows(reader, found.position));
+  MILLRACE_ASSIGN_OR_RETURN(tail.evidence.synced_before, later_batch_knows(reader, found.position));
   MILLRACE_ASSIGN_OR_RETURN(tail.torn_bytes, bytes_behind(reader, found.position));
   tail.evidence.below_durable = known_durable && is_before(tail.state.mark(), *known_durable);
   return tail;
@@ -186,13 +183,14 @@ Result<Tail> examine_tail(SegmentReader& reader, const std::optional<LogMark>& k
 Error refusal(const StorePaths& paths, const Tail& tail) {
   std::string text = paths.segment(tail.header.segment).string() + " is damaged at byte " +
                      std::to_string(tail.state.position()) + " (offset " +
-                     std::to_string(tail.state.next().value) + "): " +
-                     std::string(describe(tail.fault));
+                     std::to_string(tail.state.next().value) +
+                     "): " + std::string(describe(tail.fault));
   if (tail.evidence.below_durable || tail.evidence.synced_before)
     text += "; it had been synced, so no crash explains that";
   return Error(ErrorCode::kCorruption, std::move(text))
-      .hint("Nothing was changed. `millrace log verify` lists every fault; put the file back from a "
-            "backup, and have a look at the disk.");
+      .hint(
+          "Nothing was changed. `millrace log verify` lists every fault; put the file back from a "
+          "backup, and have a look at the disk.");
 }
 
 Error no_segments(const StorePaths& paths) {
@@ -203,8 +201,7 @@ Error no_segments(const StorePaths& paths) {
 Result<LogMark> find_end(FileSystem& files, const StorePaths& paths, const StoreId& store) {
   MILLRACE_ASSIGN_OR_RETURN(const auto segments, list_segments(files, paths));
   if (segments.empty()) return no_segments(paths);
-  MILLRACE_ASSIGN_OR_RETURN(auto reader,
-                            SegmentReader::open(files, paths, store, segments.back()));
+  MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files, paths, store, segments.back()));
   MILLRACE_ASSIGN_OR_RETURN(const Tail tail, examine_tail(reader, std::nullopt));
   if (judge(tail.evidence) == TailVerdict::kRefuse) return refusal(paths, tail);
   return tail.state.mark();
@@ -217,8 +214,7 @@ Result<LogState> recover(FileSystem& files, const StorePaths& paths, const Store
     if (segments.empty()) return no_segments(paths);
     MILLRACE_ASSIGN_OR_RETURN(auto reader,
                               SegmentReader::open(files, paths, store, segments.back()));
-    MILLRACE_RETURN_IF_ERROR(
-        check_predecessor(files, paths, store, reader.header(), segments));
+    MILLRACE_RETURN_IF_ERROR(check_predecessor(files, paths, store, reader.header(), segments));
     MILLRACE_ASSIGN_OR_RETURN(const Tail tail, examine_tail(reader, known_durable));
     if (judge(tail.evidence) == TailVerdict::kRefuse) return refusal(paths, tail);
     log_cut(paths, tail);
@@ -229,8 +225,8 @@ Result<LogState> recover(FileSystem& files, const StorePaths& paths, const Store
       if (state.in_transaction()) state.rewind(tail.mark_chain);
       return state;
     }
-    // The transaction that was being written began in an older segment: back to it, newest first, so
-    // that a crash in between leaves the same question to the next start.
+    // The transaction that was being written began in an older segment: back to it, newest first,
+    // so that a crash in between leaves the same question to the next start.
     MILLRACE_RETURN_IF_ERROR(files.remove(paths.segment(segments.back())));
     MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.log()));
   }

@@ -11,11 +11,11 @@
 
 // What a crash leaves behind the last whole transaction, and what to do about it.
 //
-// A crash takes back what was not synced, in any pattern of sectors (the kernel copies a write page by
-// page, a disk writes sectors whole), and the file was zeros there before. So a batch that is torn lacks
-// at least one whole sector, and nothing that was written after a later sync can lie behind it. Whatever
-// can't have come about that way is damage to data that may have been acknowledged: it is never cut off,
-// the store refuses to open.
+// A crash takes back what was not synced, in any pattern of sectors (the kernel copies a write page
+// by page, a disk writes sectors whole), and the file was zeros there before. So a batch that is
+// torn lacks at least one whole sector, and nothing that was written after a later sync can lie
+// behind it. Whatever can't have come about that way is damage to data that may have been
+// acknowledged: it is never cut off, the store refuses to open.
 namespace millrace::log {
 
 /// What lies where the next batch would be.
@@ -44,8 +44,8 @@ struct Tail {
   BatchFault fault = BatchFault::kAbsent;  ///< What ended the walk, at state.position().
   TailEvidence evidence;
   std::uint64_t file_bytes = 0;
-  std::uint64_t torn_bytes = 0;       ///< From state.position() to the last byte that is not zero.
-  std::uint64_t mark_chain = 0;       ///< Chain value behind state.mark(), if that is in this segment.
+  std::uint64_t torn_bytes = 0;  ///< From state.position() to the last byte that is not zero.
+  std::uint64_t mark_chain = 0;  ///< Chain value behind state.mark(), if that is in this segment.
   std::uint64_t synced_position = 0;  ///< What its last batch knew to be synced.
 };
 
@@ -62,8 +62,8 @@ Error no_segments(const StorePaths& paths);
 /// written since the machine started. Errors: kCorruption, kUnsupported, kIo.
 Result<LogMark> find_end(FileSystem& files, const StorePaths& paths, const StoreId& store);
 
-/// Makes the log end with a whole transaction that is durable, and tells where. Cuts what a crash tore
-/// and says so in the log; an interruption at any step is mended by the next call.
+/// Makes the log end with a whole transaction that is durable, and tells where. Cuts what a crash
+/// tore and says so in the log; an interruption at any step is mended by the next call.
 ///
 /// Errors: kCorruption (nothing was changed), kUnsupported, kNoSpace, kIo.
 Result<LogState> recover(FileSystem& files, const StorePaths& paths, const StoreId& store,

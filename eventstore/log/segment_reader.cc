@@ -27,8 +27,8 @@ Result<SegmentReader> SegmentReader::open(FileSystem& files, const StorePaths& p
   auto header = decode_segment_header(page);
   if (!header) return std::move(header).error().context(path.string());
   if (header->store != store)
-    return Error(ErrorCode::kCorruption, path.string() + ": segment of another store, " +
-                                             to_string(header->store))
+    return Error(ErrorCode::kCorruption,
+                 path.string() + ": segment of another store, " + to_string(header->store))
         .hint("Somebody put a file of another store here; move it away.");
   if (header->segment != segment)
     return Error(ErrorCode::kCorruption, path.string() + ": segment that starts at offset " +
@@ -57,8 +57,8 @@ Result<std::string_view> SegmentReader::fetch(std::uint64_t position, std::uint6
   if (start + size > buffer_.size()) {
     // Never room for more than the file has: `size` may come from a damaged header.
     MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t file_bytes, file_->size());
-    const std::uint64_t end = std::min(
-        {limit, file_bytes, position + std::max<std::uint64_t>(size, kReadBytes)});
+    const std::uint64_t end =
+        std::min({limit, file_bytes, position + std::max<std::uint64_t>(size, kReadBytes)});
     const std::size_t kept = buffer_.size();
     const std::uint64_t next = buffer_at_ + kept;
     if (end > next) {
@@ -102,9 +102,7 @@ void SegmentReader::advance(const Found& found) {
   state_.advance(found.header, chain_after_);
 }
 
-void SegmentReader::resume_at(const Found& found) {
-  state_.resume(found.header, found.position);
-}
+void SegmentReader::resume_at(const Found& found) { state_.resume(found.header, found.position); }
 
 bool SegmentReader::is_meant_next(std::string_view header) const {
   char mended[kBatchHeaderBytes];

@@ -28,8 +28,8 @@ class SegmentReader {
     std::string_view payload{};  ///< After load() only.
   };
 
-  /// Reads and checks the header page. Errors: kCorruption (also: of another store, under a wrong name),
-  /// kUnsupported, kNotFound, kIo.
+  /// Reads and checks the header page. Errors: kCorruption (also: of another store, under a wrong
+  /// name), kUnsupported, kNotFound, kIo.
   static Result<SegmentReader> open(FileSystem& files, const StorePaths& paths,
                                     const StoreId& store, std::uint64_t segment,
                                     ByteBuffer buffer = {});
@@ -42,8 +42,8 @@ class SegmentReader {
   void advance(const Found& found);
   /// Goes on at `position`, where a header is that find_header() found: after damage.
   void resume_at(const Found& found);
-  /// True if `header`, damaged, was meant to be the next one here: it has the chain value of that, or
-  /// lacks nothing else to be intact.
+  /// True if `header`, damaged, was meant to be the next one here: it has the chain value of that,
+  /// or lacks nothing else to be intact.
   bool is_meant_next(std::string_view header) const;
   /// The first intact header at or after `position` (a multiple of 8); kAbsent if there is none.
   Result<Found> find_header(std::uint64_t position);
@@ -67,9 +67,9 @@ class SegmentReader {
   HeaderSeal seal_;
   SegmentHeader header_;
   LogState state_;
-  ByteBuffer buffer_;               // bytes of the file from buffer_at_ on
+  ByteBuffer buffer_;  // bytes of the file from buffer_at_ on
   std::uint64_t buffer_at_ = 0;
-  std::uint64_t chain_after_ = 0;   // of the header that peek found
+  std::uint64_t chain_after_ = 0;  // of the header that peek found
 };
 
 }  // namespace millrace::log

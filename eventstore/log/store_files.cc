@@ -21,8 +21,7 @@ Error no_store(const StorePaths& paths, std::string_view why) {
 }
 
 Error damaged(const StorePaths& paths, std::string_view what) {
-  return Error(ErrorCode::kCorruption,
-               paths.description().string() + ": " + std::string(what))
+  return Error(ErrorCode::kCorruption, paths.description().string() + ": " + std::string(what))
       .hint("Put the file back from a backup; the log beside it is untouched.");
 }
 
@@ -42,9 +41,9 @@ Result<StoreDescription> parse(const StorePaths& paths, const std::string& text)
   if (version == json.end() || !version->is_number_unsigned())
     return damaged(paths, "has no \"version\"");
   if (version->get<std::uint64_t>() != kFormatVersion)
-    return Error(ErrorCode::kUnsupported,
-                 paths.description().string() + ": the store has format " + version->dump() +
-                     ", this millrace reads format " + std::to_string(kFormatVersion))
+    return Error(ErrorCode::kUnsupported, paths.description().string() + ": the store has format " +
+                                              version->dump() + ", this millrace reads format " +
+                                              std::to_string(kFormatVersion))
         .hint("Use the version of millrace that wrote it, or a newer one.");
   if (id == json.end() || !id->is_string() || created == json.end() ||
       !created->is_number_integer())
@@ -52,7 +51,8 @@ Result<StoreDescription> parse(const StorePaths& paths, const std::string& text)
   const auto bytes = from_hex(id->get<std::string>());
   StoreDescription description{.version = kFormatVersion,
                                .created = {created->get<std::int64_t>()}};
-  if (!bytes || bytes->size() != description.id.bytes.size()) return damaged(paths, "has a bad \"id\"");
+  if (!bytes || bytes->size() != description.id.bytes.size())
+    return damaged(paths, "has a bad \"id\"");
   std::copy(bytes->begin(), bytes->end(), description.id.bytes.begin());
   return description;
 }

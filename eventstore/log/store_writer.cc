@@ -61,6 +61,7 @@ StoreWriter::StoreWriter(StoreOptions options, StoreId id, std::unique_ptr<FileL
       head_(std::move(head)),
       writer_(std::move(writer)),
       durable_(writer_.mark()),
+      appended_epoch_(durable_.source.epoch),
       appended_end_(durable_.end.value),
       durable_end_(durable_.end.value),
       flusher_([this] { run_flusher(); }) {}
@@ -100,11 +101,13 @@ Result<void> StoreWriter::begin(const TransactionInfo& info) {
 }
 
 Result<void> StoreWriter::add(const NewEvent& event) {
-  if (poisoned_) [[unlikely]] return status();
+  if (poisoned_) [[unlikely]]
+    return status();
   if (!in_transaction_) [[unlikely]]
     return Error(ErrorCode::kFailedPrecondition, "no transaction is open: begin one first");
   MILLRACE_RETURN_IF_ERROR(check_limits(event));
-  if (!has_room()) [[unlikely]] MILLRACE_RETURN_IF_ERROR(wait_for_room());
+  if (!has_room()) [[unlikely]]
+    MILLRACE_RETURN_IF_ERROR(wait_for_room());
   builder_.add(event);
   open_bytes_.store(open_.size(), std::memory_order_relaxed);
   if (open_.size() > spill_bytes_) spill();
@@ -120,6 +123,7 @@ Result<Offset> StoreWriter::commit(std::uint64_t source_end) {
   if (captured) last_source_ = info_.source;
   in_transaction_ = false;
   MutexLock lock(mutex_);
+  appended_epoch_ = last_source_.epoch;
   appended_end_.store(end.value, std::memory_order_release);
   move_to_pending(open_.size());
   return end;
@@ -163,7 +167,8 @@ Result<void> StoreWriter::rollback() {
   open_bytes_.store(0, std::memory_order_relaxed);
   if (!spilled_) return {};
   MutexLock lock(mutex_);
-  // What was pending before the transaction stays, unless it went to the disk together with a part of it.
+  // What was pending before the transaction stays, unless it went to the disk together with a part
+  // of it.
   pending_.resize(spill_start_);
   pending_bytes_.store(spill_start_, std::memory_order_relaxed);
   if (!spill_taken_) return {};
@@ -208,7 +213,10 @@ void StoreWriter::request_flush() {
 }
 
 bool StoreWriter::is_durable(Offset end, std::uint64_t source_end) const {
-  return durable_.end >= end && (source_end == 0 || durable_.source.end >= source_end);
+  if (durable_.end < end) return false;
+  // Positions of an older epoch say nothing of those of the present one.
+  return source_end == 0 ||
+         (durable_.source.epoch == appended_epoch_ && durable_.source.end >= source_end);
 }
 
 Result<bool> StoreWriter::wait_durable(Offset end, std::uint64_t source_end,

@@ -16,9 +16,9 @@ namespace millrace::log {
 
 /// The thin shell around BatchBuilder and LogWriter: group commit.
 ///
-/// The appender encodes into `open_`; whole transactions (and the pieces of one that grows large) move to
-/// `pending_`. The flusher, the only one that does disk I/O, takes all of `pending_`, writes and syncs it;
-/// meanwhile the next batches gather.
+/// The appender encodes into `open_`; whole transactions (and the pieces of one that grows large)
+/// move to `pending_`. The flusher, the only one that does disk I/O, takes all of `pending_`,
+/// writes and syncs it; meanwhile the next batches gather.
 class StoreWriter final : public EventStore {
  public:
   StoreWriter(StoreOptions options, StoreId id, std::unique_ptr<FileLock> lock, HeadWriter head,
@@ -86,6 +86,7 @@ class StoreWriter final : public EventStore {
   bool stopping_ MILLRACE_GUARDED_BY(mutex_) = false;
   std::optional<Error> poison_ MILLRACE_GUARDED_BY(mutex_);
   LogMark durable_ MILLRACE_GUARDED_BY(mutex_);
+  std::uint32_t appended_epoch_ MILLRACE_GUARDED_BY(mutex_);  // of the last captured transaction
 
   std::atomic<bool> poisoned_ = false;
   std::atomic<std::size_t> open_bytes_ = 0;     // of open_, written by the appender

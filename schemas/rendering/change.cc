@@ -71,9 +71,9 @@ Result<void> ChangedRows::read(const Change& change, std::string_view category,
   MILLRACE_ASSIGN_OR_RETURN(schema_, schemas.find(category, change.schema));
   has_after_ = change.op == Op::kCreate || change.op == Op::kUpdate || change.op == Op::kRead;
   // A row of nothing but nulls is an empty message, and a Protobuf library leaves empty bytes out.
-  const bool always = change.op == Op::kDelete ||
-                      (change.op == Op::kUpdate &&
-                       schema_->replica_identity == ReplicaIdentity::kFull);
+  const bool always =
+      change.op == Op::kDelete ||
+      (change.op == Op::kUpdate && schema_->replica_identity == ReplicaIdentity::kFull);
   has_before_ = change.has_before || always;
   before_.clear();
   after_.clear();
@@ -117,8 +117,7 @@ Result<void> ChangedRows::append_key(bool json, std::string& out) const {
 }
 
 template <typename Shown>
-Result<void> ChangedRows::append_image(const Row& row, const Shown& shown,
-                                       std::string& out) const {
+Result<void> ChangedRows::append_image(const Row& row, const Shown& shown, std::string& out) const {
   char separator = '{';
   for (std::size_t i = 0; i < schema_->columns.size(); ++i) {
     const ColumnSchema& column = schema_->columns[i];

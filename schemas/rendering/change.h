@@ -39,14 +39,15 @@ Result<Change> read_change(std::string_view payload);
 /// The rows of a change, taken apart by their schema. Its buffers are there for the next one.
 class ChangedRows {
  public:
-  /// `change` and its bytes must live as long as this is used. Errors: kNotFound (no such schema), kCorruption.
+  /// `change` and its bytes must live as long as this is used. Errors: kNotFound (no such schema),
+  /// kCorruption.
   Result<void> read(const Change& change, std::string_view category, SchemaRegistry& schemas);
 
   bool has_before() const { return has_before_; }
   bool has_after() const { return has_after_; }
 
-  /// The members of the key, from whichever image has them, without braces: "id":42 as JSON, id=42 for a person.
-  /// Appends nothing where the event has no key.
+  /// The members of the key, from whichever image has them, without braces: "id":42 as JSON, id=42
+  /// for a person. Appends nothing where the event has no key.
   Result<void> append_key(bool json, std::string& out) const;
   /// Each an object, or null where there is no such image.
   Result<void> append_before(std::string& out) const;

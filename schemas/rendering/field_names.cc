@@ -1,5 +1,6 @@
-// Two names are too near where protoc or its C++ output would take them for one: JSON names are compared without
-// underscores and case, and a field `has_image` is in the way of the accessor has_image() of a field `image`.
+// Two names are too near where protoc or its C++ output would take them for one: JSON names are
+// compared without underscores and case, and a field `has_image` is in the way of the accessor
+// has_image() of a field `image`.
 
 #include "schemas/rendering/field_names.h"
 
@@ -21,7 +22,8 @@ std::string folded(std::string_view name) {
   return result;
 }
 
-/// `name` with every other byte than a letter or digit as '_'; a field's name unless something is in its way.
+/// `name` with every other byte than a letter or digit as '_'; a field's name unless something is
+/// in its way.
 std::string sanitized(std::string_view name) {
   std::string result(name);
   for (char& c : result)
@@ -33,23 +35,45 @@ std::string sanitized(std::string_view name) {
 
 /// Methods that protoc gives every message.
 bool is_method(std::string_view name) {
-  static const std::set<std::string_view> kMethods = {
-      "default_instance", "descriptor",      "internal_default_instance",
-      "New",              "Clear",           "Swap",
-      "CopyFrom",         "MergeFrom",       "IsInitialized",
-      "ByteSizeLong",     "GetCachedSize",   "GetDescriptor",
-      "GetReflection",    "GetMetadata",     "GetTypeName",
-      "GetArena",         "UnsafeArenaSwap", "InternalSwap",
-      "DebugString",      "SerializeAsString"};
+  static const std::set<std::string_view> kMethods = {"default_instance",
+                                                      "descriptor",
+                                                      "internal_default_instance",
+                                                      "New",
+                                                      "Clear",
+                                                      "Swap",
+                                                      "CopyFrom",
+                                                      "MergeFrom",
+                                                      "IsInitialized",
+                                                      "ByteSizeLong",
+                                                      "GetCachedSize",
+                                                      "GetDescriptor",
+                                                      "GetReflection",
+                                                      "GetMetadata",
+                                                      "GetTypeName",
+                                                      "GetArena",
+                                                      "UnsafeArenaSwap",
+                                                      "InternalSwap",
+                                                      "DebugString",
+                                                      "SerializeAsString"};
   return kMethods.contains(name);
 }
 
 /// Whether `name` is an accessor of a field called `other`.
 bool is_accessor(std::string_view name, std::string_view other) {
-  static constexpr std::string_view kPrefixes[] = {
-      "has_",     "set_",           "clear_",        "mutable_",
-      "release_", "set_allocated_", "_internal_has_", "_internal_set_", "_internal_", "_has_",
-      "unsafe_arena_release_", "unsafe_arena_set_allocated_", "_internal_mutable_", "_internal_release_"};
+  static constexpr std::string_view kPrefixes[] = {"has_",
+                                                   "set_",
+                                                   "clear_",
+                                                   "mutable_",
+                                                   "release_",
+                                                   "set_allocated_",
+                                                   "_internal_has_",
+                                                   "_internal_set_",
+                                                   "_internal_",
+                                                   "_has_",
+                                                   "unsafe_arena_release_",
+                                                   "unsafe_arena_set_allocated_",
+                                                   "_internal_mutable_",
+                                                   "_internal_release_"};
   if (!name.ends_with(other)) return false;
   name.remove_suffix(other.size());
   return std::ranges::find(kPrefixes, name) != std::end(kPrefixes);
@@ -79,19 +103,20 @@ bool is_accessor_of_any(const std::string& name, const TableSchema& schema) {
 }  // namespace
 
 bool is_identifier(std::string_view name) {
-  return !name.empty() && !is_digit(name[0]) && std::ranges::all_of(name, [](char c) {
-    return is_letter(c) || is_digit(c) || c == '_';
-  });
+  return !name.empty() && !is_digit(name[0]) &&
+         std::ranges::all_of(name, [](char c) { return is_letter(c) || is_digit(c) || c == '_'; });
 }
 
 std::vector<std::string> field_names(const TableSchema& schema) {
-  std::vector<std::size_t> order(schema.columns.size());  // by field number: the oldest chooses first
+  std::vector<std::size_t> order(
+      schema.columns.size());  // by field number: the oldest chooses first
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::ranges::sort(order, {}, [&](std::size_t i) { return schema.columns[i].field; });
 
   std::vector<std::string> names(order.size());
   NameGiver giver;
-  for (const std::size_t i : order) {  // names that can stay as they are, before any that is made up
+  for (const std::size_t i :
+       order) {  // names that can stay as they are, before any that is made up
     const std::string& name = schema.columns[i].name;
     if (!is_accessor_of_any(name, schema) && giver.take(name)) names[i] = name;
   }

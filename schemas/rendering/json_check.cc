@@ -1,5 +1,5 @@
-// The grammar of RFC 8259, without recursion: a value may nest as deeply as it likes. What is open is
-// kept as one character a level.
+// The grammar of RFC 8259, without recursion: a value may nest as deeply as it likes. What is open
+// is kept as one character a level.
 
 #include <string>
 
@@ -22,7 +22,8 @@ class JsonCheck {
   }
 
  private:
-  /// A scalar, an empty container, or the way down to the first scalar in containers, which are then open.
+  /// A scalar, an empty container, or the way down to the first scalar in containers, which are
+  /// then open.
   bool value() {
     while (true) {
       skip_space();

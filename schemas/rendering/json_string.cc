@@ -51,8 +51,7 @@ bool is_unsafe(std::string_view character) {
 std::uint32_t code_point(std::string_view character) {
   const auto low = [&](std::size_t i) { return static_cast<std::uint32_t>(character[i]) & 0x3f; };
   if (character.size() == 1) return static_cast<std::uint8_t>(character[0]);
-  if (character.size() == 2)
-    return (static_cast<std::uint32_t>(character[0]) & 0x1f) << 6 | low(1);
+  if (character.size() == 2) return (static_cast<std::uint32_t>(character[0]) & 0x1f) << 6 | low(1);
   return (static_cast<std::uint32_t>(character[0]) & 0x0f) << 12 | low(1) << 6 | low(2);
 }
 

@@ -82,8 +82,9 @@ bool append_infinity(Int value, std::string& out) {
   return false;
 }
 
-/// Whether the decimal `digits` (without a point) * 10^`exponent` lies exactly between two neighbouring floating-point
-/// numbers of `precision` bits: then it is an odd number of one bit more, times a power of two.
+/// Whether the decimal `digits` (without a point) * 10^`exponent` lies exactly between two
+/// neighbouring floating-point numbers of `precision` bits: then it is an odd number of one bit
+/// more, times a power of two.
 bool is_halfway(std::uint64_t digits, int exponent, int precision) {
   if (digits == 0) return false;
   std::uint64_t odd = digits >> std::countr_zero(digits);
@@ -120,8 +121,8 @@ struct Decimal {
   }
 };
 
-/// The fewest digits that lie strictly nearer to `value` than to any other number. std::to_chars takes a
-/// decimal half way between two if reading would round it to `value`; PostgreSQL does not.
+/// The fewest digits that lie strictly nearer to `value` than to any other number. std::to_chars
+/// takes a decimal half way between two if reading would round it to `value`; PostgreSQL does not.
 template <typename Float>
 Decimal shortest_decimal(Float value) {
   char text[64];

@@ -5,7 +5,8 @@
 
 #include "base/clock.h"
 
-/// Values as PostgreSQL writes them under DateStyle ISO, IntervalStyle postgres, TimeZone UTC and extra_float_digits 3.
+/// Values as PostgreSQL writes them under DateStyle ISO, IntervalStyle postgres, TimeZone UTC and
+/// extra_float_digits 3.
 namespace millrace::rendering {
 
 /// 'T' is what to_json writes between date and time, ' ' what the type's output does.
@@ -17,7 +18,8 @@ void append_date(std::int32_t days, std::string& out);
 void append_time(std::int64_t micros, std::string& out);
 /// "04:05:06+05:30"; `offset_seconds` east of UTC, less than a day.
 void append_time_tz(std::int64_t micros, std::int32_t offset_seconds, std::string& out);
-/// Microseconds since 2000-01-01. In JSON style "2026-01-01T00:00:00.5" and, with `zone`, "...+00:00".
+/// Microseconds since 2000-01-01. In JSON style "2026-01-01T00:00:00.5" and, with `zone`,
+/// "...+00:00".
 void append_timestamp(std::int64_t micros, bool zone, DateTimeStyle style, std::string& out);
 /// "2026-01-01T00:00:00.000001Z", always with six digits.
 void append_utc(UnixMicros time, std::string& out);

@@ -53,9 +53,7 @@ bool append_int64(ValueKind kind, std::uint64_t varint, std::string& out) {
 
 bool append_varint_value(ValueKind kind, std::uint64_t varint, std::string& out) {
   switch (kind) {
-    case ValueKind::kBool:
-      out += varint != 0 ? "true" : "false";
-      return varint <= 1;
+    case ValueKind::kBool: out += varint != 0 ? "true" : "false"; return varint <= 1;
     case ValueKind::kUInt32:
       append_integer(varint, out);
       return varint <= std::numeric_limits<std::uint32_t>::max();
@@ -260,7 +258,8 @@ Result<void> append_value(const ColumnSchema& column, const WireField& field, st
   const bool fine = column.array ? field.type == WireType::kBytes &&
                                        append_array(element_kind(column.kind), field.bytes, out)
                                  : append_scalar(column.kind, field, out);
-  if (fine) [[likely]] return {};
+  if (fine) [[likely]]
+    return {};
   return Error(ErrorCode::kCorruption,
                "column \"" + printable(column.name) + "\" holds no value of its kind, " +
                    std::string(name_of(column.kind)) + (column.array ? " array" : ""));

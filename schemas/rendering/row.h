@@ -13,7 +13,8 @@ namespace millrace::rendering {
 /// A row message taken apart: the field of each column of its schema, in the schema's order.
 class Row {
  public:
-  /// Views into `bytes`. Errors: kCorruption (no message, a field that the schema does not have, one twice).
+  /// Views into `bytes`. Errors: kCorruption (no message, a field that the schema does not have,
+  /// one twice).
   Result<void> read(const TableSchema& schema, std::string_view bytes);
   void clear() { fields_.clear(); }
 
@@ -26,7 +27,8 @@ class Row {
   std::vector<WireField> fields_;
 };
 
-/// Appends the value of a column as docs/rows.md tells. Errors: kCorruption (not as the column's kind is kept).
+/// Appends the value of a column as docs/rows.md tells. Errors: kCorruption (not as the column's
+/// kind is kept).
 Result<void> append_value(const ColumnSchema& column, const WireField& field, std::string& out);
 
 }  // namespace millrace::rendering

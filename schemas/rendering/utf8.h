@@ -6,8 +6,8 @@
 
 namespace millrace::rendering {
 
-/// Length of the well-formed UTF-8 character that `text`, which is not empty, starts with (RFC 3629); 0 if
-/// there is none.
+/// Length of the well-formed UTF-8 character that `text`, which is not empty, starts with (RFC
+/// 3629); 0 if there is none.
 inline std::size_t utf8_length(std::string_view text) {
   const auto at = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
   const auto follows = [&](std::size_t i) { return (at(i) & 0xc0) == 0x80; };

@@ -17,8 +17,8 @@ struct WireField {
   std::string_view bytes;          ///< Of a string, bytes, message or packed list.
 };
 
-/// Reads the next field; false at the end or where the bytes are no message (`in.failed()`). Groups are not
-/// part of proto3 and count as such.
+/// Reads the next field; false at the end or where the bytes are no message (`in.failed()`). Groups
+/// are not part of proto3 and count as such.
 inline bool next_field(ByteReader& in, WireField& field) {
   if (in.remaining() == 0) return false;
   const std::uint64_t tag = in.varint();

@@ -131,8 +131,9 @@ Result<void> check_field(std::uint32_t field, std::set<std::uint32_t>& used) {
 Error damage(std::uint64_t position, std::string_view what) {
   return Error(ErrorCode::kCorruption,
                "byte " + std::to_string(position) + ": " + std::string(what))
-      .hint("Keep the store as it is, and restore this file from a copy: without it the events of "
-            "the tables in it can't be read.");
+      .hint(
+          "Keep the store as it is, and restore this file from a copy: without it the events of "
+          "the tables in it can't be read.");
 }
 
 std::string encode_header() {
@@ -159,10 +160,10 @@ Result<void> check_header(std::string_view bytes) {
 Result<void> append_record(const TableSchema& schema, std::uint64_t position, std::string& out) {
   const std::string bytes = to_message(schema).SerializeAsString();
   if (bytes.empty() || bytes.size() > kRecordBytesMax)
-    return Error(ErrorCode::kInvalidArgument,
-                 "the schema of " + printable(schema.category) + " needs " +
-                     std::to_string(bytes.size()) + " bytes, more than " +
-                     std::to_string(kRecordBytesMax));
+    return Error(ErrorCode::kInvalidArgument, "the schema of " + printable(schema.category) +
+                                                  " needs " + std::to_string(bytes.size()) +
+                                                  " bytes, more than " +
+                                                  std::to_string(kRecordBytesMax));
   append_item(bytes, position, out);
   return {};
 }

@@ -42,18 +42,15 @@ class SampleStore {
 
   /// One transaction with one event; `note` only where the operation has a new row.
   void change(v1::Change::Op op, int id, const std::string& note = "", bool audit = false) {
-    ++transaction_;
-    value_of(store_->begin(
-        {.source = {.epoch = 1, .commit = transaction_ * 256, .end = 0},
-         .source_xid = static_cast<std::uint32_t>(700 + transaction_),
-         .commit_time = {1'767'225'600'000'000 + static_cast<std::int64_t>(transaction_)}}));
+    value_of(store_->begin(next_transaction()));
     const TableSchema& schema = audit ? *log_ : *orders_;
-    const std::string payload = change_bytes(op, schema, id, note);
-    value_of(store_->add(
-        {.category = schema.category,
-         .key = std::to_string(id),
-         .payload = payload,
-         .flags = op == v1::Change::DELETE ? EventFlags::kTombstone : EventFlags::kNone}));
+    const std::string key = std::to_string(id), payload = change_bytes(op, schema, id, note);
+    NewEvent event;
+    event.category = schema.category;
+    event.key = key;
+    event.payload = payload;
+    if (op == v1::Change::DELETE) event.flags = EventFlags::kTombstone;
+    value_of(store_->add(event));
     value_of(store_->commit(transaction_ * 256 + 8));
   }
 
@@ -63,11 +60,13 @@ class SampleStore {
     change.set_op(v1::Change::CREATE);
     change.set_schema(99);
     const std::string payload = change.SerializeAsString();
-    const NewEvent event{.category = "public.orders", .key = "1", .payload = payload};
-    ++transaction_;
-    value_of(store_->append(
-        {.source = {.epoch = 1, .commit = transaction_ * 256, .end = transaction_ * 256 + 8}},
-        std::span(&event, 1)));
+    value_of(store_->begin(next_transaction()));
+    NewEvent event;
+    event.category = "public.orders";
+    event.key = "1";
+    event.payload = payload;
+    value_of(store_->add(event));
+    value_of(store_->commit(transaction_ * 256 + 8));
   }
 
   /// Waits until everything is what readers may see.
@@ -88,6 +87,15 @@ class SampleStore {
   std::filesystem::path segment() const { return directory_ / "log" / "00000000000000000000.log"; }
 
  private:
+  TransactionInfo next_transaction() {
+    ++transaction_;
+    TransactionInfo info;
+    info.source = {.epoch = 1, .commit = transaction_ * 256, .end = 0};
+    info.source_xid = static_cast<std::uint32_t>(700 + transaction_);
+    info.commit_time = {1'767'225'600'000'000 + static_cast<std::int64_t>(transaction_)};
+    return info;
+  }
+
   static TableSchema table(const std::string& schema, const std::string& name) {
     TableSchema table;
     table.category = category_of(schema, name);

@@ -75,7 +75,10 @@ TEST_CASE_METHOD(Fixture, "schema export leaves a file that says the same untouc
 }
 
 TEST_CASE_METHOD(Fixture, "the package is by default the database's name", "[cli][schema]") {
-  value_of(save_source_state(store.path(), {.epoch = 1, .database = "My-Shop"}));
+  SourceState source;
+  source.epoch = 1;
+  source.database = "My-Shop";
+  value_of(save_source_state(store.path(), source));
   const std::string out = (directory / "proto").string();
   REQUIRE(millrace({"schema", "export", "--store", store.path(), "--out", out}).exit_code == 0);
   std::ifstream file(out + "/public.orders.proto");
@@ -108,13 +111,12 @@ TEST_CASE_METHOD(Fixture, "status tells the store, its writer, its source and it
   CHECK(status.at("tables") == json::parse(R"([{"category":"audit.log","schema":1},
                                                {"category":"public.orders","schema":1}])"));
 
-  value_of(save_source_state(store.path(), {.epoch = 1,
-                                            .system_id = "7000000000000000001",
-                                            .timeline = 1,
-                                            .database = "shop",
-                                            .host = "db.example",
-                                            .slot = "millrace",
-                                            .publication = "millrace"}));
+  SourceState source;
+  source.epoch = 1;
+  source.database = "shop";
+  source.host = "db.example";
+  source.slot = "millrace";
+  value_of(save_source_state(store.path(), source));
   store.close();
   status = json::parse(millrace(command).out);
   CHECK(status.at("writer") == nullptr);

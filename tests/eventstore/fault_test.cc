@@ -12,12 +12,13 @@ const Path kStore = "/store";
 
 /// Appends transactions until one fails; counts those that were acknowledged as durable.
 struct Run {
-  History written;           // handed to the store, the last one perhaps in vain
+  History written;  // handed to the store, the last one perhaps in vain
   std::size_t acknowledged = 0;
   std::optional<Error> error;
 };
 
-/// A little of everything: small and large transactions, empty ones, rollbacks of both kinds, rolls.
+/// A little of everything: small and large transactions, empty ones, rollbacks of both kinds,
+/// rolls.
 void run_workload(FileSystem& files, Run& run, std::uint64_t seed, std::size_t steps) {
   std::mt19937_64 random(seed);
   auto store = EventStore::open(kStore, small_options(files));
@@ -27,7 +28,10 @@ void run_workload(FileSystem& files, Run& run, std::uint64_t seed, std::size_t s
     const std::size_t events = random() % 4 == 0 ? random() % 200 : random() % 8;
     const StoredTransaction transaction = sample_transaction(number, events, 20 + random() % 100);
     if (random() % 6 == 0) {
-      Result<void> done = (*store)->begin({.source = {1, transaction.commit, 0}, .source_xid = 0, .commit_time = {}, .snapshot = false});
+      Result<void> done = (*store)->begin({.source = {1, transaction.commit, 0},
+                                           .source_xid = 0,
+                                           .commit_time = {},
+                                           .snapshot = false});
       for (const StoredEvent& event : transaction.events)
         if (done) done = (*store)->add(event.view());
       if (done) done = (*store)->rollback();
@@ -36,7 +40,8 @@ void run_workload(FileSystem& files, Run& run, std::uint64_t seed, std::size_t s
     }
     run.written.push_back(transaction);
     const bool wait = random() % 3 != 0;
-    const Result<void> done = wait ? append_durably(**store, transaction) : append(**store, transaction);
+    const Result<void> done =
+        wait ? append_durably(**store, transaction) : append(**store, transaction);
     if (!done) return run.error = done.error(), void();
     if (wait) run.acknowledged = run.written.size();
   }
@@ -50,7 +55,8 @@ History visible(const History& history, std::size_t count) {
   return seen;
 }
 
-/// Everything acknowledged is there, nothing else than what was handed over, and the store works on.
+/// Everything acknowledged is there, nothing else than what was handed over, and the store works
+/// on.
 void check_recovered(FaultFs& files, const Run& run) {
   std::size_t survived = 0;
   {
@@ -71,7 +77,8 @@ void check_recovered(FaultFs& files, const Run& run) {
 
 }  // namespace
 
-TEST_CASE("F16, F19: every operation fails once, nothing acknowledged is lost", "[eventstore][faults]") {
+TEST_CASE("F16, F19: every operation fails once, nothing acknowledged is lost",
+          "[eventstore][faults]") {
   for (const ErrorCode code : {ErrorCode::kIo, ErrorCode::kNoSpace}) {
     for (std::uint64_t number = 1;; ++number) {
       FaultFs files;
@@ -101,8 +108,8 @@ TEST_CASE("F17: a failed sync poisons the store and is never asked again", "[eve
     run_workload(files, run, 11, 40);
     const bool hit = files.fault_was_hit();
     REQUIRE(files.syncs_after_failed_sync() == 0);
-    // Reading gives what the page cache still has, though it never reached the disk (F126). After the
-    // restart it counts as durable only because recovery wrote it again: so power may now go.
+    // Reading gives what the page cache still has, though it never reached the disk (F126). After
+    // the restart it counts as durable only because recovery wrote it again: so power may now go.
     files.kill_processes();
     std::size_t survived = 0;
     {
@@ -127,18 +134,21 @@ TEST_CASE("a poisoned store answers every call with the first error", "[eventsto
   files.fail_sync_at(1);
   const std::string first = append_durably(*store, sample_transaction(2, 2)).error().message();
   CHECK(store->begin({}).error().message() == first);
-  CHECK(store->add({.category = "c", .key = "", .type = "", .payload = "", .metadata = ""}).error().message() == first);
+  CHECK(store->add({.category = "c", .key = "", .type = "", .payload = "", .metadata = ""})
+            .error()
+            .message() == first);
   CHECK(store->commit(0).error().message() == first);
   CHECK(store->rollback().error().message() == first);
   CHECK(store->append({}, {}).error().message() == first);
   CHECK(store->wait_durable({4}, 0, std::chrono::hours(1)).error().message() == first);
   CHECK(store->status().error().message() == first);
   CHECK(must(store->wait_durable({2}, 15, std::chrono::hours(1))));  // what was durable still is
-  CHECK(store->wait_room(std::chrono::hours(1)));                   // nobody waits for ever
+  CHECK(store->wait_room(std::chrono::hours(1)));                    // nobody waits for ever
   CHECK(read_history(kStore, files) == History{sample_transaction(1, 2)});
 }
 
-TEST_CASE("F22, F41: power goes at every step and all that was not synced is gone", "[eventstore][faults]") {
+TEST_CASE("F22, F41: power goes at every step and all that was not synced is gone",
+          "[eventstore][faults]") {
   for (std::uint64_t number = 1;; ++number) {
     FaultFs files;
     files.die_at(number);
@@ -183,7 +193,8 @@ TEST_CASE("F22, F23, F26, F27: power goes at random and a random part of what wa
   }
 }
 
-TEST_CASE("F37: a copy taken while the writer runs opens as a prefix of it", "[eventstore][faults]") {
+TEST_CASE("F37: a copy taken while the writer runs opens as a prefix of it",
+          "[eventstore][faults]") {
   FaultFs files;
   const auto store = must(EventStore::open(kStore, small_options(files)));
   History written;
@@ -201,11 +212,12 @@ TEST_CASE("F37: a copy taken while the writer runs opens as a prefix of it", "[e
 }
 
 TEST_CASE("F37: a copied HEAD of the same machine is not trusted", "[eventstore][faults]") {
-  TemporaryFolder folder;
+  const TemporaryDirectory folder;
   FileSystem& files = FileSystem::real();
   const auto store = must(EventStore::open(folder / "store", small_options(files)));
   must(append_durably(*store, sample_transaction(1, 2)));
-  std::filesystem::copy(folder / "store", folder / "copy", std::filesystem::copy_options::recursive);
+  std::filesystem::copy(folder / "store", folder / "copy",
+                        std::filesystem::copy_options::recursive);
   must(append_durably(*store, sample_transaction(2, 2)));
   // The copied segment is behind; had HEAD been copied later, it would promise more than there is.
   std::filesystem::copy_file(folder / "store" / "HEAD", folder / "copy" / "HEAD",

@@ -28,7 +28,8 @@ struct Shared {
 class SharedMemory {
  public:
   SharedMemory()
-      : memory_(::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)),
+      : memory_(::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                       -1, 0)),
         shared_(new (memory_) Shared) {}
   ~SharedMemory() { ::munmap(memory_, sizeof(Shared)); }
   Shared* operator->() { return shared_; }
@@ -75,8 +76,9 @@ void write_until_killed(const Path& directory, SharedMemory& shared) {
 
 }  // namespace
 
-TEST_CASE("F1: a writer killed again and again loses nothing that it acknowledged", "[eventstore][process]") {
-  TemporaryFolder folder;
+TEST_CASE("F1: a writer killed again and again loses nothing that it acknowledged",
+          "[eventstore][process]") {
+  const TemporaryDirectory folder;
   const Path directory = folder / "store";
   SharedMemory shared;
   std::mt19937_64 random(42);
@@ -105,8 +107,9 @@ TEST_CASE("F1: a writer killed again and again loses nothing that it acknowledge
   CHECK(must(verify_store(directory)).faults.empty());
 }
 
-TEST_CASE("B69: a writer in another process is refused with pid and program", "[eventstore][process]") {
-  TemporaryFolder folder;
+TEST_CASE("B69: a writer in another process is refused with pid and program",
+          "[eventstore][process]") {
+  const TemporaryDirectory folder;
   const Path directory = folder / "store";
   SharedMemory shared;
   const pid_t child = in_child([&] {
@@ -128,12 +131,16 @@ TEST_CASE("B69: a writer in another process is refused with pid and program", "[
   CHECK(EventStore::open(directory).has_value());  // no stale lock
 }
 
-TEST_CASE("readers in another process are woken when the durable end moves", "[eventstore][process]") {
-  TemporaryFolder folder;
+TEST_CASE("readers in another process are woken when the durable end moves",
+          "[eventstore][process]") {
+  const TemporaryDirectory folder;
   const Path directory = folder / "store";
   SharedMemory shared;
   // Made and closed before the fork, so that no thread of this process is in the way of it.
-  { must(append_durably(*must(EventStore::open(directory, small_options(FileSystem::real()))), sample_transaction(1, 1))); }
+  {
+    must(append_durably(*must(EventStore::open(directory, small_options(FileSystem::real()))),
+                        sample_transaction(1, 1)));
+  }
   constexpr std::uint64_t kTransactions = 200;
   const pid_t child = in_child([&] {
     const auto reader = LogReader::open(directory);
@@ -161,13 +168,15 @@ TEST_CASE("readers in another process are woken when the durable end moves", "[e
     latencies.push_back(std::chrono::steady_clock::now() - durable);
   }
   CHECK(wait_for(child) == 0);
-  // Far below the second after which a reader looks by itself; the bound leaves room for a busy machine.
+  // Far below the second after which a reader looks by itself; the bound leaves room for a busy
+  // machine.
   std::sort(latencies.begin(), latencies.end());
   CHECK(latencies[latencies.size() / 2] < 100ms);
 }
 
-TEST_CASE("a reader follows across the death of the writer and the start of the next", "[eventstore][process]") {
-  TemporaryFolder folder;
+TEST_CASE("a reader follows across the death of the writer and the start of the next",
+          "[eventstore][process]") {
+  const TemporaryDirectory folder;
   const Path directory = folder / "store";
   { must(EventStore::open(directory)); }
   const auto reader = must(LogReader::open(directory));
@@ -200,17 +209,21 @@ TEST_CASE("a reader follows across the death of the writer and the start of the 
 }
 
 TEST_CASE("B33: files of a store are for their owner only", "[eventstore][process]") {
-  TemporaryFolder folder;
+  const TemporaryDirectory folder;
   const Path directory = folder / "store";
-  { must(append_durably(*must(EventStore::open(directory, small_options(FileSystem::real()))), sample_transaction(1, 1))); }
+  {
+    must(append_durably(*must(EventStore::open(directory, small_options(FileSystem::real()))),
+                        sample_transaction(1, 1)));
+  }
   for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
     const auto others = std::filesystem::perms::group_all | std::filesystem::perms::others_all;
     CHECK((entry.status().permissions() & others) == std::filesystem::perms::none);
   }
 }
 
-TEST_CASE("B32: a link or a folder in place of a file of the store is refused", "[eventstore][process]") {
-  TemporaryFolder folder;
+TEST_CASE("B32: a link or a folder in place of a file of the store is refused",
+          "[eventstore][process]") {
+  const TemporaryDirectory folder;
   const Path directory = folder / "store";
   const auto open = [&] { return EventStore::open(directory, small_options(FileSystem::real())); };
   { must(append_durably(*must(open()), sample_transaction(1, 1))); }

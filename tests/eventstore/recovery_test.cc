@@ -20,7 +20,8 @@ Result<std::unique_ptr<EventStore>> open_small(FaultFs& files) {
   return EventStore::open(kStore, small_options(files));
 }
 
-/// A store with `history`, each transaction synced alone, as a power loss leaves it: no trusted HEAD.
+/// A store with `history`, each transaction synced alone, as a power loss leaves it: no trusted
+/// HEAD.
 std::unique_ptr<FaultFs> disk_with(const History& history) {
   auto files = std::make_unique<FaultFs>();
   {
@@ -53,7 +54,8 @@ std::vector<std::size_t> batch_positions(const std::string& segment) {
   return positions;
 }
 
-/// The reader's and verify's and the writer's opinion of a damaged disk. None may serve anything that was not written.
+/// The reader's and verify's and the writer's opinion of a damaged disk. None may serve anything
+/// that was not written.
 struct Outcome {
   History read;
   std::optional<Error> read_error;
@@ -68,8 +70,7 @@ Outcome examine(const FaultFs& disk, const History& written) {
   outcome.read = read_history(kStore, *files, &outcome.read_error);
   REQUIRE(is_prefix(outcome.read, written));
   const auto report = verify_store(kStore, {}, *files);
-  outcome.verify_found =
-      !report || !report->faults.empty() || report->torn_tail_bytes != 0;
+  outcome.verify_found = !report || !report->faults.empty() || report->torn_tail_bytes != 0;
   const auto before = files->content(last_segment(*files));
   auto store = open_small(*files);
   if (!store) {
@@ -125,8 +126,9 @@ TEST_CASE("F29: a cut at any byte of the last batch loses only that transaction"
   }
 }
 
-TEST_CASE("F29: a cut at any byte of a transaction of several batches and segments takes all of it back",
-          "[eventstore][recovery]") {
+TEST_CASE(
+    "F29: a cut at any byte of a transaction of several batches and segments takes all of it back",
+    "[eventstore][recovery]") {
   const History written{sample_transaction(1, 2), sample_transaction(2, 250, 100)};
   const auto disk = disk_with(written);
   const auto names = disk->names(kStore / "log");
@@ -166,7 +168,8 @@ TEST_CASE("F29: a cut below what HEAD calls durable is refused", "[eventstore][r
   }
 }
 
-TEST_CASE("F24: zeros from any sector of the last batch on are a torn tail", "[eventstore][recovery]") {
+TEST_CASE("F24: zeros from any sector of the last batch on are a torn tail",
+          "[eventstore][recovery]") {
   const History written = samples(3, 10, 100);
   const auto disk = disk_with(written);
   const std::string whole = disk->content(kFirstSegment);
@@ -249,7 +252,8 @@ TEST_CASE("F30: every flipped bit of a small segment is found and nothing wrong 
   }
 }
 
-TEST_CASE("F30: every byte of a sealed segment set to 0 or 255 is found", "[eventstore][recovery]") {
+TEST_CASE("F30: every byte of a sealed segment set to 0 or 255 is found",
+          "[eventstore][recovery]") {
   const History written = samples(6, 20, 100);
   const auto disk = disk_with(written);
   REQUIRE(disk->names(kStore / "log").size() >= 2);
@@ -299,7 +303,8 @@ TEST_CASE("F125: damage with batches behind it that were written after its sync 
   const auto disk = disk_with(written);
   const std::string whole = disk->content(kFirstSegment);
   const auto positions = batch_positions(whole);
-  // The second of three batches is damaged in each way; the third, torn or not, was written after its sync.
+  // The second of three batches is damaged in each way; the third, torn or not, was written after
+  // its sync.
   const auto sector_zeroed = [&](std::string bytes) {
     for (std::size_t i = positions[1]; i < positions[1] + 600; ++i) bytes[i] = 0;
     return bytes;
@@ -369,7 +374,8 @@ TEST_CASE("F34: a missing segment is named by open, reader and verify", "[events
     const History read = read_history(kStore, *files, &error);
     REQUIRE(is_prefix(read, written));
     const bool last = missing + 1 == names.size();
-    // Nothing but HEAD could know of a last segment that is gone; the sealed one before it ends clean.
+    // Nothing but HEAD could know of a last segment that is gone; the sealed one before it ends
+    // clean.
     if (last) continue;
     REQUIRE(error);
     CHECK(error->code() == ErrorCode::kCorruption);
@@ -377,14 +383,16 @@ TEST_CASE("F34: a missing segment is named by open, reader and verify", "[events
     REQUIRE(report.faults.size() == 1);
     CHECK(report.faults[0].kind == "missing segment");
     // Opening looks at the last segment and the one before.
-    if (missing + 2 == names.size()) CHECK(open_small(*files).error().code() == ErrorCode::kCorruption);
+    if (missing + 2 == names.size())
+      CHECK(open_small(*files).error().code() == ErrorCode::kCorruption);
   }
   const auto files = disk->clone();
   for (const auto& name : names) files->erase(kStore / "log" / name);
   CHECK(open_small(*files).error().code() == ErrorCode::kCorruption);
 }
 
-TEST_CASE("F34: a last segment that HEAD knows of and that is gone is refused", "[eventstore][recovery]") {
+TEST_CASE("F34: a last segment that HEAD knows of and that is gone is refused",
+          "[eventstore][recovery]") {
   FaultFs files;
   {
     const auto store = must(open_small(files));
@@ -435,7 +443,8 @@ TEST_CASE("F35: foreign, swapped and extra files in the log are refused or left 
   }
 }
 
-TEST_CASE("B25: batches that are repeated, swapped or left out break the chain", "[eventstore][recovery]") {
+TEST_CASE("B25: batches that are repeated, swapped or left out break the chain",
+          "[eventstore][recovery]") {
   const History written = samples(4, 2, 20);
   const auto disk = disk_with(written);
   const std::string whole = disk->content(kFirstSegment);
@@ -445,8 +454,9 @@ TEST_CASE("B25: batches that are repeated, swapped or left out break the chain",
   };
   const std::string head = whole.substr(0, positions[0]);
   for (const std::string& damaged :
-       {head + batch(0) + batch(0) + batch(1) + batch(2) + batch(3), head + batch(0) + batch(2) + batch(1) + batch(3),
-        head + batch(0) + batch(2) + batch(3), head + batch(1) + batch(2) + batch(3)}) {
+       {head + batch(0) + batch(0) + batch(1) + batch(2) + batch(3),
+        head + batch(0) + batch(2) + batch(1) + batch(3), head + batch(0) + batch(2) + batch(3),
+        head + batch(1) + batch(2) + batch(3)}) {
     disk->set_content(kFirstSegment, damaged);
     std::optional<Error> error;
     CHECK(is_prefix(read_history(kStore, *disk, &error), written));
@@ -455,8 +465,9 @@ TEST_CASE("B25: batches that are repeated, swapped or left out break the chain",
   }
 }
 
-TEST_CASE("F40: a segment cut short under a reader gives an error, not a signal", "[eventstore][recovery]") {
-  TemporaryFolder folder;
+TEST_CASE("F40: a segment cut short under a reader gives an error, not a signal",
+          "[eventstore][recovery]") {
+  const TemporaryDirectory folder;
   const Path directory = folder / "store";
   FileSystem& files = FileSystem::real();
   const auto store = must(EventStore::open(directory, small_options(files)));
@@ -471,13 +482,16 @@ TEST_CASE("F40: a segment cut short under a reader gives an error, not a signal"
   std::optional<Error> error;
   while (!error) {
     const auto batch = reader->next();
-    if (!batch) error = batch.error();
-    else REQUIRE(*batch != nullptr);
+    if (!batch)
+      error = batch.error();
+    else
+      REQUIRE(*batch != nullptr);
   }
   CHECK(error->code() == ErrorCode::kCorruption);
 }
 
-TEST_CASE("F3: an interrupted recovery ends the same way when it is done again", "[eventstore][recovery]") {
+TEST_CASE("F3: an interrupted recovery ends the same way when it is done again",
+          "[eventstore][recovery]") {
   const History written{sample_transaction(1, 2), sample_transaction(2, 400, 100)};
   const auto disk = disk_with(written);
   // The last batch of the large transaction never came: five segments have to go, one by one.
@@ -503,7 +517,8 @@ TEST_CASE("F3: an interrupted recovery ends the same way when it is done again",
   }
 }
 
-TEST_CASE("a store whose making was interrupted at any step is made the next time", "[eventstore][recovery]") {
+TEST_CASE("a store whose making was interrupted at any step is made the next time",
+          "[eventstore][recovery]") {
   for (std::uint64_t step = 1;; ++step) {
     FaultFs files;
     files.die_at(step);

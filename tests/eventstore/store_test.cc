@@ -20,7 +20,8 @@ Result<std::unique_ptr<EventStore>> open_small(FaultFs& files) {
 
 Result<std::unique_ptr<LogReader>> reader_from(FaultFs& files, std::uint64_t from,
                                                std::string category = {}) {
-  return LogReader::open(kStore, {.from = {from}, .category = std::move(category), .files = &files});
+  return LogReader::open(kStore,
+                         {.from = {from}, .category = std::move(category), .files = &files});
 }
 
 std::uint64_t count_events(LogReader& reader) {
@@ -69,7 +70,8 @@ TEST_CASE("an event keeps all its parts, whatever bytes they hold", "[eventstore
       {"c", "", "", "", "", EventFlags::kNone},
       {every_byte.substr(1), every_byte, every_byte, every_byte, every_byte,
        EventFlags::kTombstone | EventFlags::kPartial},
-      {"c", std::string(100'000, 'k'), "T", std::string(300'000, '\0'), "", EventFlags::kCategoryTombstone},
+      {"c", std::string(100'000, 'k'), "T", std::string(300'000, '\0'), "",
+       EventFlags::kCategoryTombstone},
   };
   const auto store = must(open_small(files));
   must(append_durably(*store, transaction));
@@ -95,11 +97,17 @@ TEST_CASE("what is over a limit is refused and the transaction goes on", "[event
   must(store->begin(captured(10)));
   const auto code_of = [&](NewEvent event) { return store->add(event).error().code(); };
   const std::string long_name(kCategoryBytesMax + 1, 'c'), long_key(kKeyBytesMax + 1, 'k');
-  CHECK(code_of({.category = "", .key = "", .type = "", .payload = "", .metadata = ""}) == ErrorCode::kInvalidArgument);
-  CHECK(code_of({.category = long_name, .key = "", .type = "", .payload = "", .metadata = ""}) == ErrorCode::kInvalidArgument);
-  CHECK(code_of({.category = std::string_view("a\0b", 3), .key = "", .type = "", .payload = "", .metadata = ""}) ==
+  CHECK(code_of({.category = "", .key = "", .type = "", .payload = "", .metadata = ""}) ==
         ErrorCode::kInvalidArgument);
-  CHECK(code_of({.category = "c", .key = long_key, .type = "", .payload = "", .metadata = ""}) == ErrorCode::kInvalidArgument);
+  CHECK(code_of({.category = long_name, .key = "", .type = "", .payload = "", .metadata = ""}) ==
+        ErrorCode::kInvalidArgument);
+  CHECK(code_of({.category = std::string_view("a\0b", 3),
+                 .key = "",
+                 .type = "",
+                 .payload = "",
+                 .metadata = ""}) == ErrorCode::kInvalidArgument);
+  CHECK(code_of({.category = "c", .key = long_key, .type = "", .payload = "", .metadata = ""}) ==
+        ErrorCode::kInvalidArgument);
   CHECK(code_of({.category = "c", .key = "", .type = long_name, .payload = "", .metadata = ""}) ==
         ErrorCode::kInvalidArgument);
   // Never touched: only its size is looked at.
@@ -113,15 +121,17 @@ TEST_CASE("what is over a limit is refused and the transaction goes on", "[event
 TEST_CASE("begin, add and commit out of order are refused", "[eventstore]") {
   FaultFs files;
   const auto store = must(open_small(files));
-  CHECK(store->add({.category = "c", .key = "", .type = "", .payload = "", .metadata = ""}).error().code() ==
-        ErrorCode::kFailedPrecondition);
+  CHECK(store->add({.category = "c", .key = "", .type = "", .payload = "", .metadata = ""})
+            .error()
+            .code() == ErrorCode::kFailedPrecondition);
   CHECK(store->commit(0).error().code() == ErrorCode::kFailedPrecondition);
   must(store->rollback());  // nothing to forget is fine
   must(store->begin(captured(10)));
   CHECK(store->begin(captured(20)).error().code() == ErrorCode::kFailedPrecondition);
 }
 
-TEST_CASE("source positions must increase within an epoch and epochs must not go back", "[eventstore]") {
+TEST_CASE("source positions must increase within an epoch and epochs must not go back",
+          "[eventstore]") {
   FaultFs files;
   {
     const auto store = must(open_small(files));
@@ -138,7 +148,8 @@ TEST_CASE("source positions must increase within an epoch and epochs must not go
   CHECK(store->begin(captured(2, 2)));
 }
 
-TEST_CASE("a transaction without events moves the source position and nothing else", "[eventstore]") {
+TEST_CASE("a transaction without events moves the source position and nothing else",
+          "[eventstore]") {
   FaultFs files;
   {
     const auto store = must(open_small(files));
@@ -160,7 +171,8 @@ TEST_CASE("source_end of a transaction that was not captured is ignored", "[even
   FaultFs files;
   const auto store = must(open_small(files));
   must(store->begin({}));
-  must(store->add({.category = "cart", .key = "1", .type = "Added", .payload = "", .metadata = ""}));
+  must(
+      store->add({.category = "cart", .key = "1", .type = "Added", .payload = "", .metadata = ""}));
   must(store->commit(99));
   store->request_flush();
   CHECK(must(store->wait_durable({1}, 0, 1min)));
@@ -169,7 +181,8 @@ TEST_CASE("source_end of a transaction that was not captured is ignored", "[even
   CHECK(must(reader->next())->info.source == SourcePosition{});
 }
 
-TEST_CASE("append gives the first offset, and nothing stays of one that fails half-way", "[eventstore]") {
+TEST_CASE("append gives the first offset, and nothing stays of one that fails half-way",
+          "[eventstore]") {
   FaultFs files;
   const auto store = must(open_small(files));
   const NewEvent good{.category = "c", .key = "k", .type = "", .payload = "p", .metadata = ""};
@@ -180,7 +193,8 @@ TEST_CASE("append gives the first offset, and nothing stays of one that fails ha
   CHECK(store->appended_end().value == 3);
 }
 
-TEST_CASE("a reader starts at any offset, also within a batch, a transaction or a segment", "[eventstore]") {
+TEST_CASE("a reader starts at any offset, also within a batch, a transaction or a segment",
+          "[eventstore]") {
   FaultFs files;
   const auto store = must(open_small(files));
   History written;
@@ -235,17 +249,20 @@ TEST_CASE("a reader that starts beyond the end waits until the log gets there", 
   CHECK(batch->next()->offset.value == 7);
 }
 
-TEST_CASE("a category filter passes over batches without it, but never over the end of a transaction",
-          "[eventstore]") {
+TEST_CASE(
+    "a category filter passes over batches without it, but never over the end of a transaction",
+    "[eventstore]") {
   FaultFs files;
   StoreOptions options = small_options(files);
   const auto store = must(EventStore::open(kStore, options));
   const auto one = [&](std::uint64_t commit, const std::string& category, int events, int others) {
     StoredTransaction transaction{.commit = commit, .events = {}};
     for (int i = 0; i < events; ++i)
-      transaction.events.push_back({category, "k", "", std::string(200, 'p'), "", EventFlags::kNone});
+      transaction.events.push_back(
+          {category, "k", "", std::string(200, 'p'), "", EventFlags::kNone});
     for (int i = 0; i < others; ++i)
-      transaction.events.push_back({"other", "k", "", std::string(200, 'p'), "", EventFlags::kNone});
+      transaction.events.push_back(
+          {"other", "k", "", std::string(200, 'p'), "", EventFlags::kNone});
     must(append_durably(*store, transaction));
   };
   one(10, "other", 5, 0);
@@ -320,14 +337,16 @@ TEST_CASE("rollback of a transaction that is on disk takes every byte of it back
   CHECK(store->durable_end().value == 6);
 }
 
-TEST_CASE("committed transactions that are pending survive the rollback of the next", "[eventstore]") {
+TEST_CASE("committed transactions that are pending survive the rollback of the next",
+          "[eventstore]") {
   FaultFs files;
   StoreOptions options = small_options(files);
   options.pending_bytes_max = 1 << 20;
   const auto store = must(EventStore::open(kStore, options));
   must(append(*store, sample_transaction(1, 3)));
   must(store->begin(captured(20)));
-  for (const StoredEvent& event : sample_transaction(2, 5000, 100).events) must(store->add(event.view()));
+  for (const StoredEvent& event : sample_transaction(2, 5000, 100).events)
+    must(store->add(event.view()));
   must(store->rollback());
   must(append_durably(*store, sample_transaction(2, 2)));
   CHECK(read_history(kStore, files) == History{sample_transaction(1, 3), sample_transaction(2, 2)});
@@ -339,7 +358,8 @@ TEST_CASE("closing drops an open transaction and keeps what was committed", "[ev
     const auto store = must(open_small(files));
     must(append(*store, sample_transaction(1, 3)));
     must(store->begin(captured(20)));
-    for (const StoredEvent& event : sample_transaction(2, 500, 100).events) must(store->add(event.view()));
+    for (const StoredEvent& event : sample_transaction(2, 500, 100).events)
+      must(store->add(event.view()));
   }
   CHECK(read_history(kStore, files) == History{sample_transaction(1, 3)});
   // A clean end leaves no reserved space and nothing to cut.
@@ -347,7 +367,8 @@ TEST_CASE("closing drops an open transaction and keeps what was committed", "[ev
   CHECK(files.content(kStore / "log/00000000000000000000.log").size() < 8192);
 }
 
-TEST_CASE("a segment without events is never rolled, for the next one would have its name", "[eventstore]") {
+TEST_CASE("a segment without events is never rolled, for the next one would have its name",
+          "[eventstore]") {
   FaultFs files;
   {
     const auto store = must(open_small(files));
@@ -363,7 +384,8 @@ TEST_CASE("a segment without events is never rolled, for the next one would have
   CHECK(must(verify_store(kStore, {}, files)).faults.empty());
 }
 
-TEST_CASE("without a flush request what was appended is durable after the interval", "[eventstore]") {
+TEST_CASE("without a flush request what was appended is durable after the interval",
+          "[eventstore]") {
   FaultFs files;
   StoreOptions options = small_options(files);
   options.flush_interval = 2ms;
@@ -421,6 +443,29 @@ TEST_CASE("wait_durable gives up at its time-out", "[eventstore]") {
   CHECK_FALSE(must(store->wait_durable({1}, 0, 1ms)));
   CHECK_FALSE(must(store->wait_durable({0}, 15, 1ms)));
   CHECK(must(store->wait_durable({0}, 0, 0ms)));
+}
+
+TEST_CASE("a position of an older epoch is not taken for one of the present", "[eventstore]") {
+  FaultFs files;
+  const auto store = must(open_small(files));
+  must(append_durably(*store, sample_transaction(100, 0)));  // epoch 1, end 1005
+  must(store->begin(captured(10, 2)));
+  must(store->commit(15));
+  CHECK_FALSE(must(store->wait_durable({0}, 15, 1ms)));
+  store->request_flush();
+  CHECK(must(store->wait_durable({0}, 15, 1min)));
+}
+
+TEST_CASE("a reader goes on with the HEAD that it has when its name is gone", "[eventstore]") {
+  FaultFs files;
+  const auto store = must(open_small(files));
+  must(append_durably(*store, sample_transaction(1, 2)));
+  const auto reader = must(reader_from(files, 0));
+  CHECK(count_events(*reader) == 2);
+  files.erase(kStore / "HEAD");
+  must(append_durably(*store, sample_transaction(2, 3)));
+  CHECK(must(reader->wait(1min)));
+  CHECK(count_events(*reader) == 3);
 }
 
 TEST_CASE("a full buffer blocks the appender until the disk has caught up", "[eventstore]") {

@@ -1,5 +1,5 @@
-// PostgreSQL's text of a value, with the kind in the first byte and array-ness in the second. What is
-// accepted must render as one line of JSON.
+// PostgreSQL's text of a value, with the kind in the first byte and array-ness in the second. What
+// is accepted must render as one line of JSON.
 
 #include <cstddef>
 #include <cstdint>

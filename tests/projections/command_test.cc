@@ -1,3 +1,4 @@
+#include <csignal>
 #include <nlohmann/json.hpp>
 #include <sstream>
 

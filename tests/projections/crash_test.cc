@@ -1,3 +1,4 @@
+#include <csignal>
 #include <random>
 #include <thread>
 

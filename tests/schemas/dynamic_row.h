@@ -18,7 +18,8 @@
 
 namespace millrace::test {
 
-/// The message of a table as a user's Protobuf library sees it: its exported .proto file, compiled by the real protoc.
+/// The message of a table as a user's Protobuf library sees it: its exported .proto file, compiled
+/// by the real protoc.
 class DynamicRow {
  public:
   explicit DynamicRow(const TableSchema& schema) {
@@ -45,8 +46,7 @@ class DynamicRow {
   /// `bytes` as text format; nothing where they are no such message.
   std::optional<std::string> parse(std::string_view bytes) const {
     const std::unique_ptr<google::protobuf::Message> message(prototype_->New());
-    if (!message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
-      return std::nullopt;
+    if (!message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return std::nullopt;
     return message->ShortDebugString();
   }
 

@@ -11,11 +11,15 @@ namespace {
 
 using v1::Change;
 
-/// orders(id int8 key, shop int4 key, total numeric, note text, tags text[]) as version 1 in memory.
+/// orders(id int8 key, shop int4 key, total numeric, note text, tags text[]) as version 1 in
+/// memory.
 class Fixture {
  public:
   explicit Fixture(ReplicaIdentity identity = ReplicaIdentity::kDefault) {
-    TableSchema schema{.category = "public.orders", .schema_name = "public", .table_name = "orders", .replica_identity = identity};
+    TableSchema schema{.category = "public.orders",
+                       .schema_name = "public",
+                       .table_name = "orders",
+                       .replica_identity = identity};
     schema.columns = {{.name = "id", .kind = ValueKind::kInt64, .key = true},
                       {.name = "total", .kind = ValueKind::kNumeric},
                       {.name = "note", .kind = ValueKind::kText},
@@ -33,8 +37,15 @@ class Fixture {
 
   EventRecord record(const Change& change) {
     payload = change.SerializeAsString();
-    return {.offset = 17, .category = "public.orders", .key = "42", .type = {}, .payload = payload, .captured = true,
-            .commit_lsn = 0x1C0ED5F8, .xid = 771, .commit_time = UnixMicros{1'767'225'600'000'001}};
+    return {.offset = 17,
+            .category = "public.orders",
+            .key = "42",
+            .type = {},
+            .payload = payload,
+            .captured = true,
+            .commit_lsn = 0x1C0ED5F8,
+            .xid = 771,
+            .commit_time = UnixMicros{1'767'225'600'000'001}};
   }
 
   std::string json(const Change& change) { return json(record(change)); }
@@ -92,7 +103,8 @@ TEST_CASE("an insert is in the words of docs/events.md, to the letter", "[json]"
   change.set_after(id(42) + total("19.90"));
   CHECK(fixture.json(change) ==
         R"({"offset":17,"op":"c","category":"public.orders","key":{"id":42},"before":null,)"
-        R"("after":{"id":42,"total":"19.90","note":null,"tags":null},"unchanged":[],)" + kSource + R"(,"schema":1})");
+        R"("after":{"id":42,"total":"19.90","note":null,"tags":null},"unchanged":[],)" +
+            kSource + R"(,"schema":1})");
 }
 
 TEST_CASE("the offset of a live change is left out", "[json]") {
@@ -101,7 +113,8 @@ TEST_CASE("the offset of a live change is left out", "[json]") {
   change.set_after(id(1));
   std::string out;
   REQUIRE(append_event_json(fixture.record(change), *fixture.schemas, out, false));
-  CHECK(out.starts_with(R"({"op":"r","category":"public.orders","key":{"id":1},"before":null,"after":{"id":1,)"));
+  CHECK(out.starts_with(
+      R"({"op":"r","category":"public.orders","key":{"id":1},"before":null,"after":{"id":1,)"));
 }
 
 TEST_CASE("an update lists what did not change and leaves it out of after", "[json]") {
@@ -110,54 +123,70 @@ TEST_CASE("an update lists what did not change and leaves it out of after", "[js
   change.set_after(id(42) + total("1"));
   change.add_unchanged(3);
   change.add_unchanged(4);
-  CHECK(fixture.json(change) == R"({"offset":17,"op":"u","category":"public.orders","key":{"id":42},"before":null,)"
-                                R"("after":{"id":42,"total":"1"},"unchanged":["note","tags"],)" + kSource + R"(,"schema":1})");
+  CHECK(fixture.json(change) ==
+        R"({"offset":17,"op":"u","category":"public.orders","key":{"id":42},"before":null,)"
+        R"("after":{"id":42,"total":"1"},"unchanged":["note","tags"],)" +
+            kSource + R"(,"schema":1})");
 }
 
-TEST_CASE("a delete has the key columns only, or the whole row under REPLICA IDENTITY FULL", "[json]") {
+TEST_CASE("a delete has the key columns only, or the whole row under REPLICA IDENTITY FULL",
+          "[json]") {
   Change change = Fixture::change(Change::DELETE);
   change.set_before(id(42));
   change.set_before_is_key(true);
   Fixture fixture;
-  CHECK(fixture.json(change) == R"({"offset":17,"op":"d","category":"public.orders","key":{"id":42},"before":{"id":42},)"
-                                R"("after":null,"unchanged":[],)" + kSource + R"(,"schema":1})");
+  CHECK(fixture.json(change) ==
+        R"({"offset":17,"op":"d","category":"public.orders","key":{"id":42},"before":{"id":42},)"
+        R"("after":null,"unchanged":[],)" +
+            kSource + R"(,"schema":1})");
   Fixture full(ReplicaIdentity::kFull);
   change.set_before(id(42) + note("x"));
   change.set_before_is_key(false);
-  CHECK(full.json(change).find(R"("before":{"id":42,"total":null,"note":"x","tags":null},"after":null)") != std::string::npos);
+  CHECK(full.json(change).find(
+            R"("before":{"id":42,"total":null,"note":"x","tags":null},"after":null)") !=
+        std::string::npos);
 }
 
 TEST_CASE("a row of nothing but nulls is a row, though its bytes are empty", "[json]") {
   Fixture full(ReplicaIdentity::kFull);
   const std::string nulls = R"({"id":null,"total":null,"note":null,"tags":null})";
-  CHECK(full.json(Fixture::change(Change::CREATE)).find(R"("before":null,"after":)" + nulls) != std::string::npos);
-  CHECK(full.json(Fixture::change(Change::UPDATE)).find(R"("before":)" + nulls + R"(,"after":)" + nulls) != std::string::npos);
-  CHECK(full.json(Fixture::change(Change::DELETE)).find(R"("before":)" + nulls + R"(,"after":null)") != std::string::npos);
+  CHECK(full.json(Fixture::change(Change::CREATE)).find(R"("before":null,"after":)" + nulls) !=
+        std::string::npos);
+  CHECK(full.json(Fixture::change(Change::UPDATE))
+            .find(R"("before":)" + nulls + R"(,"after":)" + nulls) != std::string::npos);
+  CHECK(full.json(Fixture::change(Change::DELETE))
+            .find(R"("before":)" + nulls + R"(,"after":null)") != std::string::npos);
 }
 
-TEST_CASE("a key column that is unchanged in TOAST comes from the old row, or is left out", "[json]") {
+TEST_CASE("a key column that is unchanged in TOAST comes from the old row, or is left out",
+          "[json]") {
   Fixture fixture;
   TableSchema schema{.category = "public.t", .schema_name = "public", .table_name = "t"};
-  schema.columns = {{.name = "k", .kind = ValueKind::kText, .key = true}, {.name = "n", .kind = ValueKind::kInt32, .key = true}};
+  schema.columns = {{.name = "k", .kind = ValueKind::kText, .key = true},
+                    {.name = "n", .kind = ValueKind::kInt32, .key = true}};
   REQUIRE(fixture.schemas->record(schema));
   Change change = Fixture::change(Change::UPDATE);
   change.set_after(std::string("\x10\x0a"));
   change.add_unchanged(1);
   EventRecord event = fixture.record(change);
   event.category = "public.t";
-  CHECK(fixture.json(event).find(R"("key":{"n":5},"before":null,"after":{"n":5},"unchanged":["k"])") != std::string::npos);
+  CHECK(fixture.json(event).find(
+            R"("key":{"n":5},"before":null,"after":{"n":5},"unchanged":["k"])") !=
+        std::string::npos);
   change.set_before(text_field('\x0a', "long") + "\x10\x0a");
   change.set_before_is_key(true);
   event = fixture.record(change);
   event.category = "public.t";
-  CHECK(fixture.json(event).find(R"("key":{"k":"long","n":5},"before":{"k":"long","n":5})") != std::string::npos);
+  CHECK(fixture.json(event).find(R"("key":{"k":"long","n":5},"before":{"k":"long","n":5})") !=
+        std::string::npos);
 }
 
 TEST_CASE("a truncate and a table without a key have no key", "[json]") {
   Fixture fixture;
-  CHECK(fixture.json(Fixture::change(Change::TRUNCATE)) ==
-        R"({"offset":17,"op":"t","category":"public.orders","key":null,"before":null,"after":null,"unchanged":[],)" + kSource +
-            R"(,"schema":1})");
+  CHECK(
+      fixture.json(Fixture::change(Change::TRUNCATE)) ==
+      R"({"offset":17,"op":"t","category":"public.orders","key":null,"before":null,"after":null,"unchanged":[],)" +
+          kSource + R"(,"schema":1})");
   TableSchema schema{.category = "public.log", .schema_name = "public", .table_name = "log"};
   schema.columns = {{.name = "line", .kind = ValueKind::kText}};
   REQUIRE(fixture.schemas->record(schema));
@@ -165,38 +194,52 @@ TEST_CASE("a truncate and a table without a key have no key", "[json]") {
   change.set_after(text_field('\x0a', "x"));
   EventRecord event = fixture.record(change);
   event.category = "public.log";
-  CHECK(fixture.json(event).find(R"("key":null,"before":null,"after":{"line":"x"})") != std::string::npos);
+  CHECK(fixture.json(event).find(R"("key":null,"before":null,"after":{"line":"x"})") !=
+        std::string::npos);
 }
 
-TEST_CASE("a logical message shows its content as text, or as base64 under another name", "[json]") {
+TEST_CASE("a logical message shows its content as text, or as base64 under another name",
+          "[json]") {
   Fixture fixture;
   Change change = Fixture::change(Change::MESSAGE);
   change.set_prefix("audit");
   change.set_content("{\"a\":1}");
-  CHECK(fixture.json(change) == R"({"offset":17,"op":"m","category":"public.orders","prefix":"audit","content":"{\"a\":1}",)" + kSource + "}");
+  CHECK(
+      fixture.json(change) ==
+      R"({"offset":17,"op":"m","category":"public.orders","prefix":"audit","content":"{\"a\":1}",)" +
+          kSource + "}");
   change.set_content("\xff\x01");
-  CHECK(fixture.json(change).find(R"("prefix":"audit","content_base64":"/wE=")") != std::string::npos);
+  CHECK(fixture.json(change).find(R"("prefix":"audit","content_base64":"/wE=")") !=
+        std::string::npos);
   CHECK(fixture.text(fixture.record(change)) == R"(17  m  audit  \\xff\u0001)");
 }
 
 TEST_CASE("a domain event shows its data as JSON, or as base64 under another name", "[json]") {
   Fixture fixture;
-  EventRecord event{.offset = 3, .category = "cart", .key = "9f\"3a", .type = "ItemAdded", .payload = "{\"sku\": 1,\n\"n\": 2}"};
-  CHECK(fixture.json(event) ==
-        R"({"offset":3,"op":"a","category":"cart","stream":"cart/9f\"3a","type":"ItemAdded","data":{"sku": 1, "n": 2},"source":null})");
+  EventRecord event{.offset = 3,
+                    .category = "cart",
+                    .key = "9f\"3a",
+                    .type = "ItemAdded",
+                    .payload = "{\"sku\": 1,\n\"n\": 2}"};
+  CHECK(
+      fixture.json(event) ==
+      R"({"offset":3,"op":"a","category":"cart","stream":"cart/9f\"3a","type":"ItemAdded","data":{"sku": 1, "n": 2},"source":null})");
   CHECK(fixture.text(event) == R"(3  a  cart/9f\"3a  ItemAdded  {"sku": 1, "n": 2})");
   event.payload = "\x08\x01";
   event.captured = true;
   event.commit_lsn = 16;
-  CHECK(fixture.json(event).find(R"("data_base64":"CAE=","source":{"lsn":"0/10","commit_lsn":"0/10",)") != std::string::npos);
+  CHECK(fixture.json(event).find(
+            R"("data_base64":"CAE=","source":{"lsn":"0/10","commit_lsn":"0/10",)") !=
+        std::string::npos);
 }
 
 TEST_CASE("the text of an event is one line for a person", "[json]") {
   Fixture fixture;
   Change change = Fixture::change(Change::CREATE);
   change.set_after(id(42) + note("two\nlines \x1b[31m"));
-  CHECK(fixture.text(fixture.record(change)) ==
-        R"(17  c  public.orders  id=42  {"id":42,"total":null,"note":"two\nlines \u001b[31m","tags":null})");
+  CHECK(
+      fixture.text(fixture.record(change)) ==
+      R"(17  c  public.orders  id=42  {"id":42,"total":null,"note":"two\nlines \u001b[31m","tags":null})");
   CHECK(fixture.text(fixture.record(change), false).starts_with("c  public.orders  id=42  {"));
   CHECK(fixture.text(fixture.record(Fixture::change(Change::TRUNCATE))) == "17  t  public.orders");
   Change gone = Fixture::change(Change::DELETE);
@@ -223,17 +266,18 @@ TEST_CASE("B28: a row that is not one of its schema is refused", "[json]") {
     change.set_after(row);
     CHECK(fixture.refusal(fixture.record(change)).code() == ErrorCode::kCorruption);
   };
-  refuse(id(1) + id(2));                                     // twice
-  refuse(std::string("\x28\x02"));                           // a field that the table does not have
-  refuse(std::string("\x0a\x01x"));                          // id as bytes
-  refuse(std::string("\x10\x02"));                           // total as a number
-  refuse(std::string("\x08"));                               // cut
-  refuse(std::string("\x1a\x05xyz"));                        // length past the end
+  refuse(id(1) + id(2));               // twice
+  refuse(std::string("\x28\x02"));     // a field that the table does not have
+  refuse(std::string("\x0a\x01x"));    // id as bytes
+  refuse(std::string("\x10\x02"));     // total as a number
+  refuse(std::string("\x08"));         // cut
+  refuse(std::string("\x1a\x05xyz"));  // length past the end
   refuse(std::string("\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"));  // eleven bytes
-  refuse(std::string("\x0b\x0c"));                           // a group
-  refuse(std::string("\0\0", 2));                            // field 0
-  refuse(text_field('\x22', std::string("\x0a\x01x\x12\x01\x05")));  // null behind the end of an array
-  refuse(text_field('\x22', std::string("\x08\x01")));       // numbers in a list of strings
+  refuse(std::string("\x0b\x0c"));                                          // a group
+  refuse(std::string("\0\0", 2));                                           // field 0
+  refuse(
+      text_field('\x22', std::string("\x0a\x01x\x12\x01\x05")));  // null behind the end of an array
+  refuse(text_field('\x22', std::string("\x08\x01")));            // numbers in a list of strings
   Change odd = Fixture::change(Change::CREATE);
   odd.add_unchanged(9);
   CHECK(fixture.refusal(fixture.record(odd)).code() == ErrorCode::kCorruption);
@@ -244,7 +288,8 @@ TEST_CASE("B28: a payload of any cut or any flipped bit gives JSON or an error",
   Change change = Fixture::change(Change::UPDATE);
   change.set_before(id(42));
   change.set_before_is_key(true);
-  change.set_after(id(43) + total("1.5") + note("x") + text_field('\x22', std::string("\x0a\x01x\x0a\x00\x12\x01\x01", 8)));
+  change.set_after(id(43) + total("1.5") + note("x") +
+                   text_field('\x22', std::string("\x0a\x01x\x0a\x00\x12\x01\x01", 8)));
   change.add_unchanged(4);
   change.set_moved_from("42");
   const std::string whole = change.SerializeAsString();
@@ -283,7 +328,8 @@ TEST_CASE("a field of Change that is not known yet is passed over", "[json]") {
 TEST_CASE("B35: hostile names stay inside their strings", "[json]") {
   Fixture fixture;
   const std::string name = "a\":{}\n\xff\u2028";
-  TableSchema schema{.category = category_of("public", name), .schema_name = "public", .table_name = name};
+  TableSchema schema{
+      .category = category_of("public", name), .schema_name = "public", .table_name = name};
   schema.columns = {{.name = name, .kind = ValueKind::kInt32, .key = true}};
   REQUIRE(fixture.schemas->record(schema));
   Change change = Fixture::change(Change::CREATE);

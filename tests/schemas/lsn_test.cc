@@ -22,8 +22,8 @@ TEST_CASE("a WAL position is read back", "[schemas]") {
 }
 
 TEST_CASE("what is no WAL position is refused", "[schemas]") {
-  for (const std::string_view text : {"", "/", "0", "0/", "/0", "0/0/0", "0/G", "000000000/0", "0/123456789", "-1/0", "0x1/0",
-                                      " 0/0", "0/0 ", "+1/0"}) {
+  for (const std::string_view text : {"", "/", "0", "0/", "/0", "0/0/0", "0/G", "000000000/0",
+                                      "0/123456789", "-1/0", "0x1/0", " 0/0", "0/0 ", "+1/0"}) {
     CAPTURE(text);
     const auto parsed = parse_lsn(text);
     REQUIRE_FALSE(parsed);

@@ -10,10 +10,14 @@ namespace millrace::test {
 namespace {
 
 TableSchema table(const std::string& name, const std::vector<std::string>& column_names) {
-  TableSchema schema{.category = category_of("public", name), .version = 1, .schema_name = "public", .table_name = name};
+  TableSchema schema{.category = category_of("public", name),
+                     .version = 1,
+                     .schema_name = "public",
+                     .table_name = name};
   std::uint32_t field = 0;
   for (const std::string& column : column_names)
-    schema.columns.push_back({.name = column, .field = ++field, .kind = ValueKind::kText, .type_name = "text"});
+    schema.columns.push_back(
+        {.name = column, .field = ++field, .kind = ValueKind::kText, .type_name = "text"});
   return schema;
 }
 
@@ -23,7 +27,8 @@ std::vector<std::string> names_of(const std::vector<std::string>& column_names) 
   std::vector<std::string> names;
   for (const ColumnSchema& column : schema.columns) {
     names.push_back(field_name(schema, column));
-    CHECK(compiled.descriptor().FindFieldByNumber(static_cast<int>(column.field))->name() == names.back());
+    CHECK(compiled.descriptor().FindFieldByNumber(static_cast<int>(column.field))->name() ==
+          names.back());
   }
   CHECK(std::set<std::string>(names.begin(), names.end()).size() == names.size());
   return names;
@@ -54,7 +59,18 @@ TEST_CASE("message, package and file names come from any name", "[schemas][proto
 
 TEST_CASE("B39: a file name is no path, and no two tables share one", "[schemas][proto]") {
   std::set<std::string> names;
-  const Names tables = {"a/b", "..", "../../x", "a.b", "a%2eb", "", " ", "-rf", "\n", "水", std::string(63, '\xe6'), std::string(63, '.')};
+  const Names tables = {"a/b",
+                        "..",
+                        "../../x",
+                        "a.b",
+                        "a%2eb",
+                        "",
+                        " ",
+                        "-rf",
+                        "\n",
+                        "水",
+                        std::string(63, '\xe6'),
+                        std::string(63, '.')};
   for (const std::string& schema_name : {std::string("public"), std::string(63, '\xff')})
     for (const std::string& name : tables) {
       TableSchema schema = table(name, {});
@@ -62,7 +78,9 @@ TEST_CASE("B39: a file name is no path, and no two tables share one", "[schemas]
       schema.category = category_of(schema_name, name);
       const std::string file = proto_file_name(schema);
       CAPTURE(file);
-      CHECK(file.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.%") == std::string::npos);
+      CHECK(file.find_first_not_of(
+                "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.%") ==
+            std::string::npos);
       CHECK(file.size() < 250);
       CHECK(file[0] != '.');
       names.insert(file);
@@ -71,16 +89,21 @@ TEST_CASE("B39: a file name is no path, and no two tables share one", "[schemas]
 }
 
 TEST_CASE("the exported file says what each field holds", "[schemas][proto]") {
-  TableSchema schema{.category = "public.orders", .version = 3, .schema_name = "public", .table_name = "orders"};
+  TableSchema schema{
+      .category = "public.orders", .version = 3, .schema_name = "public", .table_name = "orders"};
   schema.columns = {
       {.name = "id", .field = 1, .kind = ValueKind::kInt64, .key = true, .type_name = "bigint"},
       {.name = "total", .field = 2, .kind = ValueKind::kNumeric, .type_name = "numeric(12,2)"},
-      {.name = "placed at", .field = 5, .kind = ValueKind::kTimestampTz, .type_name = "timestamp with time zone"},
+      {.name = "placed at",
+       .field = 5,
+       .kind = ValueKind::kTimestampTz,
+       .type_name = "timestamp with time zone"},
       {.name = "days", .field = 6, .kind = ValueKind::kDate, .array = true, .type_name = "date[]"},
   };
   schema.retired = {{3, "note"}, {4, "total"}};
-  CHECK(to_proto_file(schema, "shop") ==
-        R"(// Table public.orders, version 3 of its schema. Written by millrace: change the table, not this file.
+  CHECK(
+      to_proto_file(schema, "shop") ==
+      R"(// Table public.orders, version 3 of its schema. Written by millrace: change the table, not this file.
 // A field that is absent is null.
 syntax = "proto3";
 
@@ -105,19 +128,25 @@ message Orders {
   CHECK(to_proto_file(table("plain", {"a"}), "shop").find("import") == std::string::npos);
 }
 
-TEST_CASE("every kind compiles to the type that proto_type tells, with presence", "[schemas][proto]") {
+TEST_CASE("every kind compiles to the type that proto_type tells, with presence",
+          "[schemas][proto]") {
   TableSchema schema = table("kinds", {});
   std::uint32_t field = 0;
   for (int kind = 1; kind <= static_cast<int>(ValueKind::kExactText); ++kind)
     for (const bool array : {false, true})
-      schema.columns.push_back({.name = "c" + std::to_string(++field), .field = field, .kind = static_cast<ValueKind>(kind), .array = array,
+      schema.columns.push_back({.name = "c" + std::to_string(++field),
+                                .field = field,
+                                .kind = static_cast<ValueKind>(kind),
+                                .array = array,
                                 .type_name = "x"});
   const DynamicRow compiled(schema);
   for (const ColumnSchema& column : schema.columns) {
-    const auto* descriptor = compiled.descriptor().FindFieldByNumber(static_cast<int>(column.field));
+    const auto* descriptor =
+        compiled.descriptor().FindFieldByNumber(static_cast<int>(column.field));
     REQUIRE(descriptor != nullptr);
     CHECK(descriptor->has_presence());
-    CHECK((descriptor->message_type() != nullptr ? descriptor->message_type()->full_name() : descriptor->type_name()) == proto_type(column));
+    CHECK((descriptor->message_type() != nullptr ? descriptor->message_type()->full_name()
+                                                 : descriptor->type_name()) == proto_type(column));
   }
 }
 
@@ -136,14 +165,38 @@ TEST_CASE("a column that would hide an accessor of another gets another name", "
   CHECK(names_of({"image", "has_image", "set_image", "clear_image", "has_more"}) ==
         Names{"image", "has_image_2", "set_image_3", "clear_image_4", "has_more"});
   CHECK(names_of({"has_image", "image"}) == Names{"has_image_1", "image"});
-  CHECK(names_of({"descriptor", "default_instance"}) == Names{"descriptor_1", "default_instance_2"});
+  CHECK(names_of({"descriptor", "default_instance"}) ==
+        Names{"descriptor_1", "default_instance_2"});
 }
 
 TEST_CASE("C++ takes what protoc makes of awkward columns", "[schemas][proto][slow]") {
   const TemporaryDirectory directory;
-  TableSchema schema = table("awkward", {"image", "has_image", "set_image", "clear_image", "mutable_image", "release_image", "_internal_image",
-                                         "descriptor", "default_instance", "New", "Clear", "Swap", "DebugString", "class", "operator", "int",
-                                         "swap", "_id", "__x", "aB", "a_b", "New York", "unknown_fields", "arena", "GetArena", "cached_size"});
+  TableSchema schema = table("awkward", {"image",
+                                         "has_image",
+                                         "set_image",
+                                         "clear_image",
+                                         "mutable_image",
+                                         "release_image",
+                                         "_internal_image",
+                                         "descriptor",
+                                         "default_instance",
+                                         "New",
+                                         "Clear",
+                                         "Swap",
+                                         "DebugString",
+                                         "class",
+                                         "operator",
+                                         "int",
+                                         "swap",
+                                         "_id",
+                                         "__x",
+                                         "aB",
+                                         "a_b",
+                                         "New York",
+                                         "unknown_fields",
+                                         "arena",
+                                         "GetArena",
+                                         "cached_size"});
   schema.columns[0].kind = ValueKind::kBytes;
   schema.columns[1].array = true;
   const auto write = [&](const std::string& name, const std::string& text) {
@@ -153,13 +206,17 @@ TEST_CASE("C++ takes what protoc makes of awkward columns", "[schemas][proto][sl
   };
   write(std::string(kValuesProtoPath), values_proto_file());
   write("public.awkward.proto", to_proto_file(schema, "shop"));
-  write("main.cc", "#include \"public.awkward.pb.h\"\nint main() { shop::Awkward row; return row.has_image() ? 1 : 0; }\n");
+  write("main.cc",
+        "#include \"public.awkward.pb.h\"\nint main() { shop::Awkward row; return row.has_image() "
+        "? 1 : 0; }\n");
   const std::string root = directory.path().string();
-  const CommandResult compiled = run_command(
-      {"protoc", "--proto_path=" + root, "--cpp_out=" + root, "public.awkward.proto", std::string(kValuesProtoPath)});
+  const CommandResult compiled =
+      run_command({"protoc", "--proto_path=" + root, "--cpp_out=" + root, "public.awkward.proto",
+                   std::string(kValuesProtoPath)});
   INFO(compiled.err);
   REQUIRE(compiled.exit_code == 0);
-  const CommandResult built = run_command({"c++", "-std=c++20", "-fsyntax-only", "-I" + root, root + "/main.cc", root + "/public.awkward.pb.cc"});
+  const CommandResult built = run_command({"c++", "-std=c++20", "-fsyntax-only", "-I" + root,
+                                           root + "/main.cc", root + "/public.awkward.pb.cc"});
   INFO(built.err.substr(0, 4000));
   CHECK(built.exit_code == 0);
 }
@@ -167,11 +224,13 @@ TEST_CASE("C++ takes what protoc makes of awkward columns", "[schemas][proto][sl
 TEST_CASE("field names stay what they are when other columns come", "[schemas][proto]") {
   TableSchema schema = table("t", {"a b", "note", "has_note", "A_B"});
   const std::vector<std::string> before = rendering::field_names(schema);
-  schema.columns.push_back({.name = "zebra", .field = 9, .kind = ValueKind::kText, .type_name = "text"});
+  schema.columns.push_back(
+      {.name = "zebra", .field = 9, .kind = ValueKind::kText, .type_name = "text"});
   std::swap(schema.columns[0], schema.columns[4]);
   const std::vector<std::string> after = rendering::field_names(schema);
   CHECK(after[4] == before[0]);
-  CHECK(std::vector<std::string>(after.begin() + 1, after.begin() + 4) == std::vector<std::string>(before.begin() + 1, before.end()));
+  CHECK(std::vector<std::string>(after.begin() + 1, after.begin() + 4) ==
+        std::vector<std::string>(before.begin() + 1, before.end()));
 }
 
 }  // namespace millrace::test

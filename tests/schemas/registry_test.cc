@@ -16,16 +16,25 @@ namespace millrace::test {
 namespace {
 
 ColumnSchema column(const std::string& name, ValueKind kind = ValueKind::kText, bool key = false) {
-  return {.name = name, .kind = kind, .key = key, .type_oid = 25, .type_name = std::string(name_of(kind))};
+  return {.name = name,
+          .kind = kind,
+          .key = key,
+          .type_oid = 25,
+          .type_name = std::string(name_of(kind))};
 }
 
 TableSchema table(const std::string& name, std::vector<ColumnSchema> columns) {
-  TableSchema schema{.category = "public." + name, .schema_name = "public", .table_name = name, .relation_oid = 4'294'967'200};
+  TableSchema schema{.category = "public." + name,
+                     .schema_name = "public",
+                     .table_name = name,
+                     .relation_oid = 4'294'967'200};
   schema.columns = std::move(columns);
   return schema;
 }
 
-TableSchema orders() { return table("orders", {column("id", ValueKind::kInt64, true), column("note")}); }
+TableSchema orders() {
+  return table("orders", {column("id", ValueKind::kInt64, true), column("note")});
+}
 
 std::string read_bytes(const Path& path) {
   std::ifstream in(path, std::ios::binary);
@@ -42,7 +51,8 @@ std::string summary(SchemaRegistry& registry) {
   const auto all = registry.all().value();
   for (const auto& schema : all) {
     text += schema->category + " " + std::to_string(schema->version) + ":";
-    for (const ColumnSchema& c : schema->columns) text += " " + c.name + "=" + std::to_string(c.field);
+    for (const ColumnSchema& c : schema->columns)
+      text += " " + c.name + "=" + std::to_string(c.field);
     text += ";";
   }
   return text;
@@ -116,9 +126,11 @@ TEST_CASE("F71: a field number never comes back for something else", "[schemas][
   using Numbers = std::vector<std::uint32_t>;
   CHECK(fields({column("a"), column("b"), column("c")}) == Numbers{1, 2, 3});
   CHECK(fields({column("a"), column("c")}) == Numbers{1, 3});
-  CHECK(fields({column("a"), column("c"), column("b")}) == Numbers{1, 3, 4});  // dropped and added again
+  CHECK(fields({column("a"), column("c"), column("b")}) ==
+        Numbers{1, 3, 4});  // dropped and added again
   CHECK(fields({column("a", ValueKind::kJson), column("c"), column("b")}) == Numbers{5, 3, 4});
-  CHECK(fields({column("b"), column("c"), column("a", ValueKind::kJson)}) == Numbers{4, 3, 5});  // order is free
+  CHECK(fields({column("b"), column("c"), column("a", ValueKind::kJson)}) ==
+        Numbers{4, 3, 5});  // order is free
   CHECK(fields({column("d")}) == Numbers{6});
   const auto latest = registry->latest("public.t").value();
   using Retired = std::vector<std::pair<std::uint32_t, std::string>>;
@@ -155,8 +167,9 @@ TEST_CASE("a registry is read back as it was written", "[schemas][registry]") {
   const TemporaryDirectory directory;
   sample_file(directory);
   for (const bool writer : {false, true}) {
-    const auto registry =
-        (writer ? SchemaRegistry::open(directory.path()) : SchemaRegistry::open_read_only(directory.path())).value();
+    const auto registry = (writer ? SchemaRegistry::open(directory.path())
+                                  : SchemaRegistry::open_read_only(directory.path()))
+                              .value();
     CHECK(summary(*registry) == kWhole);
     const auto second = registry->find("public.orders", 2).value();
     CHECK(second->columns[2].kind == ValueKind::kNumeric);
@@ -167,6 +180,48 @@ TEST_CASE("a registry is read back as it was written", "[schemas][registry]") {
     CHECK(registry->find("public.orders", 0).error().code() == ErrorCode::kNotFound);
     CHECK(registry->find("public.none", 1).error().code() == ErrorCode::kNotFound);
   }
+}
+
+TEST_CASE("the bytes of format version 1 never change", "[schemas][registry][golden]") {
+  const std::string golden =
+      // header: magic, version, 0, checksum
+      "4d494c4c5343484d"
+      "01000000"
+      "00000000"
+      "e9ede5c5b1d56522"
+      // record: length, check, millrace.v1.TableSchema
+      "5c000000"
+      "90ff97709a9988ab"
+      "0a087075626c69632e7410011a067075626c696322017430643a160a0269641001180328013014380142066269"
+      "67696e743a160a016e10031808200130f10738014206746578745b5d420808021204676f6e65494d000000000000"
+      "00"
+      // mark: length 0, check
+      "00000000"
+      "c0238f050285e272";
+  TableSchema schema = table("t", {column("id", ValueKind::kInt64, true), column("n")});
+  schema.version = 1;
+  schema.relation_oid = 0;
+  schema.source_lsn = 77;
+  schema.retired = {{2, "gone"}};
+  schema.columns[0].field = 1;
+  schema.columns[0].type_oid = 20;
+  schema.columns[0].type_name = "bigint";
+  schema.columns[1].field = 3;
+  schema.columns[1].array = true;
+  schema.columns[1].type_oid = 1009;
+  schema.columns[1].type_name = "text[]";
+
+  std::string bytes = registry_file::encode_header();
+  REQUIRE(registry_file::append_record(schema, bytes.size(), bytes));
+  registry_file::append_mark(bytes.size(), bytes);
+  CHECK(to_hex(bytes) == golden);
+
+  const TemporaryDirectory directory;
+  write_bytes(directory / "schemas", from_hex(golden).value());
+  const auto read = SchemaRegistry::open(directory.path()).value()->latest("public.t").value();
+  CHECK(read->columns == schema.columns);
+  CHECK(read->retired == schema.retired);
+  CHECK(read->source_lsn == 77);
 }
 
 TEST_CASE("B14: names that are no UTF-8 are kept as bytes", "[schemas][registry]") {
@@ -181,7 +236,8 @@ TEST_CASE("B14: names that are no UTF-8 are kept as bytes", "[schemas][registry]
   CHECK(reader->latest("public.\xff\xfe").value()->columns[1].name == "caf\xe9");
 }
 
-TEST_CASE("a reader picks up what a writer adds, and a file that comes later", "[schemas][registry]") {
+TEST_CASE("a reader picks up what a writer adds, and a file that comes later",
+          "[schemas][registry]") {
   const TemporaryDirectory directory;
   const auto reader = SchemaRegistry::open_read_only(directory.path()).value();
   CHECK(reader->all().value().empty());
@@ -210,7 +266,8 @@ TEST_CASE("a flush with nothing new writes nothing", "[schemas][registry]") {
   CHECK(read_bytes(directory / "schemas") == before);
 }
 
-TEST_CASE("F29: a cut at any byte loses only the versions after it", "[schemas][registry][recovery]") {
+TEST_CASE("F29: a cut at any byte loses only the versions after it",
+          "[schemas][registry][recovery]") {
   const TemporaryDirectory sample;
   const std::string whole = sample_file(sample);
   const TemporaryDirectory directory;
@@ -273,27 +330,32 @@ TEST_CASE("F30: every flipped bit is found or changes nothing", "[schemas][regis
   CHECK(found + harmless == whole.size() * 8);
 }
 
-TEST_CASE("F32: a record that lies elsewhere than where it was written is found", "[schemas][registry][recovery]") {
+TEST_CASE("F32: a record that lies elsewhere than where it was written is found",
+          "[schemas][registry][recovery]") {
   const TemporaryDirectory directory;
   const Path file = directory / "schemas";
   const std::string whole = sample_file(directory);
   const std::size_t first = registry_file::kHeaderBytes;
-  const std::size_t second = first + registry_file::kItemHeaderBytes + load_le<std::uint32_t>(whole.data() + first);
+  const std::size_t second =
+      first + registry_file::kItemHeaderBytes + load_le<std::uint32_t>(whole.data() + first);
   std::string without = whole.substr(0, first) + whole.substr(second);
   write_bytes(file, without);
   // All that follows lies elsewhere now, marks too: nothing is believed, as if a crash had torn it.
   CHECK(SchemaRegistry::open_read_only(directory.path()).value()->all().value().empty());
-  const std::string doubled = whole.substr(0, second) + whole.substr(first, second - first) + whole.substr(second);
+  const std::string doubled =
+      whole.substr(0, second) + whole.substr(first, second - first) + whole.substr(second);
   write_bytes(file, doubled);
   CHECK(SchemaRegistry::open_read_only(directory.path()).value()->all().value().size() == 1);
 }
 
-TEST_CASE("F24, F25: zeros and garbage after the end are a torn tail", "[schemas][registry][recovery]") {
+TEST_CASE("F24, F25: zeros and garbage after the end are a torn tail",
+          "[schemas][registry][recovery]") {
   const TemporaryDirectory directory;
   const Path file = directory / "schemas";
   const std::string whole = sample_file(directory);
-  for (const std::string& tail : {std::string(1, '\0'), std::string(12, '\0'), std::string(4096, '\0'), std::string(100, '\xff'),
-                                  whole.substr(registry_file::kHeaderBytes)}) {
+  for (const std::string& tail :
+       {std::string(1, '\0'), std::string(12, '\0'), std::string(4096, '\0'),
+        std::string(100, '\xff'), whole.substr(registry_file::kHeaderBytes)}) {
     write_bytes(file, whole + tail);
     CHECK(summary(*SchemaRegistry::open_read_only(directory.path()).value()) == kWhole);
     CHECK(read_bytes(file) == whole + tail);  // a reader changes nothing
@@ -302,7 +364,8 @@ TEST_CASE("F24, F25: zeros and garbage after the end are a torn tail", "[schemas
   }
 }
 
-TEST_CASE("B21: another file, a newer version and a shorter file are refused", "[schemas][registry]") {
+TEST_CASE("B21: another file, a newer version and a shorter file are refused",
+          "[schemas][registry]") {
   const TemporaryDirectory directory;
   const Path file = directory / "schemas";
   write_bytes(file, "#!/bin/sh\necho this is no registry\n");
@@ -327,7 +390,8 @@ TEST_CASE("B21: another file, a newer version and a shorter file are refused", "
   CHECK(reader->latest("public.orders").error().code() == ErrorCode::kCorruption);
 }
 
-TEST_CASE("B23: records whose checksum is right but whose content can't be are refused", "[schemas][registry]") {
+TEST_CASE("B23: records whose checksum is right but whose content can't be are refused",
+          "[schemas][registry]") {
   const auto scan_of = [](const TableSchema& schema) {
     std::string bytes;
     REQUIRE(registry_file::append_record(schema, 24, bytes));
@@ -346,7 +410,9 @@ TEST_CASE("B23: records whose checksum is right but whose content can't be are r
       [](TableSchema& s) { s.columns[0].field = 19'500; },
       [](TableSchema& s) { s.columns[0].field = 1u << 29; },
       [](TableSchema& s) { s.columns[0].name = "note"; },
-      [](TableSchema& s) { s.retired = {{2, "gone"}}; },
+      [](TableSchema& s) {
+        s.retired = {{2, "gone"}};
+      },
       [](TableSchema& s) { s.columns[0].kind = static_cast<ValueKind>(0); },
       [](TableSchema& s) { s.replica_identity = static_cast<ReplicaIdentity>(0); }};
   for (std::size_t i = 0; i < damages.size(); ++i) {
@@ -377,7 +443,8 @@ TEST_CASE("a version that does not follow the one before is refused", "[schemas]
   CHECK(refused.error().code() == ErrorCode::kCorruption);
 }
 
-TEST_CASE("F16, F17, F19: a failed operation is kept for ever, and opening again recovers", "[schemas][registry][faults]") {
+TEST_CASE("F16, F17, F19: a failed operation is kept for ever, and opening again recovers",
+          "[schemas][registry][faults]") {
   const Path directory = "/store";
   for (const ErrorCode code : {ErrorCode::kIo, ErrorCode::kNoSpace}) {
     for (std::uint64_t number = 1;; ++number) {
@@ -411,7 +478,8 @@ TEST_CASE("F16, F17, F19: a failed operation is kept for ever, and opening again
   }
 }
 
-TEST_CASE("F22, F23: what was flushed survives a power loss at any operation", "[schemas][registry][faults]") {
+TEST_CASE("F22, F23: what was flushed survives a power loss at any operation",
+          "[schemas][registry][faults]") {
   const Path directory = "/store";
   bool died = true;
   for (std::uint64_t number = 1; died; ++number)
@@ -426,7 +494,8 @@ TEST_CASE("F22, F23: what was flushed survives a power loss at any operation", "
         std::vector<ColumnSchema> columns;
         for (int i = 0; i < 4; ++i) {
           // Large enough for a flush to be torn between sectors.
-          for (int more = 0; more < 20; ++more) columns.push_back(column("column_" + std::to_string(columns.size())));
+          for (int more = 0; more < 20; ++more)
+            columns.push_back(column("column_" + std::to_string(columns.size())));
           const auto recorded = (*registry)->record(table("wide", columns));
           const auto again = (*registry)->record(table("wide_too", columns));
           if (recorded && again && (*registry)->flush()) flushed = (*recorded)->version;
@@ -445,7 +514,8 @@ TEST_CASE("F22, F23: what was flushed survives a power loss at any operation", "
     }
 }
 
-TEST_CASE("F1: what a killed process left in the page cache is synced before it is relied on", "[schemas][registry][faults]") {
+TEST_CASE("F1: what a killed process left in the page cache is synced before it is relied on",
+          "[schemas][registry][faults]") {
   const Path directory = "/store";
   FaultFs files;
   REQUIRE(files.make_directory(directory));

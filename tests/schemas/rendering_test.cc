@@ -24,7 +24,8 @@ std::string json_text(std::string_view text) { return text_of(append_json_text, 
 
 }  // namespace
 
-TEST_CASE("B43: a string is escaped so that it is one line, harmless and the same when read", "[json]") {
+TEST_CASE("B43: a string is escaped so that it is one line, harmless and the same when read",
+          "[json]") {
   CHECK(json_text("") == R"("")");
   CHECK(json_text("plain") == R"("plain")");
   CHECK(json_text("\"\\/\b\f\n\r\t\x01\x1f") == R"("\"\\/\b\f\n\r\t\u0001\u001f")");
@@ -39,7 +40,8 @@ TEST_CASE("B43: a string is escaped so that it is one line, harmless and the sam
     } else if (c < 0x800) {
       all += {static_cast<char>(0xc0 | c >> 6), static_cast<char>(0x80 | (c & 0x3f))};
     } else {
-      all += {static_cast<char>(0xe0 | c >> 12), static_cast<char>(0x80 | (c >> 6 & 0x3f)), static_cast<char>(0x80 | (c & 0x3f))};
+      all += {static_cast<char>(0xe0 | c >> 12), static_cast<char>(0x80 | (c >> 6 & 0x3f)),
+              static_cast<char>(0x80 | (c & 0x3f))};
     }
   }
   CHECK(nlohmann::json::parse(json_text(all)).get<std::string>() == all);
@@ -53,11 +55,14 @@ TEST_CASE("B14: bytes that are no UTF-8 are kept as base64, visibly", "[json]") 
 }
 
 TEST_CASE("UTF-8 is recognised as RFC 3629 has it", "[json]") {
-  for (const std::string_view good : {"a", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xef\xbf\xbf",
-                                      "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"})
+  for (const std::string_view good :
+       {"a", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xef\xbf\xbf",
+        "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"})
     CHECK(utf8_length(good) == good.size());
-  for (const std::string_view bad : {"\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xc2", "\xc2\x41", "\xe0\x9f\xbf", "\xe0\xa0", "\xed\xa0\x80",
-                                     "\xf0\x8f\xbf\xbf", "\xf0\x90\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff"}) {
+  for (const std::string_view bad :
+       {"\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xc2", "\xc2\x41", "\xe0\x9f\xbf", "\xe0\xa0",
+        "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf0\x90\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
+        "\xff"}) {
     CAPTURE(bad);
     CHECK(utf8_length(bad) == 0);
   }
@@ -76,16 +81,39 @@ TEST_CASE("base64 is RFC 4648's", "[json]") {
 }
 
 TEST_CASE("B54: what is JSON and what is not", "[json]") {
-  for (const std::string_view good :
-       {"null", "true", "false", "0", "-0", "1.5", "-1.5e+10", "1E5", "1e400", "\"\"", "\"a\\u00e4\\n\\/\"", "\"\\ud800\"", "[]", "{}", "[1,2]",
-        " [ 1 , {\"a\" : [ ] , \"b\":null} ] \n", "{\"a\":1,\"a\":2}", "\"水\x7f\"", "[[],{}]", "{\"a\":{},\"b\":[]}"}) {
+  for (const std::string_view good : {"null",
+                                      "true",
+                                      "false",
+                                      "0",
+                                      "-0",
+                                      "1.5",
+                                      "-1.5e+10",
+                                      "1E5",
+                                      "1e400",
+                                      "\"\"",
+                                      "\"a\\u00e4\\n\\/\"",
+                                      "\"\\ud800\"",
+                                      "[]",
+                                      "{}",
+                                      "[1,2]",
+                                      " [ 1 , {\"a\" : [ ] , \"b\":null} ] \n",
+                                      "{\"a\":1,\"a\":2}",
+                                      "\"水\x7f\"",
+                                      "[[],{}]",
+                                      "{\"a\":{},\"b\":[]}"}) {
     CAPTURE(good);
     CHECK(is_json(good));
   }
   for (const std::string_view bad :
-       {"", " ", "nul", "nulll", "True", "01", "-", "1.", ".5", "1e", "1e+", "+1", "\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\n\"",
-        "\"\xff\"", "\xef\xbb\xbf{}", "[", "]", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "{", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,}",
-        "{a:1}", "{1:2}", "{\"a\" 1}", "{]", "[}", "1 2", "[]]", "{}{}", "'a'", "NaN", "Infinity", "水"}) {
+       {"",          " ",           "nul",      "nulll",    "True",
+        "01",        "-",           "1.",       ".5",       "1e",
+        "1e+",       "+1",          "\"",       "\"\\",     "\"\\x\"",
+        "\"\\u12\"", "\"\\u12g4\"", "\"\n\"",   "\"\xff\"", "\xef\xbb\xbf{}",
+        "[",         "]",           "[1",       "[1,",      "[1,]",
+        "[,1]",      "[1 2]",       "{",        "{\"a\"",   "{\"a\":",
+        "{\"a\":1",  "{\"a\":1,}",  "{a:1}",    "{1:2}",    "{\"a\" 1}",
+        "{]",        "[}",          "1 2",      "[]]",      "{}{}",
+        "'a'",       "NaN",         "Infinity", "水"}) {
     CAPTURE(bad);
     CHECK_FALSE(is_json(bad));
   }
@@ -118,7 +146,9 @@ TEST_CASE("B12: dates and times are written as PostgreSQL does, whatever the num
   CHECK(text_of(append_date, std::numeric_limits<std::int32_t>::min()) == "-infinity");
   CHECK(text_of(append_date, std::numeric_limits<std::int32_t>::max() - 1).starts_with("5881610-"));
   const auto timestamp = [](std::int64_t micros) {
-    return text_of([](std::int64_t m, std::string& out) { append_timestamp(m, true, DateTimeStyle::kJson, out); }, micros);
+    return text_of([](std::int64_t m,
+                      std::string& out) { append_timestamp(m, true, DateTimeStyle::kJson, out); },
+                   micros);
   };
   CHECK(timestamp(0) == "2000-01-01T00:00:00+00:00");
   CHECK(timestamp(-1) == "1999-12-31T23:59:59.999999+00:00");
@@ -137,7 +167,8 @@ TEST_CASE("an interval of any extreme is written without overflow", "[json]") {
   using Int32 = std::numeric_limits<std::int32_t>;
   using Int64 = std::numeric_limits<std::int64_t>;
   CHECK(text_of(append_interval, 0, 0, std::int64_t{0}) == "00:00:00");
-  CHECK(text_of(append_interval, 14, -3, std::int64_t{14'706'789'000}) == "1 year 2 mons -3 days +04:05:06.789");
+  CHECK(text_of(append_interval, 14, -3, std::int64_t{14'706'789'000}) ==
+        "1 year 2 mons -3 days +04:05:06.789");
   CHECK(text_of(append_interval, -1, 1, std::int64_t{-1}) == "-1 mons +1 day -00:00:00.000001");
   CHECK(text_of(append_interval, Int32::min(), Int32::min(), Int64::min()) ==
         "-178956970 years -8 mons -2147483648 days -2562047788:00:54.775808");
@@ -145,7 +176,8 @@ TEST_CASE("an interval of any extreme is written without overflow", "[json]") {
         "178956970 years 7 mons 2147483647 days 2562047788:00:54.775807");
 }
 
-TEST_CASE("floats are written with the fewest digits that read back, as PostgreSQL does", "[json]") {
+TEST_CASE("floats are written with the fewest digits that read back, as PostgreSQL does",
+          "[json]") {
   CHECK(text_of(append_double, 0.1) == "0.1");
   CHECK(text_of(append_double, -0.0) == "-0");
   CHECK(text_of(append_double, 1e14) == "100000000000000");

@@ -17,7 +17,7 @@ Result<void> catch_up(CaptureOptions options);
 class BackgroundCapture {
  public:
   explicit BackgroundCapture(CaptureOptions options);
-  ~BackgroundCapture() { stop(); }
+  ~BackgroundCapture() { static_cast<void>(stop()); }
 
   /// Asks it to stop and gives what run_capture gave.
   Result<void> stop();

@@ -53,7 +53,8 @@ class FaultFile final : public File {
     if (!allowed) bytes = bytes.substr(0, life_ == fs_.life_ ? half_of(position, bytes.size()) : 0);
     if (position + bytes.size() > node_->current.size())
       node_->current.resize(position + bytes.size());
-    std::copy(bytes.begin(), bytes.end(), node_->current.begin() + static_cast<std::ptrdiff_t>(position));
+    std::copy(bytes.begin(), bytes.end(),
+              node_->current.begin() + static_cast<std::ptrdiff_t>(position));
     mark_dirty(position, position + bytes.size());
     fs_.written_.notify_all();
     return allowed;
@@ -263,7 +264,8 @@ void FaultFs::lose_power(std::optional<std::uint64_t> seed) {
     for (const std::size_t sector : node->dirty) {
       const std::size_t from = sector * kSector;
       if (from >= after.size() || from >= node->current.size() || !survives()) continue;
-      const std::size_t size = std::min({kSector, after.size() - from, node->current.size() - from});
+      const std::size_t size =
+          std::min({kSector, after.size() - from, node->current.size() - from});
       after.replace(from, size, node->current, from, size);
     }
     node->current = node->durable = std::move(after);
@@ -317,7 +319,8 @@ Result<std::unique_ptr<File>> FaultFs::open(const Path& path, OpenMode mode) {
   const auto found = names_.find(name);
   if (mode != OpenMode::kCreate) {
     if (found == names_.end()) return not_found(name);
-    if (found->second->directory) return Error(ErrorCode::kFailedPrecondition, name + " is a directory");
+    if (found->second->directory)
+      return Error(ErrorCode::kFailedPrecondition, name + " is a directory");
     return std::make_unique<FaultFile>(*this, found->second, mode != OpenMode::kRead);
   }
   if (found != names_.end()) return Error(ErrorCode::kIo, "create " + name + ": exists");
@@ -396,8 +399,7 @@ Result<void> FaultFs::sync_directory(const Path& path) {
 Result<std::unique_ptr<FileLock>> FaultFs::lock(const Path& path) {
   const std::lock_guard lock(mutex_);
   const std::string name = name_of_path(path);
-  if (locks_.contains(name))
-    return Error(ErrorCode::kLocked, name + " is held by " + locks_[name]);
+  if (locks_.contains(name)) return Error(ErrorCode::kLocked, name + " is held by " + locks_[name]);
   if (!names_.contains(name)) {
     MILLRACE_RETURN_IF_ERROR(operation("create"));
     auto node = new_node(false);

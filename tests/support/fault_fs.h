@@ -18,16 +18,19 @@ namespace millrace::test {
 
 /// A file system in memory that remembers what was synced, and fails, dies and forgets on demand.
 ///
-/// What a power loss takes back: any of the 512-byte sectors written since the file's last sync, its
-/// size, and any tail of the creations, renames and removals since the directory's last sync. A failed
-/// sync drops what it should have written, yet reads still show it (as Linux does). Threads: any.
+/// What a power loss takes back: any of the 512-byte sectors written since the file's last sync,
+/// its size, and any tail of the creations, renames and removals since the directory's last sync. A
+/// failed sync drops what it should have written, yet reads still show it (as Linux does). Threads:
+/// any.
 class FaultFs final : public FileSystem {
  public:
   FaultFs();
 
-  // --- faults: operations that change or sync something are counted from 1 -------------------------
+  // --- faults: operations that change or sync something are counted from 1
+  // -------------------------
 
-  /// The operation number `number` from now on fails with `code`, once. A write leaves half of its sectors.
+  /// The operation number `number` from now on fails with `code`, once. A write leaves half of its
+  /// sectors.
   void fail_at(std::uint64_t number, ErrorCode code);
   /// Like fail_at, but counts only syncs of files.
   void fail_sync_at(std::uint64_t number);
@@ -39,14 +42,17 @@ class FaultFs final : public FileSystem {
   std::uint64_t syncs_after_failed_sync() const;
   std::uint64_t syncs() const;
 
-  // --- crashes: open files and locks are gone, whoever had them --------------------------------------
+  // --- crashes: open files and locks are gone, whoever had them
+  // --------------------------------------
 
   /// Everybody who used the file system was killed; it lives on.
   void kill_processes();
-  /// The machine lost power and starts again. Without a seed all that was not synced is gone, with one a random part.
+  /// The machine lost power and starts again. Without a seed all that was not synced is gone, with
+  /// one a random part.
   void lose_power(std::optional<std::uint64_t> seed = std::nullopt);
 
-  // --- looking at it and changing it from outside ------------------------------------------------------
+  // --- looking at it and changing it from outside
+  // ------------------------------------------------------
 
   std::string content(const Path& path) const;
   void set_content(const Path& path, std::string bytes);

@@ -42,11 +42,13 @@ StoreOptions small_options(FileSystem& files) {
 }
 
 Result<void> append(EventStore& store, const StoredTransaction& transaction) {
-  MILLRACE_RETURN_IF_ERROR(store.begin({.source = {.epoch = 1, .commit = transaction.commit, .end = 0},
-                                        .source_xid = static_cast<std::uint32_t>(transaction.commit),
-                                        .commit_time = {static_cast<std::int64_t>(transaction.commit)},
-                                        .snapshot = false}));
-  for (const StoredEvent& event : transaction.events) MILLRACE_RETURN_IF_ERROR(store.add(event.view()));
+  MILLRACE_RETURN_IF_ERROR(
+      store.begin({.source = {.epoch = 1, .commit = transaction.commit, .end = 0},
+                   .source_xid = static_cast<std::uint32_t>(transaction.commit),
+                   .commit_time = {static_cast<std::int64_t>(transaction.commit)},
+                   .snapshot = false}));
+  for (const StoredEvent& event : transaction.events)
+    MILLRACE_RETURN_IF_ERROR(store.add(event.view()));
   MILLRACE_RETURN_IF_ERROR(store.commit(transaction.commit + 5));
   return {};
 }
@@ -54,9 +56,9 @@ Result<void> append(EventStore& store, const StoredTransaction& transaction) {
 Result<void> append_durably(EventStore& store, const StoredTransaction& transaction) {
   MILLRACE_RETURN_IF_ERROR(append(store, transaction));
   store.request_flush();
-  MILLRACE_ASSIGN_OR_RETURN(const bool durable,
-                            store.wait_durable(store.appended_end(), transaction.commit + 5,
-                                               std::chrono::minutes(1)));
+  MILLRACE_ASSIGN_OR_RETURN(
+      const bool durable,
+      store.wait_durable(store.appended_end(), transaction.commit + 5, std::chrono::minutes(1)));
   if (!durable) return Error(ErrorCode::kInternal, "not durable after a minute");
   return {};
 }

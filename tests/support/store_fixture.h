@@ -1,16 +1,15 @@
 #pragma once
 
-#include <cstdlib>
-#include <filesystem>
-#include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "eventstore/event_store.h"
 #include "eventstore/log_reader.h"
 #include "tests/support/catch.h"
 #include "tests/support/fault_fs.h"
+#include "tests/support/temporary_directory.h"
 
 namespace millrace::test {
 
@@ -20,26 +19,6 @@ T must(Result<T> result) {
   if (!result) FAIL(result.error().to_string());
   if constexpr (!std::is_void_v<T>) return *std::move(result);
 }
-
-/// A folder of the real file system, gone at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "millrace-test-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) FAIL("can't make " + name);
-    path_ = name;
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Path operator/(std::string_view name) const { return path_ / name; }
-
- private:
-  Path path_;
-};
 
 struct StoredEvent {
   std::string category, key, type, payload, metadata;
@@ -67,15 +46,16 @@ using History = std::vector<StoredTransaction>;
 StoredTransaction sample_transaction(std::uint64_t number, std::size_t events,
                                      std::size_t payload_bytes = 60);
 
-/// Small segments, small buffers, and no flush that nobody asked for: what happens is the same each time.
+/// Small segments, small buffers, and no flush that nobody asked for: what happens is the same each
+/// time.
 StoreOptions small_options(FileSystem& files);
 
 Result<void> append(EventStore& store, const StoredTransaction& transaction);
 /// Appends and waits until it is durable.
 Result<void> append_durably(EventStore& store, const StoredTransaction& transaction);
 
-/// Everything a reader gets, transaction by transaction; checks that they are whole and in order. Stops
-/// at an error, which is left in `error` if given, else fails the test.
+/// Everything a reader gets, transaction by transaction; checks that they are whole and in order.
+/// Stops at an error, which is left in `error` if given, else fails the test.
 History read_history(const Path& store, FileSystem& files, std::optional<Error>* error = nullptr);
 
 bool is_prefix(const History& prefix, const History& whole);
