@@ -13,6 +13,7 @@ Result<void> start_logging(std::string_view level) {
   if (parsed == spdlog::level::off && level != "off")
     return Error(ErrorCode::kInvalidArgument, "unknown log level '" + std::string(level) + "'")
         .hint("Use one of trace, debug, info, warn, error, off.");
+  spdlog::drop("millrace");  // of an earlier call
   auto logger = spdlog::stderr_color_mt("millrace");
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
   logger->set_level(parsed);

@@ -44,6 +44,7 @@ class ListeningFile final : public File {
     return file_->allocate(position, size);
   }
   Result<std::uint64_t> size() override { return file_->size(); }
+  Result<std::uint64_t> identity() override { return file_->identity(); }
 
  private:
   std::unique_ptr<File> file_;
@@ -66,6 +67,11 @@ class ListeningFileSystem final : public FileSystem {
   Result<void> remove(const Path& path) override { return real().remove(path); }
   Result<void> sync_directory(const Path& path) override { return real().sync_directory(path); }
   Result<std::unique_ptr<FileLock>> lock(const Path& path) override { return real().lock(path); }
+  Result<std::string> lock_holder(const Path& path) override { return real().lock_holder(path); }
+  Result<std::unique_ptr<SharedWord>> shared_word(const Path& path, std::uint64_t position) override {
+    return real().shared_word(path, position);
+  }
+  std::string boot_id() override { return real().boot_id(); }
 };
 
 double append_events(const Path& directory, ListeningFileSystem& files, int events) {

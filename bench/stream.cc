@@ -20,7 +20,7 @@ class Backlog {
   /// The tables are there, empty or filled: what comes now is the backlog.
   void begin() {
     drain(seed_store_);
-    server_.exec(database_, "SELECT pg_copy_logical_replication_slot('millrace', 'seed')");
+    server_.exec(database_, "SELECT pg_copy_logical_replication_slot('millrace', 'seed_" + database_ + "')");
     server_.exec(database_, "SELECT pg_drop_replication_slot('millrace')");
   }
   void end() {
@@ -38,11 +38,11 @@ class Backlog {
   }
 
   ProcessCost limit() {
-    copy_slot("recv");
-    ProcessCost cost = run_measured({server_.program("pg_recvlogical"), "-d", server_.uri(database_), "-S", "recv", "--start",
+    copy_slot("recv_" + database_);
+    ProcessCost cost = run_measured({server_.program("pg_recvlogical"), "-d", server_.uri(database_), "-S", "recv_" + database_, "--start",
                                      "-o", "proto_version=2", "-o", "publication_names=millrace", "-f", "/dev/null",
                                      "--endpos", end_lsn_, "--no-loop"});
-    server_.exec(database_, "SELECT pg_drop_replication_slot('recv')");
+    server_.exec(database_, "SELECT pg_drop_replication_slot('recv_" + database_ + "')");
     return cost;
   }
 
@@ -52,7 +52,7 @@ class Backlog {
                          "--snapshot", "never", "--until-caught-up", "--log-level", "warn"});
   }
   void copy_slot(const std::string& name) {
-    server_.exec(database_, "SELECT pg_copy_logical_replication_slot('seed', '" + name + "')");
+    server_.exec(database_, "SELECT pg_copy_logical_replication_slot('seed_" + database_ + "', '" + name + "')");
   }
 
   const Settings& settings_;

@@ -205,8 +205,20 @@ Result<void> PostgresConnection::wait(milliseconds timeout, const Wakeup& wakeup
   return {};
 }
 
-void PostgresConnection::end_copy_both() {
-  if (PQputCopyEnd(connection_, nullptr) == 1) PQflush(connection_);
+void PostgresConnection::end_copy_both(milliseconds limit) {
+  const auto deadline = std::chrono::steady_clock::now() + limit;
+  if (PQputCopyEnd(connection_, nullptr) != 1) return;
+  for (;;) {
+    if (PQflush(connection_) < 0) return;
+    PQfreemem(std::exchange(buffer_, nullptr));
+    const int size = PQgetCopyData(connection_, &buffer_, 1);
+    if (size < 0) return;  // the end, or an error that no longer matters
+    if (size > 0) continue;
+    const auto left = std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
+    pollfd polled{PQsocket(connection_), POLLIN, 0};
+    if (left.count() <= 0 || (::poll(&polled, 1, static_cast<int>(left.count())) < 0 && errno != EINTR)) return;
+    if (PQconsumeInput(connection_) == 0) return;
+  }
 }
 
 }  // namespace millrace

@@ -45,8 +45,9 @@ class PostgresConnection {
   Result<void> send(std::string_view message);
   /// Waits until the server has sent something, `wakeup` was notified or `timeout` passed.
   Result<void> wait(std::chrono::milliseconds timeout, const Wakeup& wakeup);
-  /// Ends streaming from our side, so that the server closes its part in good order.
-  void end_copy_both();
+  /// Ends streaming in good order: when the server has closed its part, it has read our last status and
+  /// let go of the slot. Gives up after `limit`, whatever `stop` says.
+  void end_copy_both(std::chrono::milliseconds limit = std::chrono::seconds(5));
 
   const std::string& sqlstate() const { return sqlstate_; }
   int server_version() const;

@@ -1,5 +1,7 @@
 #include "capture/pipeline/change_encoder.h"
 
+#include <memory>
+
 #include "capture/pgoutput/decoder.h"
 #include "tests/support/capture_fakes.h"
 #include "tests/support/catch.h"
@@ -23,7 +25,7 @@ constexpr Lsn kLsn{0x1C0ED598};
 /// An encoder that is fed with messages' bytes, and what came out of it.
 struct Bench {
   test::FakeCatalog catalog;
-  test::TestRegistry registry;
+  std::unique_ptr<SchemaRegistry> registry = SchemaRegistry::in_memory();
   test::MemoryOut out;
   ChangeEncoder encoder{*registry, catalog, out};
   pgoutput::Decoder decoder;

@@ -98,7 +98,7 @@ TEST_CASE("the events of a real stream, folded, are the table", "[capture][pg]")
   test::FakeCatalog catalog;  // enough: the columns that are compared are text and integers
   const std::string full = database.value("SELECT 'full_identity'::regclass::oid");
   catalog.primary_keys[static_cast<std::uint32_t>(std::stoul(full))] = {"id"};
-  test::TestRegistry registry;
+  const auto registry = SchemaRegistry::in_memory();
   test::MemoryOut out;
   ChangeEncoder encoder(*registry, catalog, out);
   StreamApplier applier(encoder, out, 1, Lsn{});

@@ -1,5 +1,7 @@
 #include "capture/pipeline/stream_applier.h"
 
+#include <memory>
+
 #include "tests/support/capture_fakes.h"
 #include "tests/support/catch.h"
 #include "tests/support/pgoutput_bytes.h"
@@ -25,7 +27,7 @@ struct Bench {
   explicit Bench(Lsn last_commit = Lsn{}) : applier(encoder, out, 3, last_commit) {}
 
   test::FakeCatalog catalog;
-  test::TestRegistry registry;
+  std::unique_ptr<SchemaRegistry> registry = SchemaRegistry::in_memory();
   test::MemoryOut out;
   ChangeEncoder encoder{*registry, catalog, out};
   StreamApplier applier;

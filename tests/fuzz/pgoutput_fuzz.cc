@@ -1,5 +1,4 @@
 #include <cstdint>
-#include <memory>
 #include <string_view>
 
 #include "base/bytes.h"
@@ -14,15 +13,6 @@
 namespace {
 
 using namespace millrace;
-
-/// A registry grows with every shape that the fuzzer thinks of: a fresh one now and then.
-SchemaRegistry& registry() {
-  constexpr int kUses = 5000;
-  static std::unique_ptr<test::TestRegistry> current;
-  static int uses = 0;
-  if (uses++ % kUses == 0) current = std::make_unique<test::TestRegistry>();
-  return **current;
-}
 
 void check(const test::RecordedEvent& event, SchemaRegistry& schemas) {
   MILLRACE_CHECK(!event.category.empty() && event.category.size() <= kCategoryBytesMax);
@@ -52,11 +42,11 @@ void decode_alone(ByteReader in) {
 }
 
 void apply_all(ByteReader in) {
-  SchemaRegistry& schemas = registry();
+  const auto schemas = SchemaRegistry::in_memory();
   test::FakeCatalog catalog;
   catalog.primary_keys[16400] = {"id"};
   test::MemoryOut out;
-  ChangeEncoder encoder(schemas, catalog, out);
+  ChangeEncoder encoder(*schemas, catalog, out);
   StreamApplier applier(encoder, out, 1, Lsn{0x800});
   std::uint64_t position = 1;
   while (in.remaining() > 0 && !in.failed()) {
@@ -70,14 +60,11 @@ void apply_all(ByteReader in) {
     MILLRACE_CHECK(transaction.info.source.end > transaction.info.source.commit);
     MILLRACE_CHECK(!transaction.events.empty());
     last_commit = transaction.info.source.commit;
-    for (const auto& event : transaction.events) check(event, schemas);
+    for (const auto& event : transaction.events) check(event, *schemas);
   }
 }
 
 }  // namespace
-
-/// The registry outlives an input, which would make libFuzzer search for leaks after each.
-extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);

@@ -68,12 +68,6 @@ Result<void> MemoryOut::rollback() {
 
 std::vector<RecordedEvent> MemoryOut::take() { return std::exchange(open_.events, {}); }
 
-TestRegistry::TestRegistry() {
-  auto opened = SchemaRegistry::open(directory_.path());
-  if (!opened) throw std::runtime_error(opened.error().to_string());
-  registry_ = *std::move(opened);
-}
-
 std::map<std::string, std::string> row_of(const TableSchema& schema, const std::string& image) {
   std::map<std::string, std::string> row;
   ByteReader in(image);

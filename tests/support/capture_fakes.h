@@ -1,15 +1,13 @@
 #pragma once
 
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "capture/pipeline/change_encoder.h"
 #include "millrace/v1/change.pb.h"
-#include "schemas/registry.h"
-#include "tests/support/temporary_directory.h"
+#include "schemas/table_schema.h"
 
 namespace millrace::test {
 
@@ -56,18 +54,6 @@ class MemoryOut final : public EventOut {
 
  private:
   RecordedTransaction open_;
-};
-
-/// A registry in a directory of its own.
-class TestRegistry {
- public:
-  TestRegistry();
-  SchemaRegistry& operator*() { return *registry_; }
-  SchemaRegistry* operator->() { return registry_.get(); }
-
- private:
-  TemporaryDirectory directory_;
-  std::unique_ptr<SchemaRegistry> registry_;
 };
 
 /// The columns that a row image holds, as text: sized fields as their bytes, integers as decimals.
