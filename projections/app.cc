@@ -16,10 +16,12 @@ using OwnedViews = std::vector<std::unique_ptr<View>>;
 
 Result<void> check_declarations(const OwnedViews& views) {
   if (views.empty())
-    return Error(ErrorCode::kInvalidArgument, "the program declares no view").hint("Call app.add(...) before app.main().");
+    return Error(ErrorCode::kInvalidArgument, "the program declares no view")
+        .hint("Call app.add(...) before app.main().");
   for (auto view = views.begin(); view != views.end(); ++view) {
     MILLRACE_RETURN_IF_ERROR((*view)->check());
-    if (std::any_of(views.begin(), view, [&](const auto& earlier) { return earlier->name() == (*view)->name(); }))
+    if (std::any_of(views.begin(), view,
+                    [&](const auto& earlier) { return earlier->name() == (*view)->name(); }))
       return Error(ErrorCode::kInvalidArgument, "two views are named '" + (*view)->name() + "'");
   }
   return {};
@@ -30,11 +32,14 @@ Result<Views> chosen(const OwnedViews& views, const std::vector<std::string>& na
   std::string there;
   for (const auto& view : views) {
     there += (there.empty() ? "" : ", ") + view->name();
-    if (names.empty() || std::find(names.begin(), names.end(), view->name()) != names.end()) out.push_back(view.get());
+    if (names.empty() || std::find(names.begin(), names.end(), view->name()) != names.end())
+      out.push_back(view.get());
   }
   for (const auto& name : names)
-    if (std::none_of(views.begin(), views.end(), [&](const auto& view) { return view->name() == name; }))
-      return Error(ErrorCode::kInvalidArgument, "there is no view '" + name + "'; the program has: " + there);
+    if (std::none_of(views.begin(), views.end(),
+                     [&](const auto& view) { return view->name() == name; }))
+      return Error(ErrorCode::kInvalidArgument,
+                   "there is no view '" + name + "'; the program has: " + there);
   return out;
 }
 
@@ -43,7 +48,8 @@ Result<int> execute(const std::string& program, const OwnedViews& views, const O
   MILLRACE_ASSIGN_OR_RETURN(const Views picked, chosen(views, options.names));
   MILLRACE_RETURN_IF_ERROR(check_store(options.store));
   MILLRACE_ASSIGN_OR_RETURN(const auto schemas, SchemaRegistry::open_read_only(options.store));
-  const Context context{.store = options.store, .views = options.views, .program = program, .schemas = schemas.get()};
+  const Context context{
+      .store = options.store, .views = options.views, .program = program, .schemas = schemas.get()};
   switch (options.command) {
     case Command::kRun: return run_views(picked, context, options);
     case Command::kRebuild: return rebuild_views(picked, context);
@@ -63,7 +69,10 @@ int App::main(int argc, char** argv) {
     return kExitDone;
   }
   auto done = [&]() -> Result<int> {
-    MILLRACE_RETURN_IF_ERROR(start_logging(options ? options->log_level : "info"));
+    if (auto started = start_logging(options ? options->log_level : "info"); !started) {
+      MILLRACE_RETURN_IF_ERROR(start_logging("info"));  // or there would be nowhere to say so
+      return std::move(started).error();
+    }
     if (!options) return options.error();
     return execute(name_, views_, *options);
   }();

@@ -18,8 +18,8 @@ namespace millrace::projections {
 ///       return app.main(argc, argv);
 ///     }
 ///
-/// The program has the subcommands run, rebuild, verify and status; `shop --help` tells all of them. Data goes to
-/// stdout, logs to stderr; exit codes are those of base/error.h.
+/// The program has the subcommands run, rebuild, verify and status; `shop --help` tells all of
+/// them. Data goes to stdout, logs to stderr; exit codes are those of base/error.h.
 class App {
  public:
   explicit App(std::string name) : name_(std::move(name)) {}
@@ -30,7 +30,8 @@ class App {
     return *this;
   }
 
-  /// Does what the arguments say; gives the exit code. SIGTERM and SIGINT end `run` after the transaction at hand.
+  /// Does what the arguments say; gives the exit code. SIGTERM and SIGINT end `run` after the
+  /// transaction at hand.
   int main(int argc, char** argv);
 
  private:

@@ -7,15 +7,16 @@
 
 namespace millrace::projections {
 
-using sqlite::Mask;
 using sqlite::identifier;
+using sqlite::Mask;
 
 namespace {
 
 enum class Verb : std::uint8_t { kPut, kAdd, kSubtract, kRaise, kUpdateAll, kMoveErased };
 constexpr std::size_t kVerbs = 6;
 
-/// Parameters of every statement: 1 the key, 2 the key that it had, 3 and on the columns by their place.
+/// Parameters of every statement: 1 the key, 2 the key that it had, 3 and on the columns by their
+/// place.
 constexpr int kKey = 1;
 constexpr int kOldKey = 2;
 constexpr int kFirstColumn = 3;
@@ -38,7 +39,8 @@ class Sql {
       case Verb::kAdd: return upsert(mask, "coalesce($c, 0) + $p");
       case Verb::kRaise: return upsert(mask, "CASE WHEN $c IS NULL OR $p > $c THEN $p ELSE $c END");
       case Verb::kSubtract:
-        return "UPDATE " + table_ + " SET " + assignments(mask, "coalesce($c, 0) - $p") + where_key("?1");
+        return "UPDATE " + table_ + " SET " + assignments(mask, "coalesce($c, 0) - $p") +
+               where_key("?1");
       case Verb::kUpdateAll: return "UPDATE " + table_ + " SET " + assignments(mask, "$p");
       case Verb::kMoveErased:
         return "UPDATE OR REPLACE " + table_ + " SET " + key_ + " = ?1" + (mask.any() ? ", " : "") +
@@ -55,8 +57,8 @@ class Sql {
       names += ", " + identifier(columns_[place]);
       values += ", " + parameter(place);
     }
-    return "INSERT INTO " + table_ + "(" + names + ") VALUES(" + values + ") ON CONFLICT(" + key_ + ") DO " +
-           (mask.any() ? "UPDATE SET " + assignments(mask, to) : "NOTHING");
+    return "INSERT INTO " + table_ + "(" + names + ") VALUES(" + values + ") ON CONFLICT(" + key_ +
+           ") DO " + (mask.any() ? "UPDATE SET " + assignments(mask, to) : "NOTHING");
   }
 
   /// "a = <to>, b = <to>" where $c in `to` is the column and $p its parameter.
@@ -76,8 +78,12 @@ class Sql {
     return out;
   }
 
-  std::string where_key(std::string_view is) const { return " WHERE " + key_ + " = " + std::string(is); }
-  static std::string parameter(std::size_t place) { return "?" + std::to_string(kFirstColumn + static_cast<int>(place)); }
+  std::string where_key(std::string_view is) const {
+    return " WHERE " + key_ + " = " + std::string(is);
+  }
+  static std::string parameter(std::size_t place) {
+    return "?" + std::to_string(kFirstColumn + static_cast<int>(place));
+  }
 
   std::string table_, key_;
   const std::vector<std::string>& columns_;
@@ -95,8 +101,10 @@ Result<void> CacheTable::check_shape() const {
   for (const auto& index : options_.indexes) {
     if (index.empty()) return Error(ErrorCode::kInvalidArgument, "an index has no columns");
     for (const auto& column : index)
-      if (std::find(names.begin(), names.end(), column) == names.end() && column != options_.key.name)
-        return Error(ErrorCode::kInvalidArgument, "an index is on '" + column + "', which is no column");
+      if (std::find(names.begin(), names.end(), column) == names.end() &&
+          column != options_.key.name)
+        return Error(ErrorCode::kInvalidArgument,
+                     "an index is on '" + column + "', which is no column");
   }
   if (options_.key.type != ColumnType::kInteger && options_.key.type != ColumnType::kText)
     return Error(ErrorCode::kInvalidArgument, "its key must be an integer(...) or a text(...)");
@@ -107,8 +115,8 @@ Result<void> CacheTable::check_shape() const {
 void CacheTable::describe(std::string& shape) const {
   shape += "cache table\n";
   const auto add = [&](std::string_view what, const Column& column) {
-    shape += std::string(what) + " " + identifier(column.name) + " " + std::string(sqlite::type_name(column.type)) +
-             (column.counter ? " counter\n" : "\n");
+    shape += std::string(what) + " " + identifier(column.name) + " " +
+             std::string(sqlite::type_name(column.type)) + (column.counter ? " counter\n" : "\n");
   };
   add("key", options_.key);
   for (const auto& column : options_.columns) add("column", column);
@@ -137,13 +145,15 @@ Result<void> CacheTable::end_bulk(sqlite::Database& database) const {
     std::string columns;
     for (const auto& column : index) columns += (columns.empty() ? "" : ", ") + identifier(column);
     MILLRACE_RETURN_IF_ERROR(database.execute(
-        "CREATE INDEX " + identifier(name() + "_index_" + std::to_string(++number)) + " ON " + identifier(name()) + "(" + columns + ")"));
+        "CREATE INDEX " + identifier(name() + "_index_" + std::to_string(++number)) + " ON " +
+        identifier(name()) + "(" + columns + ")"));
   }
   return {};
 }
 
 std::vector<internal::Comparison> CacheTable::comparisons() const {
-  return {{"row", "", "SELECT * FROM " + identifier(name()) + " ORDER BY " + identifier(options_.key.name)}};
+  return {{"row", "",
+           "SELECT * FROM " + identifier(name()) + " ORDER BY " + identifier(options_.key.name)}};
 }
 
 std::string CacheTable::count_query() const { return "SELECT count(*) FROM " + identifier(name()); }
@@ -153,19 +163,23 @@ std::string CacheTable::count_query() const { return "SELECT count(*) FROM " + i
 class CacheTable::Writer::Statements {
  public:
   Statements(sqlite::Database& to, const std::string& table, const CacheTableOptions& options)
-      : database(to), columns(names_of(options.columns)), sql(table, options.key.name, columns.all()) {}
+      : database(to),
+        columns(names_of(options.columns)),
+        sql(table, options.key.name, columns.all()) {}
 
-  static Result<std::unique_ptr<Statements>> make(sqlite::Database& database, const std::string& table,
+  static Result<std::unique_ptr<Statements>> make(sqlite::Database& database,
+                                                  const std::string& table,
                                                   const CacheTableOptions& options) {
     auto made = std::make_unique<Statements>(database, table, options);
     const std::string key = identifier(options.key.name);
-    MILLRACE_ASSIGN_OR_RETURN(made->erase,
-                              database.prepare("DELETE FROM " + identifier(table) + " WHERE " + key + " = ?1"));
+    MILLRACE_ASSIGN_OR_RETURN(made->erase, database.prepare("DELETE FROM " + identifier(table) +
+                                                            " WHERE " + key + " = ?1"));
     MILLRACE_ASSIGN_OR_RETURN(made->clear, database.prepare("DELETE FROM " + identifier(table)));
-    MILLRACE_ASSIGN_OR_RETURN(made->move, database.prepare("UPDATE OR REPLACE " + identifier(table) + " SET " + key +
-                                                           " = ?1 WHERE " + key + " = ?2"));
     MILLRACE_ASSIGN_OR_RETURN(
-        made->find, database.prepare("SELECT * FROM " + identifier(table) + " WHERE " + key + " = ?1"));
+        made->move, database.prepare("UPDATE OR REPLACE " + identifier(table) + " SET " + key +
+                                     " = ?1 WHERE " + key + " = ?2"));
+    MILLRACE_ASSIGN_OR_RETURN(made->find, database.prepare("SELECT * FROM " + identifier(table) +
+                                                           " WHERE " + key + " = ?1"));
     return made;
   }
 
@@ -173,15 +187,17 @@ class CacheTable::Writer::Statements {
   Result<void> run(Verb verb, const Value& key, const Value& old_key) {
     MILLRACE_ASSIGN_OR_RETURN(
         sqlite::Statement * statement,
-        by_verb[static_cast<std::size_t>(verb)].get(database, resolved.mask,
-                                                    [&](const Mask& mask) { return sql.of(verb, mask); }));
+        by_verb[static_cast<std::size_t>(verb)].get(
+            database, resolved.mask, [&](const Mask& mask) { return sql.of(verb, mask); }));
     if (verb != Verb::kUpdateAll) statement->bind(kKey, key);
     if (verb == Verb::kMoveErased) statement->bind(kOldKey, old_key);
-    for (const auto& [place, value] : resolved.values) statement->bind(kFirstColumn + static_cast<int>(place), value);
+    for (const auto& [place, value] : resolved.values)
+      statement->bind(kFirstColumn + static_cast<int>(place), value);
     return statement->run();
   }
 
-  Result<void> write(Verb verb, const Value& key, Assignments assignments, const internal::RawChange& change) {
+  Result<void> write(Verb verb, const Value& key, Assignments assignments,
+                     const internal::RawChange& change) {
     if (verb != Verb::kUpdateAll) MILLRACE_RETURN_IF_ERROR(sqlite::check_key(key));
     MILLRACE_RETURN_IF_ERROR(resolved.assign(columns, assignments));
     if (verb == Verb::kPut && resolved.any_unchanged && pending.is_first_half_of(change)) {
@@ -190,7 +206,8 @@ class CacheTable::Writer::Statements {
       if (database.changes() > 0) return {};
     }
     MILLRACE_RETURN_IF_ERROR(flush());
-    const bool sets_nothing = resolved.mask.none() && (verb == Verb::kSubtract || verb == Verb::kUpdateAll);
+    const bool sets_nothing =
+        resolved.mask.none() && (verb == Verb::kSubtract || verb == Verb::kUpdateAll);
     return sets_nothing ? Result<void>{} : run(verb, key, {});
   }
 
@@ -210,37 +227,44 @@ class CacheTable::Writer::Statements {
   sqlite::Resolved resolved;  // reused
 };
 
-Result<std::unique_ptr<internal::ViewWriter>> CacheTable::make_writer(sqlite::Database& database) const {
+Result<std::unique_ptr<internal::ViewWriter>> CacheTable::make_writer(
+    sqlite::Database& database) const {
   MILLRACE_ASSIGN_OR_RETURN(auto statements, Writer::Statements::make(database, name(), options_));
   return std::unique_ptr<internal::ViewWriter>(new Writer(std::move(statements)));
 }
 
-CacheTable::Writer::Writer(std::unique_ptr<Statements> statements) : statements_(std::move(statements)) {}
+CacheTable::Writer::Writer(std::unique_ptr<Statements> statements)
+    : statements_(std::move(statements)) {}
 CacheTable::Writer::~Writer() = default;
 
 void CacheTable::Writer::put(Value key, Assignments columns) {
   if (failed()) return;
-  if (auto done = statements_->write(Verb::kPut, key, columns, *change_); !done) fail(std::move(done).error());
+  if (auto done = statements_->write(Verb::kPut, key, columns, *change_); !done)
+    fail(std::move(done).error());
 }
 
 void CacheTable::Writer::add(Value key, Assignments amounts) {
   if (failed()) return;
-  if (auto done = statements_->write(Verb::kAdd, key, amounts, *change_); !done) fail(std::move(done).error());
+  if (auto done = statements_->write(Verb::kAdd, key, amounts, *change_); !done)
+    fail(std::move(done).error());
 }
 
 void CacheTable::Writer::subtract(Value key, Assignments amounts) {
   if (failed()) return;
-  if (auto done = statements_->write(Verb::kSubtract, key, amounts, *change_); !done) fail(std::move(done).error());
+  if (auto done = statements_->write(Verb::kSubtract, key, amounts, *change_); !done)
+    fail(std::move(done).error());
 }
 
 void CacheTable::Writer::raise(Value key, Assignments columns) {
   if (failed()) return;
-  if (auto done = statements_->write(Verb::kRaise, key, columns, *change_); !done) fail(std::move(done).error());
+  if (auto done = statements_->write(Verb::kRaise, key, columns, *change_); !done)
+    fail(std::move(done).error());
 }
 
 void CacheTable::Writer::update_all(Assignments columns) {
   if (failed()) return;
-  if (auto done = statements_->write(Verb::kUpdateAll, {}, columns, *change_); !done) fail(std::move(done).error());
+  if (auto done = statements_->write(Verb::kUpdateAll, {}, columns, *change_); !done)
+    fail(std::move(done).error());
 }
 
 void CacheTable::Writer::erase(Value key) {

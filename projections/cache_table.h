@@ -12,18 +12,22 @@
 namespace millrace::projections {
 
 struct CacheTableOptions {
-  /// What names a row. integer("id") is SQLite's own row number, the fastest; text("sku") anything else.
+  /// What names a row. integer("id") is SQLite's own row number, the fastest; text("sku") anything
+  /// else.
   Column key{};
   std::vector<Column> columns{};
-  /// Lists of columns to look rows up by. Each makes writing slower; they are built last in a rebuild.
+  /// Lists of columns to look rows up by. Each makes writing slower; they are built last in a
+  /// rebuild.
   std::vector<std::vector<std::string>> indexes{};
 };
 
-/// A view that is one SQLite table: one row per key, ready to be read by anything that reads SQLite.
+/// A view that is one SQLite table: one row per key, ready to be read by anything that reads
+/// SQLite.
 ///
 ///     CacheTable("customer_totals", Version{1},
 ///                {.key = integer("id"), .columns = {text("name"), counter("orders")}})
-///         .on<Customers>("public.customers", [](const Change<Customers>& change, CacheTable::Writer& totals) { ... })
+///         .on<Customers>("public.customers", [](const Change<Customers>& change,
+///         CacheTable::Writer& totals) { ... })
 class CacheTable final : public ViewBuilder<CacheTable> {
  public:
   class Writer;
@@ -33,7 +37,8 @@ class CacheTable final : public ViewBuilder<CacheTable> {
   Result<void> create(sqlite::Database& database) const override;
   Result<void> begin_bulk(sqlite::Database& database) const override;
   Result<void> end_bulk(sqlite::Database& database) const override;
-  Result<std::unique_ptr<internal::ViewWriter>> make_writer(sqlite::Database& database) const override;
+  Result<std::unique_ptr<internal::ViewWriter>> make_writer(
+      sqlite::Database& database) const override;
   std::vector<internal::Comparison> comparisons() const override;
   std::string count_query() const override;
 
@@ -44,8 +49,9 @@ class CacheTable final : public ViewBuilder<CacheTable> {
   CacheTableOptions options_;
 };
 
-/// Writes the rows of a cache table. Columns go by name; a column that is not named keeps its value, and so does one
-/// whose Value is unchanged. A key may be given as a number or as text: 42 and "42" name the same row.
+/// Writes the rows of a cache table. Columns go by name; a column that is not named keeps its
+/// value, and so does one whose Value is unchanged. A key may be given as a number or as text: 42
+/// and "42" name the same row.
 ///
 /// Nothing to check after a call: a failure stops the view before the event that met it.
 class CacheTable::Writer final : public internal::ViewWriter {
@@ -53,11 +59,13 @@ class CacheTable::Writer final : public internal::ViewWriter {
   using Assignments = std::initializer_list<Assignment>;
 
   /// Sets columns of a row; makes the row if it is not there.
-  /// After an erase() by the first half of a change of key, unchanged columns are taken along from the erased row.
+  /// After an erase() by the first half of a change of key, unchanged columns are taken along from
+  /// the erased row.
   void put(Value key, Assignments columns);
   /// Adds to numbers of a row; makes the row, from 0, if it is not there.
   void add(Value key, Assignments amounts);
-  /// Takes from numbers of a row. Does nothing if it is not there: its key was erased together with what it had counted.
+  /// Takes from numbers of a row. Does nothing if it is not there: its key was erased together with
+  /// what it had counted.
   void subtract(Value key, Assignments amounts);
   /// Sets columns that are null or smaller; makes the row if it is not there.
   void raise(Value key, Assignments columns);

@@ -6,27 +6,35 @@ namespace millrace::projections::internal {
 
 using google::protobuf::Message;
 
-void mark_field(Message& probe, const FieldDescriptor& field) {
+void set_field(Message& probe, const FieldDescriptor& field, bool to_default) {
   const auto& reflection = *probe.GetReflection();
+  const int value = to_default ? 0 : 1;
   if (field.is_repeated()) return;  // rows have none
   switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32: return reflection.SetInt32(&probe, &field, 1);
-    case FieldDescriptor::CPPTYPE_INT64: return reflection.SetInt64(&probe, &field, 1);
-    case FieldDescriptor::CPPTYPE_UINT32: return reflection.SetUInt32(&probe, &field, 1);
-    case FieldDescriptor::CPPTYPE_UINT64: return reflection.SetUInt64(&probe, &field, 1);
-    case FieldDescriptor::CPPTYPE_DOUBLE: return reflection.SetDouble(&probe, &field, 1);
-    case FieldDescriptor::CPPTYPE_FLOAT: return reflection.SetFloat(&probe, &field, 1);
-    case FieldDescriptor::CPPTYPE_BOOL: return reflection.SetBool(&probe, &field, true);
-    case FieldDescriptor::CPPTYPE_ENUM: return reflection.SetEnumValue(&probe, &field, 1);
-    case FieldDescriptor::CPPTYPE_STRING: return reflection.SetString(&probe, &field, "x");
-    case FieldDescriptor::CPPTYPE_MESSAGE: reflection.MutableMessage(&probe, &field); return;
+    case FieldDescriptor::CPPTYPE_INT32: return reflection.SetInt32(&probe, &field, value);
+    case FieldDescriptor::CPPTYPE_INT64: return reflection.SetInt64(&probe, &field, value);
+    case FieldDescriptor::CPPTYPE_UINT32:
+      return reflection.SetUInt32(&probe, &field, static_cast<std::uint32_t>(value));
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return reflection.SetUInt64(&probe, &field, static_cast<std::uint64_t>(value));
+    case FieldDescriptor::CPPTYPE_DOUBLE: return reflection.SetDouble(&probe, &field, value);
+    case FieldDescriptor::CPPTYPE_FLOAT:
+      return reflection.SetFloat(&probe, &field, static_cast<float>(value));
+    case FieldDescriptor::CPPTYPE_BOOL: return reflection.SetBool(&probe, &field, !to_default);
+    case FieldDescriptor::CPPTYPE_ENUM: return reflection.SetEnumValue(&probe, &field, value);
+    case FieldDescriptor::CPPTYPE_STRING:
+      return reflection.SetString(&probe, &field, to_default ? "" : "x");
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      if (!to_default) reflection.MutableMessage(&probe, &field);
+      return;
   }
 }
 
 const FieldDescriptor& field_named(const google::protobuf::Descriptor& row, std::string_view name) {
   const FieldDescriptor* field = row.FindFieldByName(std::string(name));
   if (field == nullptr)
-    throw std::invalid_argument("the message " + row.full_name() + " has no column '" + std::string(name) + "'");
+    throw std::invalid_argument("the message " + row.full_name() + " has no column '" +
+                                std::string(name) + "'");
   return *field;
 }
 
@@ -37,9 +45,9 @@ bool has_field(const Message& row, const FieldDescriptor& field) {
 bool is_bytes(const FieldDescriptor& field) { return field.type() == FieldDescriptor::TYPE_BYTES; }
 
 void throw_no_row(Op op) {
-  throw std::logic_error(op == Op::kTruncate
-                             ? "a truncate has no row: ask change.is_truncate() before reading columns"
-                             : "this change came without any row image");
+  throw std::logic_error(
+      op == Op::kTruncate ? "a truncate has no row: ask change.is_truncate() before reading columns"
+                          : "this change came without any row image");
 }
 
 void throw_no_field(const google::protobuf::Descriptor& row) {

@@ -20,7 +20,8 @@
 
 namespace millrace::projections {
 
-/// What happened to a row. A change of its key comes as two: kDelete of the old key, then kInsert of the new one.
+/// What happened to a row. A change of its key comes as two: kDelete of the old key, then kInsert
+/// of the new one.
 enum class Op : std::uint8_t {
   kInsert = 'c',
   kUpdate = 'u',
@@ -53,8 +54,8 @@ struct RawChange {
 
 using FieldDescriptor = google::protobuf::FieldDescriptor;
 
-/// Gives field `field` of `probe` a value that is not its default.
-void mark_field(google::protobuf::Message& probe, const FieldDescriptor& field);
+/// Makes `field` present in `probe`: with its default value, or with another one.
+void set_field(google::protobuf::Message& probe, const FieldDescriptor& field, bool to_default);
 /// The field of that name; throws std::invalid_argument if the message has none.
 const FieldDescriptor& field_named(const google::protobuf::Descriptor& row, std::string_view name);
 bool has_field(const google::protobuf::Message& row, const FieldDescriptor& field);
@@ -62,8 +63,9 @@ bool is_bytes(const FieldDescriptor& field);
 [[noreturn]] void throw_no_row(Op op);
 [[noreturn]] void throw_no_field(const google::protobuf::Descriptor& row);
 
-/// Which field a generated getter reads: found out by setting one field after the other in an empty row,
-/// once, and remembered.
+/// Which field a generated getter reads: found out by setting one field after the other in an empty
+/// row, once, and remembered. A getter sees a field that is set, but not that it is set to its
+/// default: that would be a has_...().
 template <typename Row>
 class GetterTable {
  public:
@@ -90,9 +92,13 @@ class GetterTable {
   static const FieldDescriptor& probe(T (Row::*getter)() const) {
     for (int i = 0; i < Row::descriptor()->field_count(); ++i) {
       const FieldDescriptor& field = *Row::descriptor()->field(i);
-      Row row;
-      mark_field(row, field);
-      if (differs((row.*getter)(), (Row::default_instance().*getter)())) return field;
+      Row with_default, with_other;
+      set_field(with_default, field, true);
+      set_field(with_other, field, false);
+      const Row& empty = Row::default_instance();
+      if (differs((with_other.*getter)(), (empty.*getter)()) &&
+          !differs((with_default.*getter)(), (empty.*getter)()))
+        return field;
     }
     throw_no_field(*Row::descriptor());
   }
@@ -110,14 +116,17 @@ class GetterTable {
 
 }  // namespace internal
 
-/// One change of one row of a captured table, typed by the message that protoc made of `millrace schema export`.
+/// One change of one row of a captured table, typed by the message that protoc made of `millrace
+/// schema export`.
 ///
-///     const Product* row = change.after();         the row as it is now; nullptr after a delete or truncate
-///     const Product* old = change.before();        the row as it was, as far as the source sends it
-///     Value name = change[&Product::name];         null if it is null, unchanged if it was not sent, else the value
+///     const Product* row = change.after();         the row as it is now; nullptr after a delete or
+///     truncate const Product* old = change.before();        the row as it was, as far as the
+///     source sends it Value name = change[&Product::name];         null if it is null, unchanged
+///     if it was not sent, else the value
 ///
-/// Prefer the last form for what goes into a view: reading `after()->name()` of a column that is null or that was
-/// not sent gives an empty string. Everything here is valid during the call that got the change only.
+/// Prefer the last form for what goes into a view: reading `after()->name()` of a column that is
+/// null or that was not sent gives an empty string. Everything here is valid during the call that
+/// got the change only.
 template <typename Row>
 class Change {
  public:
@@ -125,16 +134,19 @@ class Change {
   bool is_delete() const { return raw_->op == Op::kDelete; }
   bool is_truncate() const { return raw_->op == Op::kTruncate; }
 
-  /// The key as text, as docs/events.md has it: "42"; of several columns "42,de". Empty in a truncate.
+  /// The key as text, as docs/events.md has it: "42"; of several columns "42,de". Empty in a
+  /// truncate.
   std::string_view key() const { return raw_->key; }
-  /// The key that the row had before this change, where it changed: the kDelete before this one removed it.
+  /// The key that the row had before this change, where it changed: the kDelete before this one
+  /// removed it.
   std::optional<std::string_view> moved_from() const {
     if (raw_->moved_from.empty()) return std::nullopt;
     return raw_->moved_from;
   }
 
   const Row* after() const { return has_after_ ? &after_ : nullptr; }
-  /// All columns under REPLICA IDENTITY FULL (ask for it with kNeedsOldRows), else of a delete the key columns.
+  /// All columns under REPLICA IDENTITY FULL (ask for it with kNeedsOldRows), else of a delete the
+  /// key columns.
   const Row* before() const { return has_before_ ? &before_ : nullptr; }
   bool before_is_key() const { return raw_->before_is_key; }
   /// The row after the change; of a delete, what is known of the row that is gone.
@@ -150,7 +162,8 @@ class Change {
   Value operator[](T (Row::*getter)() const) const {
     using Plain = std::remove_cvref_t<T>;
     static_assert(std::is_arithmetic_v<Plain> || std::is_same_v<Plain, std::string>,
-                  "this column is a message: use change.map(&Row::column, [](const auto& value) { return ...; })");
+                  "this column is a message: use change.map(&Row::column, [](const auto& value) { "
+                  "return ...; })");
     const auto& field = fields_.field_of(getter);
     const Row& row = this->row();
     if (has_after_ && raw_->is_unchanged(field.number())) return Value::unchanged();
@@ -163,8 +176,9 @@ class Change {
     }
   }
 
-  /// A column of row() turned into something else by `make`, which is called only where there is a value:
-  /// change.map(&Order::created_at, iso_timestamptz). A std::string that it returns lives as long as the change.
+  /// A column of row() turned into something else by `make`, which is called only where there is a
+  /// value: change.map(&Order::created_at, iso_timestamptz). A std::string that it returns lives as
+  /// long as the change.
   template <typename T, typename Make>
   Value map(T (Row::*getter)() const, Make make) const {
     const auto& field = fields_.field_of(getter);
@@ -189,19 +203,20 @@ class Change {
   bool is_partial() const { return !raw_->unchanged.empty(); }
 
   Offset offset() const { return raw_->offset; }
-  Lsn lsn() const { return raw_->lsn; }                                       ///< Of this very change.
-  Lsn commit_lsn() const { return Lsn{raw_->transaction->source.commit}; }    ///< Of its transaction.
+  Lsn lsn() const { return raw_->lsn; }  ///< Of this very change.
+  Lsn commit_lsn() const { return Lsn{raw_->transaction->source.commit}; }  ///< Of its transaction.
   UnixMicros commit_time() const { return raw_->transaction->commit_time; }
   std::uint32_t transaction_id() const { return raw_->transaction->source_xid; }
 
-  /// For the engine, and for tests of a function of yours: takes `raw`, which must outlive the change.
-  /// False if a row image is no such message.
+  /// For the engine, and for tests of a function of yours: takes `raw`, which must outlive the
+  /// change. False if a row image is no such message.
   bool assign(const internal::RawChange& raw) {
     raw_ = &raw;
     made_.clear();
     has_after_ = raw.op != Op::kDelete && raw.op != Op::kTruncate;
     has_before_ = !raw.before.empty();
-    return (!has_after_ || parse(after_, raw.after)) && (!has_before_ || parse(before_, raw.before));
+    return (!has_after_ || parse(after_, raw.after)) &&
+           (!has_before_ || parse(before_, raw.before));
   }
 
  private:

@@ -7,17 +7,18 @@
 #include "projections/sqlite/columns.h"
 #include "projections/sqlite/database.h"
 
-// An index is an FTS5 table whose first column is the key, not searched. With integer keys the key is the document's
-// number. With text keys a second table, <name>_key, gives each key a document number.
+// An index is an FTS5 table whose first column is the key, not searched. With integer keys the key
+// is the document's number. With text keys a second table, <name>_key, gives each key a document
+// number.
 //
-// FTS5 has no upsert, and INSERT OR REPLACE looks for an old document each time. What the change says about itself
-// is a good guess instead: an insert is tried as INSERT and becomes an UPDATE where the document is there, an
-// update the other way round. Either way the outcome is the same.
+// FTS5 has no upsert, and INSERT OR REPLACE looks for an old document each time. What the change
+// says about itself is a good guess instead: an insert is tried as INSERT and becomes an UPDATE
+// where the document is there, an update the other way round. Either way the outcome is the same.
 
 namespace millrace::projections {
 
-using sqlite::Mask;
 using sqlite::identifier;
+using sqlite::Mask;
 
 namespace {
 
@@ -34,7 +35,9 @@ std::vector<std::string> names_of(const SearchIndexOptions& options) {
 
 std::string key_table(const std::string& name) { return identifier(name + "_key"); }
 
-std::string parameter(std::size_t place) { return "?" + std::to_string(kFirstColumn + static_cast<int>(place)); }
+std::string parameter(std::size_t place) {
+  return "?" + std::to_string(kFirstColumn + static_cast<int>(place));
+}
 
 }  // namespace
 
@@ -55,13 +58,15 @@ Result<void> SearchIndex::check_shape() const {
 
 void SearchIndex::describe(std::string& shape) const {
   shape += "search index, tokenizer " + options_.tokenizer + "\n";
-  shape += "key " + identifier(options_.key.name) + " " + std::string(sqlite::type_name(options_.key.type)) + "\n";
+  shape += "key " + identifier(options_.key.name) + " " +
+           std::string(sqlite::type_name(options_.key.type)) + "\n";
   for (const auto& column : options_.text) shape += "text " + identifier(column) + "\n";
   for (const auto& column : options_.stored) shape += "stored " + identifier(column) + "\n";
 }
 
 std::string SearchIndex::create_statement() const {
-  std::string sql = "CREATE VIRTUAL TABLE " + identifier(name()) + " USING fts5(" + identifier(options_.key.name) + " UNINDEXED";
+  std::string sql = "CREATE VIRTUAL TABLE " + identifier(name()) + " USING fts5(" +
+                    identifier(options_.key.name) + " UNINDEXED";
   for (const auto& column : options_.text) sql += ", " + identifier(column);
   for (const auto& column : options_.stored) sql += ", " + identifier(column) + " UNINDEXED";
   return sql + ", tokenize = " + identifier(options_.tokenizer) + ")";
@@ -69,8 +74,9 @@ std::string SearchIndex::create_statement() const {
 
 Result<void> SearchIndex::create(sqlite::Database& database) const {
   if (options_.key.type == ColumnType::kText)
-    MILLRACE_RETURN_IF_ERROR(database.execute("CREATE TABLE " + key_table(name()) +
-                                              "(document INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE)"));
+    MILLRACE_RETURN_IF_ERROR(
+        database.execute("CREATE TABLE " + key_table(name()) +
+                         "(document INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE)"));
   return database.execute(create_statement());
 }
 
@@ -88,17 +94,22 @@ std::vector<internal::Comparison> SearchIndex::comparisons() const {
   std::string columns = "f." + identifier(options_.key.name);
   for (const auto& column : names_of(options_)) columns += ", f." + identifier(column);
   const bool by_number = options_.key.type == ColumnType::kInteger;
-  // The second one is the inverted index itself: how often each word stands in each column. It comes in order.
+  // The second one is the inverted index itself: how often each word stands in each column. It
+  // comes in order.
   return {{"document", "",
            "SELECT " + columns + " FROM " +
                (by_number ? identifier(name()) + " f ORDER BY f.rowid"
-                          : key_table(name()) + " k JOIN " + identifier(name()) + " f ON f.rowid = k.document ORDER BY k.key")},
+                          : key_table(name()) + " k JOIN " + identifier(name()) +
+                                " f ON f.rowid = k.document ORDER BY k.key")},
           {"word",
-           "CREATE VIRTUAL TABLE temp.millrace_words USING fts5vocab(main, " + identifier(name()) + ", 'col')",
+           "CREATE VIRTUAL TABLE temp.millrace_words USING fts5vocab(main, " + identifier(name()) +
+               ", 'col')",
            "SELECT term, col, doc, cnt FROM temp.millrace_words"}};
 }
 
-std::string SearchIndex::count_query() const { return "SELECT count(*) FROM " + identifier(name() + "_docsize"); }
+std::string SearchIndex::count_query() const {
+  return "SELECT count(*) FROM " + identifier(name() + "_docsize");
+}
 
 // --- its writer ---
 
@@ -113,20 +124,27 @@ class SearchIndex::Writer::Statements {
         create(index.create_statement()),
         clear_keys("DELETE FROM " + key_table(index.name())) {}
 
-  static Result<std::unique_ptr<Statements>> make(sqlite::Database& database, const SearchIndex& index) {
+  static Result<std::unique_ptr<Statements>> make(sqlite::Database& database,
+                                                  const SearchIndex& index) {
     auto made = std::make_unique<Statements>(database, index);
     const std::string& table = made->table;
-    MILLRACE_ASSIGN_OR_RETURN(made->erase, database.prepare("DELETE FROM " + table + " WHERE rowid = ?1"));
-    MILLRACE_ASSIGN_OR_RETURN(made->find, database.prepare("SELECT * FROM " + table + " WHERE rowid = ?1"));
-    MILLRACE_ASSIGN_OR_RETURN(made->renumber, database.prepare("UPDATE " + table + " SET rowid = ?1, " +
-                                                               made->key_column + " = ?2 WHERE rowid = ?3"));
+    MILLRACE_ASSIGN_OR_RETURN(made->erase,
+                              database.prepare("DELETE FROM " + table + " WHERE rowid = ?1"));
+    MILLRACE_ASSIGN_OR_RETURN(made->find,
+                              database.prepare("SELECT * FROM " + table + " WHERE rowid = ?1"));
+    MILLRACE_ASSIGN_OR_RETURN(made->renumber,
+                              database.prepare("UPDATE " + table + " SET rowid = ?1, " +
+                                               made->key_column + " = ?2 WHERE rowid = ?3"));
     if (made->by_number) return made;
     const std::string keys = key_table(index.name());
-    MILLRACE_ASSIGN_OR_RETURN(made->look_up, database.prepare("SELECT document FROM " + keys + " WHERE key = ?1"));
-    MILLRACE_ASSIGN_OR_RETURN(made->add_key, database.prepare("INSERT INTO " + keys + "(key) VALUES(?1)"));
-    MILLRACE_ASSIGN_OR_RETURN(made->erase_key, database.prepare("DELETE FROM " + keys + " WHERE document = ?1"));
-    MILLRACE_ASSIGN_OR_RETURN(made->rename_key,
-                              database.prepare("UPDATE " + keys + " SET key = ?1 WHERE document = ?2"));
+    MILLRACE_ASSIGN_OR_RETURN(made->look_up,
+                              database.prepare("SELECT document FROM " + keys + " WHERE key = ?1"));
+    MILLRACE_ASSIGN_OR_RETURN(made->add_key,
+                              database.prepare("INSERT INTO " + keys + "(key) VALUES(?1)"));
+    MILLRACE_ASSIGN_OR_RETURN(made->erase_key,
+                              database.prepare("DELETE FROM " + keys + " WHERE document = ?1"));
+    MILLRACE_ASSIGN_OR_RETURN(
+        made->rename_key, database.prepare("UPDATE " + keys + " SET key = ?1 WHERE document = ?2"));
     return made;
   }
 
@@ -219,7 +237,9 @@ class SearchIndex::Writer::Statements {
     const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (failure == std::errc() && end == text.data() + text.size()) return number;
     return Error(ErrorCode::kInvalidArgument, "the key '" + printable(text) + "' is no integer")
-        .hint("Declare the search index with .key = text(\"...\"), raise its version and rebuild it.");
+        .hint(
+            "Declare the search index with .key = text(\"...\"), raise its version and rebuild "
+            "it.");
   }
 
   /// False if the document is there already.
@@ -233,16 +253,16 @@ class SearchIndex::Writer::Statements {
       if (!added) return false;
       document = database.last_insert_id();
     }
-    MILLRACE_ASSIGN_OR_RETURN(sqlite::Statement * statement,
-                              inserts.get(database, resolved.mask, [&](const Mask& mask) {
-                                std::string names = "rowid, " + key_column, values = "?1, ?2";
-                                for (std::size_t place = 0; place < columns.all().size(); ++place) {
-                                  if (!mask[place]) continue;
-                                  names += ", " + identifier(columns.all()[place]);
-                                  values += ", " + parameter(place);
-                                }
-                                return "INSERT INTO " + table + "(" + names + ") VALUES(" + values + ")";
-                              }));
+    MILLRACE_ASSIGN_OR_RETURN(
+        sqlite::Statement * statement, inserts.get(database, resolved.mask, [&](const Mask& mask) {
+          std::string names = "rowid, " + key_column, values = "?1, ?2";
+          for (std::size_t place = 0; place < columns.all().size(); ++place) {
+            if (!mask[place]) continue;
+            names += ", " + identifier(columns.all()[place]);
+            values += ", " + parameter(place);
+          }
+          return "INSERT INTO " + table + "(" + names + ") VALUES(" + values + ")";
+        }));
     statement->bind(kDocument, document);
     statement->bind(kKey, by_number ? Value(document) : key);
     bind_columns(*statement);
@@ -253,15 +273,16 @@ class SearchIndex::Writer::Statements {
   Result<bool> update(const Value& key) {
     MILLRACE_ASSIGN_OR_RETURN(const auto document, document_of(key));
     if (!document) return false;
-    MILLRACE_ASSIGN_OR_RETURN(sqlite::Statement * statement,
-                              updates.get(database, resolved.mask, [&](const Mask& mask) {
-                                std::string set;
-                                for (std::size_t place = 0; place < columns.all().size(); ++place)
-                                  if (mask[place])
-                                    set += (set.empty() ? "" : ", ") + identifier(columns.all()[place]) + " = " + parameter(place);
-                                if (set.empty()) set = key_column + " = " + key_column;
-                                return "UPDATE " + table + " SET " + set + " WHERE rowid = ?1";
-                              }));
+    MILLRACE_ASSIGN_OR_RETURN(
+        sqlite::Statement * statement, updates.get(database, resolved.mask, [&](const Mask& mask) {
+          std::string set;
+          for (std::size_t place = 0; place < columns.all().size(); ++place)
+            if (mask[place])
+              set += (set.empty() ? "" : ", ") + identifier(columns.all()[place]) + " = " +
+                     parameter(place);
+          if (set.empty()) set = key_column + " = " + key_column;
+          return "UPDATE " + table + " SET " + set + " WHERE rowid = ?1";
+        }));
     statement->bind(kDocument, *document);
     bind_columns(*statement);
     MILLRACE_RETURN_IF_ERROR(statement->run());
@@ -278,16 +299,19 @@ class SearchIndex::Writer::Statements {
   }
 
   void bind_columns(sqlite::Statement& statement) {
-    for (const auto& [place, value] : resolved.values) statement.bind(kFirstColumn + static_cast<int>(place), value);
+    for (const auto& [place, value] : resolved.values)
+      statement.bind(kFirstColumn + static_cast<int>(place), value);
   }
 };
 
-Result<std::unique_ptr<internal::ViewWriter>> SearchIndex::make_writer(sqlite::Database& database) const {
+Result<std::unique_ptr<internal::ViewWriter>> SearchIndex::make_writer(
+    sqlite::Database& database) const {
   MILLRACE_ASSIGN_OR_RETURN(auto statements, Writer::Statements::make(database, *this));
   return std::unique_ptr<internal::ViewWriter>(new Writer(std::move(statements)));
 }
 
-SearchIndex::Writer::Writer(std::unique_ptr<Statements> statements) : statements_(std::move(statements)) {}
+SearchIndex::Writer::Writer(std::unique_ptr<Statements> statements)
+    : statements_(std::move(statements)) {}
 SearchIndex::Writer::~Writer() = default;
 
 void SearchIndex::Writer::put(Value key, Assignments columns) {

@@ -32,7 +32,8 @@ class StoredRow {
 
  private:
   std::vector<std::pair<std::string, Value>> values_;
-  std::deque<std::string> copies_;  // a deque never moves what it holds: the values above are views of it
+  std::deque<std::string>
+      copies_;  // a deque never moves what it holds: the values above are views of it
 };
 
 }  // namespace millrace::projections

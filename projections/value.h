@@ -10,9 +10,10 @@ namespace millrace::projections {
 
 /// A value on its way into a view: null, a number, text, bytes, or "unchanged".
 ///
-/// Unchanged is what PostgreSQL says of a large column that an UPDATE did not touch: its value was not sent. A writer
-/// leaves such a column of the view as it is. Made implicitly from plain C++ values; text and bytes are views,
-/// which need to live until the call that takes the Value returns.
+/// Unchanged is what PostgreSQL says of a large column that an UPDATE did not touch: its value was
+/// not sent. A writer leaves such a column of the view as it is. Made implicitly from plain C++
+/// values; text and bytes are views, which need to live until the call that takes the Value
+/// returns.
 class Value {
  public:
   enum class Kind : std::uint8_t { kNull, kInteger, kReal, kText, kBlob, kUnchanged };
@@ -21,15 +22,16 @@ class Value {
   constexpr Value(std::nullptr_t) {}  // NOLINT: implicit on purpose, as all below
   constexpr Value(std::nullopt_t) {}  // NOLINT
   template <std::integral T>
-    requires(std::signed_integral<T> || sizeof(T) < sizeof(std::int64_t))
-  constexpr Value(T value) : kind_(Kind::kInteger), integer_(value) {}  // NOLINT
+  requires(std::signed_integral<T> || sizeof(T) < sizeof(std::int64_t)) constexpr Value(T value)
+      : kind_(Kind::kInteger), integer_(value) {}  // NOLINT
   template <std::floating_point T>
-  constexpr Value(T value) : kind_(Kind::kReal), real_(value) {}                           // NOLINT
-  constexpr Value(std::string_view text) : kind_(Kind::kText), size_(text.size()), data_(text.data()) {}  // NOLINT
-  constexpr Value(const char* text) : Value(std::string_view(text)) {}                     // NOLINT
-  Value(const std::string& text) : Value(std::string_view(text)) {}                        // NOLINT
+  constexpr Value(T value) : kind_(Kind::kReal), real_(value) {}  // NOLINT
+  constexpr Value(std::string_view text)
+      : kind_(Kind::kText), size_(text.size()), data_(text.data()) {}   // NOLINT
+  constexpr Value(const char* text) : Value(std::string_view(text)) {}  // NOLINT
+  Value(const std::string& text) : Value(std::string_view(text)) {}     // NOLINT
   template <typename T>
-    requires std::constructible_from<Value, const T&>
+  requires std::constructible_from<Value, const T&>
   constexpr Value(const std::optional<T>& value)  // NOLINT
       : Value(value ? Value(*value) : Value()) {}
 

@@ -10,21 +10,25 @@ namespace {
 constexpr std::int64_t kMicrosPerDay = 86'400'000'000;
 constexpr std::int64_t kDaysFrom0000To2000 = 730'425;  // 0000-03-01 to 2000-01-01
 
-/// The civil date of a day counted from 2000-01-01, in the proleptic Gregorian calendar with a year 0
-/// (http://howardhinnant.github.io/date_algorithms.html, civil_from_days).
+/// The civil date of a day counted from 2000-01-01, in the proleptic Gregorian calendar with a year
+/// 0 (http://howardhinnant.github.io/date_algorithms.html, civil_from_days).
 std::string civil_date(std::int64_t day) {
   day += kDaysFrom0000To2000;
   const std::int64_t era = (day >= 0 ? day : day - 146'096) / 146'097;
   const std::int64_t day_of_era = day - era * 146'097;
   const std::int64_t year_of_era =
       (day_of_era - day_of_era / 1'460 + day_of_era / 36'524 - day_of_era / 146'096) / 365;
-  const std::int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+  const std::int64_t day_of_year =
+      day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
   const std::int64_t month_from_march = (5 * day_of_year + 2) / 153;
   const std::int64_t month = month_from_march < 10 ? month_from_march + 3 : month_from_march - 9;
   const std::int64_t year = year_of_era + era * 400 + (month <= 2 ? 1 : 0);
   const std::int64_t day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
   char text[40];
-  std::snprintf(text, sizeof text, "%s%04lld-%02lld-%02lld", year < 0 ? "-" : year > 9999 ? "+" : "",
+  std::snprintf(text, sizeof text, "%s%04lld-%02lld-%02lld",
+                year < 0      ? "-"
+                : year > 9999 ? "+"
+                              : "",
                 static_cast<long long>(year < 0 ? -year : year), static_cast<long long>(month),
                 static_cast<long long>(day_of_month));
   return text;
@@ -61,8 +65,8 @@ std::string iso_timestamp(std::int64_t timestamp) {
   if (micros < 0) micros += kMicrosPerDay, --day;
   char time[32];
   std::snprintf(time, sizeof time, "T%02d:%02d:%02d.%06d", static_cast<int>(micros / 3'600'000'000),
-                static_cast<int>(micros / 60'000'000 % 60), static_cast<int>(micros / 1'000'000 % 60),
-                static_cast<int>(micros % 1'000'000));
+                static_cast<int>(micros / 60'000'000 % 60),
+                static_cast<int>(micros / 1'000'000 % 60), static_cast<int>(micros % 1'000'000));
   return civil_date(day) + time;
 }
 
@@ -82,7 +86,8 @@ std::optional<std::int64_t> scaled(std::string_view numeric, int digits) {
   bool any = false;
   const auto append = [&](int digit) {
     return !__builtin_mul_overflow(value, std::int64_t{10}, &value) &&
-           !__builtin_sub_overflow(value, std::int64_t{digit}, &value);  // below zero there is one more
+           !__builtin_sub_overflow(value, std::int64_t{digit},
+                                   &value);  // below zero there is one more
   };
   for (const char c : numeric) {
     if (c == '.' && after_point < 0) {

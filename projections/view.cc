@@ -10,8 +10,8 @@ namespace {
 constexpr std::size_t kNameBytesMax = 64;
 
 bool is_name(std::string_view name) {
-  return !name.empty() && name.size() <= kNameBytesMax && name.front() >= 'a' && name.front() <= 'z' &&
-         std::all_of(name.begin(), name.end(), [](char c) {
+  return !name.empty() && name.size() <= kNameBytesMax && name.front() >= 'a' &&
+         name.front() <= 'z' && std::all_of(name.begin(), name.end(), [](char c) {
            return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
          });
 }
@@ -22,7 +22,9 @@ Result<void> View::check() const {
   const std::string view = "view '" + printable(name_) + "'";
   if (!is_name(name_) || name_.starts_with("sqlite_") || name_.starts_with("millrace_"))
     return Error(ErrorCode::kInvalidArgument, view + ": this can't be its name")
-        .hint("Use lower case letters, digits and '_', at most 64, not beginning with millrace_ or sqlite_.");
+        .hint(
+            "Use lower case letters, digits and '_', at most 64, not beginning with millrace_ or "
+            "sqlite_.");
   if (sources_.empty())
     return Error(ErrorCode::kInvalidArgument, view + " has no source")
         .hint("Add .on<Row>(\"schema.table\", function) to it.");

@@ -19,8 +19,8 @@ namespace sqlite {
 class Database;
 }
 
-/// Of what a view's functions compute. Raise it whenever the same events give another view than before: the program
-/// then refuses to go on with the old one until it is rebuilt.
+/// Of what a view's functions compute. Raise it whenever the same events give another view than
+/// before: the program then refuses to go on with the old one until it is rebuilt.
 struct Version {
   std::uint32_t value = 1;
   auto operator<=>(const Version&) const = default;
@@ -28,8 +28,9 @@ struct Version {
 
 enum class ColumnType : std::uint8_t { kInteger, kReal, kText, kBlob };
 
-/// A column of a view: integer("id"), text("name"), real("weight"), blob("image"), counter("orders").
-/// Any value fits any column, as SQLite has it; the type says how numbers and text are converted and compared.
+/// A column of a view: integer("id"), text("name"), real("weight"), blob("image"),
+/// counter("orders"). Any value fits any column, as SQLite has it; the type says how numbers and
+/// text are converted and compared.
 struct Column {
   std::string name;
   ColumnType type = ColumnType::kText;
@@ -41,8 +42,9 @@ inline Column text(std::string name) { return {std::move(name), ColumnType::kTex
 inline Column blob(std::string name) { return {std::move(name), ColumnType::kBlob}; }
 inline Column counter(std::string name) { return {std::move(name), ColumnType::kInteger, true}; }
 
-/// Says that a function takes back what the old row had put into the view, so it can't do without it. The program
-/// then refuses to start unless the table has REPLICA IDENTITY FULL, and stops at a change without its old row.
+/// Says that a function takes back what the old row had put into the view, so it can't do without
+/// it. The program then refuses to start unless the table has REPLICA IDENTITY FULL, and stops at a
+/// change without its old row.
 struct NeedsOldRows {};
 inline constexpr NeedsOldRows kNeedsOldRows;
 
@@ -50,8 +52,9 @@ inline constexpr std::size_t kColumnsMax = 256;
 
 namespace internal {
 
-/// What a function of a view writes to, as the engine sees it. The first failure sticks: what comes after it does
-/// nothing, and the engine asks after each event, so that functions need not check every call.
+/// What a function of a view writes to, as the engine sees it. The first failure sticks: what comes
+/// after it does nothing, and the engine asks after each event, so that functions need not check
+/// every call.
 class ViewWriter {
  public:
   virtual ~ViewWriter() = default;
@@ -88,7 +91,7 @@ class Applier {
 template <typename Row, typename Writer, typename Apply>
 class TypedApplier final : public Applier {
  public:
-  TypedApplier(Apply apply, Writer& writer) : apply_(std::move(apply)), writer_(writer) {}
+  TypedApplier(Apply function, Writer& writer) : apply_(std::move(function)), writer_(writer) {}
 
   Result<void> apply(const RawChange& raw) override {
     if (!change_.assign(raw))
@@ -99,7 +102,8 @@ class TypedApplier final : public Applier {
       MILLRACE_RETURN_IF_ERROR(apply_(std::as_const(change_), writer_));
     else
       apply_(std::as_const(change_), writer_);
-    if (writer_.failed()) [[unlikely]] return writer_.take_failure();
+    if (writer_.failed()) [[unlikely]]
+      return writer_.take_failure();
     return {};
   }
 
@@ -117,7 +121,8 @@ struct Source {
   std::function<std::unique_ptr<Applier>(ViewWriter&)> make_applier;
 };
 
-/// A query whose rows are the view's content in a definite order; the first column is the key, to be shown.
+/// A query whose rows are the view's content in a definite order; the first column is the key, to
+/// be shown.
 struct Comparison {
   std::string what;
   std::string setup;  ///< Statements to run before it, in the connection's temporary schema.
@@ -126,7 +131,8 @@ struct Comparison {
 
 }  // namespace internal
 
-/// A named, versioned function of the log, kept in a SQLite file: what App runs. Made by SearchIndex or CacheTable.
+/// A named, versioned function of the log, kept in a SQLite file: what App runs. Made by
+/// SearchIndex or CacheTable.
 class View {
  public:
   virtual ~View() = default;
@@ -139,13 +145,15 @@ class View {
   // --- for the engine ---
   /// kInvalidArgument if what was declared can't be a view.
   Result<void> check() const;
-  /// Everything that was declared, a line each. A view whose shape is another than its file's must be rebuilt.
+  /// Everything that was declared, a line each. A view whose shape is another than its file's must
+  /// be rebuilt.
   std::string shape() const;
   virtual Result<void> create(sqlite::Database& database) const = 0;
   /// Before and after writing all of it at once.
   virtual Result<void> begin_bulk(sqlite::Database& database) const = 0;
   virtual Result<void> end_bulk(sqlite::Database& database) const = 0;
-  virtual Result<std::unique_ptr<internal::ViewWriter>> make_writer(sqlite::Database& database) const = 0;
+  virtual Result<std::unique_ptr<internal::ViewWriter>> make_writer(
+      sqlite::Database& database) const = 0;
   virtual std::vector<internal::Comparison> comparisons() const = 0;
   virtual std::string count_query() const = 0;
 
@@ -165,12 +173,12 @@ class View {
 template <typename Derived>
 class ViewBuilder : public View {
  public:
-  /// Calls `apply` with each change of `category` ("public.products"), in the order of the log. It takes
-  /// (const Change<Row>&, Derived::Writer&) and returns nothing or a Result<void>.
+  /// Calls `apply` with each change of `category` ("public.products"), in the order of the log. It
+  /// takes (const Change<Row>&, Derived::Writer&) and returns nothing or a Result<void>.
   ///
-  /// It must depend on nothing but its arguments: the same events must give the same view at any time. What it throws or
-  /// returns as an error stops the view before this event; nothing is ever skipped. Threads: one at a time per
-  /// worker; `run`, `rebuild` and `verify` each use a copy.
+  /// It must depend on nothing but its arguments: the same events must give the same view at any
+  /// time. What it throws or returns as an error stops the view before this event; nothing is ever
+  /// skipped. Threads: one at a time per worker; `run`, `rebuild` and `verify` each use a copy.
   template <typename Row, typename Apply>
   Derived&& on(std::string category, Apply apply) && {
     return std::move(add_source<Row>(std::move(category), false, std::move(apply)));
@@ -200,7 +208,8 @@ class ViewBuilder : public View {
     static_assert(std::is_invocable_v<Apply&, const Change<Row>&, Writer&>,
                   "the function takes (const Change<Row>&, Writer&)");
     sources_.push_back({std::move(category), Row::descriptor(), needs_old_rows,
-                        [apply = std::move(apply)](internal::ViewWriter& writer) -> std::unique_ptr<internal::Applier> {
+                        [apply = std::move(apply)](
+                            internal::ViewWriter& writer) -> std::unique_ptr<internal::Applier> {
                           return std::make_unique<internal::TypedApplier<Row, Writer, Apply>>(
                               apply, static_cast<Writer&>(writer));
                         }});

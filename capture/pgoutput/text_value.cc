@@ -1,8 +1,10 @@
 #include "capture/pgoutput/text_value.h"
 
+#include <array>
 #include <bit>
 #include <charconv>
 #include <limits>
+#include <optional>
 
 #include "base/bytes.h"
 #include "capture/pgoutput/array_text.h"

@@ -1,11 +1,12 @@
-// The shop: two views of a PostgreSQL database, kept up to date from the event store that `millrace capture run` fills.
+// The shop: two views of a PostgreSQL database, kept up to date from the event store that `millrace
+// capture run` fills.
 //
 //   product_search    a full-text index of the products
 //   customer_totals   one row per customer, with what the orders add up to
 //
-// Each view is a function of changes. It gets every change of its tables in commit order, from the first one on, and writes
-// to the view; millrace keeps the place, shows whole transactions only, and can compute the view again at any time.
-// README.md beside this file walks through it.
+// Each view is a function of changes. It gets every change of its tables in commit order, from the
+// first one on, and writes to the view; millrace keeps the place, shows whole transactions only,
+// and can compute the view again at any time. README.md beside this file walks through it.
 
 #include "projections/projections.h"
 #include "public.customers.pb.h"
@@ -19,8 +20,8 @@ using shop::Products;
 
 namespace {
 
-// change[&Products::name] is the column as PostgreSQL has it: null stays null, and a large text that an UPDATE did not touch
-// is "unchanged", which leaves it in the index as it is.
+// change[&Products::name] is the column as PostgreSQL has it: null stays null, and a large text
+// that an UPDATE did not touch is "unchanged", which leaves it in the index as it is.
 void index_product(const Change<Products>& change, SearchIndex::Writer& index) {
   if (change.is_truncate()) return index.clear();
   if (change.is_delete()) return index.erase(change.key());
@@ -39,8 +40,9 @@ void copy_customer(const Change<Customers>& change, CacheTable::Writer& totals) 
                             {"city", change[&Customers::city]}});
 }
 
-// An order is taken back as it was, then counted as it is: that is right for inserts, updates and deletes alike. A maximum can't be
-// taken back, so last_order_at is the time of the newest order that there ever was.
+// An order is taken back as it was, then counted as it is: that is right for inserts, updates and
+// deletes alike. A maximum can't be taken back, so last_order_at is the time of the newest order
+// that there ever was.
 void count_order(const Change<Orders>& change, CacheTable::Writer& totals) {
   if (change.is_truncate())
     return totals.update_all({{"orders", 0}, {"spent_cents", 0}, {"last_order_at", nullptr}});
@@ -48,7 +50,8 @@ void count_order(const Change<Orders>& change, CacheTable::Writer& totals) {
     totals.subtract(old->customer_id(), {{"orders", 1}, {"spent_cents", old->total_cents()}});
   if (const Orders* order = change.after()) {
     totals.add(order->customer_id(), {{"orders", 1}, {"spent_cents", order->total_cents()}});
-    totals.raise(order->customer_id(), {{"last_order_at", change.map(&Orders::created_at, iso_timestamptz)}});
+    totals.raise(order->customer_id(),
+                 {{"last_order_at", change.map(&Orders::created_at, iso_timestamptz)}});
   }
 }
 
@@ -57,9 +60,11 @@ void count_order(const Change<Orders>& change, CacheTable::Writer& totals) {
 int main(int argc, char** argv) {
   App app("shop");
 
-  app.add(SearchIndex("product_search", Version{1},
-                      {.key = integer("id"), .text = {"name", "description"}, .stored = {"category", "price"}})
-              .on<Products>("public.products", index_product));
+  app.add(
+      SearchIndex(
+          "product_search", Version{1},
+          {.key = integer("id"), .text = {"name", "description"}, .stored = {"category", "price"}})
+          .on<Products>("public.products", index_product));
 
   app.add(CacheTable("customer_totals", Version{1},
                      {.key = integer("id"),

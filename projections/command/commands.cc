@@ -26,7 +26,8 @@ void print(const std::string& line) { std::printf("%s\n", line.c_str()); }
 int worse(int code, int other) { return code != kExitDone ? code : other; }
 
 Result<void> check_sources(const View& view, const Context& context) {
-  for (const auto& source : view.sources()) MILLRACE_RETURN_IF_ERROR(check_source(view, source, *context.schemas));
+  for (const auto& source : view.sources())
+    MILLRACE_RETURN_IF_ERROR(check_source(view, source, *context.schemas));
   return {};
 }
 
@@ -52,12 +53,10 @@ Result<VerifyReport> check_view(const View& view, const Context& context) {
 }
 
 std::string to_json(const View& view, const VerifyReport& report) {
-  nlohmann::ordered_json json = {{"view", view.name()},
-                                 {"equal", report.different == 0},
-                                 {"offset", report.offset.value},
-                                 {"compared", report.compared},
-                                 {"different", report.different},
-                                 {"differences", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json json = {
+      {"view", view.name()},           {"equal", report.different == 0},
+      {"offset", report.offset.value}, {"compared", report.compared},
+      {"different", report.different}, {"differences", nlohmann::ordered_json::array()}};
   for (const auto& difference : report.differences)
     json["differences"].push_back({{"what", difference.what},
                                    {"key", difference.key},
@@ -68,25 +67,28 @@ std::string to_json(const View& view, const VerifyReport& report) {
 
 void print_text(const View& view, const VerifyReport& report) {
   if (report.different == 0)
-    return print(view.name() + ": equal to the log up to offset " + std::to_string(report.offset.value) + " (" +
-                 grouped(report.compared) + " compared)");
+    return print(view.name() + ": equal to the log up to offset " +
+                 std::to_string(report.offset.value) + " (" + grouped(report.compared) +
+                 " compared)");
   print(view.name() + ": " + grouped(report.different) + " differences to the log up to offset " +
         std::to_string(report.offset.value));
   for (const auto& difference : report.differences)
-    print("  " + difference.what + " " + difference.key + "\n    view: " + difference.live + "\n    log:  " + difference.computed);
+    print("  " + difference.what + " " + difference.key + "\n    view: " + difference.live +
+          "\n    log:  " + difference.computed);
   if (report.different > report.differences.size()) print("  ...");
 }
 
 void print_table(const std::vector<ViewStatus>& all) {
   std::size_t width = 4;
   for (const auto& status : all) width = std::max(width, status.view.size());
-  std::printf("%-*s  %-10s %10s %7s %14s %12s %12s %12s\n", static_cast<int>(width), "view", "state", "generation",
-              "version", "offset", "lag", "rows", "KiB");
+  std::printf("%-*s  %-10s %10s %7s %14s %12s %12s %12s\n", static_cast<int>(width), "view",
+              "state", "generation", "version", "offset", "lag", "rows", "KiB");
   for (const auto& status : all) {
-    std::printf("%-*s  %-10s %10u %7u %14s %12s %12s %12s\n", static_cast<int>(width), status.view.c_str(),
-                status.state.c_str(), status.generation, status.checkpoint.version.value,
-                grouped(status.checkpoint.offset.value).c_str(), grouped(status.lag).c_str(),
-                grouped(status.rows).c_str(), grouped(status.bytes / 1024).c_str());
+    std::printf("%-*s  %-10s %10u %7u %14s %12s %12s %12s\n", static_cast<int>(width),
+                status.view.c_str(), status.state.c_str(), status.generation,
+                status.checkpoint.version.value, grouped(status.checkpoint.offset.value).c_str(),
+                grouped(status.lag).c_str(), grouped(status.rows).c_str(),
+                grouped(status.bytes / 1024).c_str());
     if (!status.worker.empty()) print("  kept up to date by " + printable(status.worker));
     if (!status.reason.empty()) print("  " + status.reason);
   }
@@ -122,8 +124,8 @@ Result<int> rebuild_views(const Views& views, Context context) {
       continue;
     }
     const double seconds = std::chrono::duration<double>(built->elapsed).count();
-    spdlog::info("view {}: generation {} made from {} events in {:.1f} s and now live", view->name(), built->generation,
-                 grouped(built->checkpoint.events), seconds);
+    spdlog::info("view {}: generation {} made from {} events in {:.1f} s and now live",
+                 view->name(), built->generation, grouped(built->checkpoint.events), seconds);
   }
   return code;
 }
@@ -151,7 +153,8 @@ Result<int> show_status(const Views& views, const Context& context, const Option
     MILLRACE_ASSIGN_OR_RETURN(ViewStatus status, status_of(*view, context));
     all.push_back(std::move(status));
   }
-  if (!options.json) print_table(all);
+  if (!options.json)
+    print_table(all);
   else
     for (const auto& status : all) print(to_json(status));
   return kExitDone;

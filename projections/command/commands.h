@@ -12,8 +12,8 @@ namespace millrace::projections {
 
 using Views = std::vector<const View*>;
 
-// The subcommands. Each gives the exit code; an error is for what keeps the whole command from being done, what concerns
-// one view is logged and counts in the code.
+// The subcommands. Each gives the exit code; an error is for what keeps the whole command from
+// being done, what concerns one view is logged and counts in the code.
 
 /// Until SIGTERM or SIGINT, or until no view is left that could go on.
 Result<int> run_views(const Views& views, Context context, const Options& options);

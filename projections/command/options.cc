@@ -24,8 +24,9 @@ po::options_description settings() {
 
 /// MILLRACE_LOG_LEVEL -> log-level; other variables of the name are somebody else's.
 std::string option_of_variable(const std::string& variable) {
-  static const std::map<std::string, std::string> options = {
-      {"MILLRACE_STORE", "store"}, {"MILLRACE_VIEWS", "views"}, {"MILLRACE_LOG_LEVEL", "log-level"}};
+  static const std::map<std::string, std::string> options = {{"MILLRACE_STORE", "store"},
+                                                             {"MILLRACE_VIEWS", "views"},
+                                                             {"MILLRACE_LOG_LEVEL", "log-level"}};
   const auto found = options.find(variable);
   return found == options.end() ? "" : found->second;
 }
@@ -37,9 +38,11 @@ po::variables_map parse(int argc, const char* const* argv) {
       "words", po::value<std::vector<std::string>>());
   po::positional_options_description words;
   words.add("words", -1);
-  const auto style = po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
+  const auto style =
+      po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
   po::variables_map values;
-  po::store(po::command_line_parser(argc, argv).options(all).positional(words).style(style).run(), values);
+  po::store(po::command_line_parser(argc, argv).options(all).positional(words).style(style).run(),
+            values);
   po::store(po::parse_environment(settings(), option_of_variable), values);
   if (values.count("config") != 0) {
     const auto name = values["config"].as<std::string>();
@@ -56,12 +59,15 @@ Result<Command> command_of(const std::string& word) {
   if (word == "verify") return Command::kVerify;
   if (word == "status") return Command::kStatus;
   if (word == "help") return Command::kHelp;
-  return usage("there is no command '" + printable(word) + "'; the commands are run, rebuild, verify, status");
+  return usage("there is no command '" + printable(word) +
+               "'; the commands are run, rebuild, verify, status");
 }
 
 Result<void> check_together(const Options& options) {
-  if (options.until_caught_up && options.command != Command::kRun) return usage("--until-caught-up goes with run only");
-  if (options.all && options.command != Command::kRebuild) return usage("--all goes with rebuild only");
+  if (options.until_caught_up && options.command != Command::kRun)
+    return usage("--until-caught-up goes with run only");
+  if (options.all && options.command != Command::kRebuild)
+    return usage("--all goes with rebuild only");
   if (options.json && options.command != Command::kStatus && options.command != Command::kVerify)
     return usage("--json goes with status and verify only");
   if (options.command == Command::kRebuild && options.all == !options.names.empty())

@@ -22,8 +22,8 @@ struct Options {
   bool json = false;
 };
 
-/// From the arguments, then the environment (MILLRACE_STORE, MILLRACE_VIEWS, MILLRACE_LOG_LEVEL), then --config FILE.
-/// kInvalidArgument says what is wrong with them.
+/// From the arguments, then the environment (MILLRACE_STORE, MILLRACE_VIEWS, MILLRACE_LOG_LEVEL),
+/// then --config FILE. kInvalidArgument says what is wrong with them.
 Result<Options> parse_options(int argc, const char* const* argv);
 
 std::string help_text(const std::string& program);

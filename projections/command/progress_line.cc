@@ -6,7 +6,8 @@
 
 namespace millrace::projections {
 
-ProgressLine::ProgressLine(std::string what) : what_(std::move(what)), on_terminal_(::isatty(STDERR_FILENO) == 1) {}
+ProgressLine::ProgressLine(std::string what)
+    : what_(std::move(what)), on_terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 ProgressLine::~ProgressLine() {
   if (shown_) std::fputs("\r\033[K", stderr);
@@ -27,10 +28,12 @@ std::string progress_text(const std::string& what, const BuildProgress& progress
   const auto done = static_cast<double>(progress.done.value);
   const auto end = static_cast<double>(progress.end.value);
   const double rate = seconds > 0 ? done / seconds : 0;
-  std::string text = what + "  " + grouped(progress.done.value) + " of " + grouped(progress.end.value) + " events (" +
+  std::string text = what + "  " + grouped(progress.done.value) + " of " +
+                     grouped(progress.end.value) + " events (" +
                      std::to_string(end > 0 ? static_cast<int>(100 * done / end) : 100) + " %)  " +
                      grouped(static_cast<std::uint64_t>(rate)) + "/s";
-  if (rate > 0 && done < end) text += "  " + grouped(static_cast<std::uint64_t>((end - done) / rate) + 1) + " s left";
+  if (rate > 0 && done < end)
+    text += "  " + grouped(static_cast<std::uint64_t>((end - done) / rate) + 1) + " s left";
   return text;
 }
 

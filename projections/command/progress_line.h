@@ -6,7 +6,8 @@
 
 namespace millrace::projections {
 
-/// Shows on a terminal how far a long piece of work is, in one line that is written over; nothing in a pipe.
+/// Shows on a terminal how far a long piece of work is, in one line that is written over; nothing
+/// in a pipe.
 class ProgressLine {
  public:
   explicit ProgressLine(std::string what);

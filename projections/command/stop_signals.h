@@ -7,8 +7,8 @@
 
 namespace millrace::projections {
 
-/// Turns SIGTERM and SIGINT into a stop while it lives. Make it before other threads: they inherit that these signals
-/// are blocked, so that one thread alone takes them.
+/// Turns SIGTERM and SIGINT into a stop while it lives. Make it before other threads: they inherit
+/// that these signals are blocked, so that one thread alone takes them.
 class StopSignals {
  public:
   StopSignals();

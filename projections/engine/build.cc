@@ -19,13 +19,15 @@ class Builder {
       : view_(view), context_(context), hooks_(hooks), generations_(context.generations(view)) {}
 
   Result<BuildReport> run() {
-    MILLRACE_ASSIGN_OR_RETURN(const auto lock, generations_.lock_rebuild(context_.holder("rebuild")));
+    MILLRACE_ASSIGN_OR_RETURN(const auto lock,
+                              generations_.lock_rebuild(context_.holder("rebuild")));
     MILLRACE_ASSIGN_OR_RETURN(generation_, generations_.prepare_next());
     step("prepared");
     const Path file = generations_.file(generation_);
     if (auto built = build(file); !built) {
       // Only tidiness: the next rebuild would remove it too.
-      if (!is_live() && !generations_.remove_file(file)) spdlog::warn("{} is left behind", file.string());
+      if (!is_live() && !generations_.remove_file(file))
+        spdlog::warn("{} is left behind", file.string());
       return std::move(built).error();
     }
     MILLRACE_RETURN_IF_ERROR(generations_.remove_old());
@@ -37,14 +39,16 @@ class Builder {
   Result<void> build(const Path& file) {
     MILLRACE_RETURN_IF_ERROR(fold_in_bulk(file));
     step("folded");
-    MILLRACE_ASSIGN_OR_RETURN(const auto database, Database::open(file, Mode::kLive, context_.stop));
+    MILLRACE_ASSIGN_OR_RETURN(const auto database,
+                              Database::open(file, Mode::kLive, context_.stop));
     MILLRACE_RETURN_IF_ERROR(catch_up(*database));
     return switch_over(*database);
   }
 
   /// Everything up to the durable end, with the settings for a file that a crash may take.
   Result<void> fold_in_bulk(const Path& file) {
-    MILLRACE_ASSIGN_OR_RETURN(const auto database, Database::open(file, Mode::kBulk, context_.stop));
+    MILLRACE_ASSIGN_OR_RETURN(const auto database,
+                              Database::open(file, Mode::kBulk, context_.stop));
     MILLRACE_ASSIGN_OR_RETURN(const auto reader, context_.open_reader(view_, Offset{0}));
     checkpoint_ = context_.beginning(view_, reader->store_id());
     MILLRACE_RETURN_IF_ERROR(create_checkpoint(*database, checkpoint_));
@@ -64,7 +68,8 @@ class Builder {
   }
 
   Result<void> fold_to_end(Database& database, LogReader& reader) {
-    MILLRACE_ASSIGN_OR_RETURN(const auto fold, Fold::make(view_, database, *context_.schemas, checkpoint_));
+    MILLRACE_ASSIGN_OR_RETURN(const auto fold,
+                              Fold::make(view_, database, *context_.schemas, checkpoint_));
     auto shown = start_;
     const auto show = [&] {
       step("some folded");
@@ -85,10 +90,13 @@ class Builder {
     if (live) {
       MILLRACE_ASSIGN_OR_RETURN(const Checkpoint reached, read_checkpoint(*live));
       MILLRACE_ASSIGN_OR_RETURN(const auto reader, context_.open_reader(view_, checkpoint_.offset));
-      const bool comparable = reached.store_id == checkpoint_.store_id && reached.offset <= reader->durable_end();
+      const bool comparable =
+          reached.store_id == checkpoint_.store_id && reached.offset <= reader->durable_end();
       if (comparable && reached.offset > checkpoint_.offset) {
-        MILLRACE_ASSIGN_OR_RETURN(const auto fold, Fold::make(view_, database, *context_.schemas, checkpoint_));
-        MILLRACE_RETURN_IF_ERROR(fold_until(*fold, database, *reader, reached.offset, context_.stop, {}));
+        MILLRACE_ASSIGN_OR_RETURN(const auto fold,
+                                  Fold::make(view_, database, *context_.schemas, checkpoint_));
+        MILLRACE_RETURN_IF_ERROR(
+            fold_until(*fold, database, *reader, reached.offset, context_.stop, {}));
         checkpoint_ = fold->checkpoint();
       }
     }
@@ -100,7 +108,8 @@ class Builder {
     return {};
   }
 
-  /// The live generation with its write lock held; nothing if there is none, or none that can be read.
+  /// The live generation with its write lock held; nothing if there is none, or none that can be
+  /// read.
   Result<std::unique_ptr<Database>> lock_live() {
     MILLRACE_ASSIGN_OR_RETURN(const auto number, generations_.live());
     if (!number) return std::unique_ptr<Database>();
@@ -111,13 +120,15 @@ class Builder {
       else if (locked && read_checkpoint(**live))
         return live;
     }
-    spdlog::warn("view {}: generation {} can't be read; it is replaced without looking at it", view_.name(), *number);
+    spdlog::warn("view {}: generation {} can't be read; it is replaced without looking at it",
+                 view_.name(), *number);
     return std::unique_ptr<Database>();
   }
 
   Result<void> make_durable(Database& database) {
     MILLRACE_RETURN_IF_ERROR(database.execute("PRAGMA wal_checkpoint(TRUNCATE)"));
-    MILLRACE_ASSIGN_OR_RETURN(const auto file, FileSystem::real().open(database.file(), OpenMode::kReadWrite));
+    MILLRACE_ASSIGN_OR_RETURN(const auto file,
+                              FileSystem::real().open(database.file(), OpenMode::kReadWrite));
     return file->sync();
   }
 
@@ -141,16 +152,19 @@ class Builder {
 
 }  // namespace
 
-Result<void> fold_until(Fold& fold, Database& database, LogReader& reader, Offset until, const std::stop_token& stop,
-                        const std::function<void()>& progress) {
+Result<void> fold_until(Fold& fold, Database& database, LogReader& reader, Offset until,
+                        const std::stop_token& stop, const std::function<void()>& progress) {
   while (fold.checkpoint().offset < until) {
     MILLRACE_RETURN_IF_ERROR(database.begin());
     const std::uint64_t events = fold.checkpoint().events;
-    while (fold.checkpoint().offset < until && fold.checkpoint().events - events < kEventsPerCommit) {
-      if (stop.stop_requested()) return Error(ErrorCode::kCancelled, "stopped while building the view");
+    while (fold.checkpoint().offset < until &&
+           fold.checkpoint().events - events < kEventsPerCommit) {
+      if (stop.stop_requested())
+        return Error(ErrorCode::kCancelled, "stopped while building the view");
       MILLRACE_ASSIGN_OR_RETURN(Batch * batch, reader.next());
       if (batch != nullptr) MILLRACE_RETURN_IF_ERROR(fold.apply(*batch, until));
-      // At the end of the log all below `until` was there to be read; what did not come is of no interest.
+      // At the end of the log all below `until` was there to be read; what did not come is of no
+      // interest.
       fold.advance_to(batch == nullptr ? until : std::min(until, reader.position()));
       if (progress) progress();
     }
@@ -159,7 +173,8 @@ Result<void> fold_until(Fold& fold, Database& database, LogReader& reader, Offse
   return {};
 }
 
-Result<BuildReport> build_generation(const View& view, const Context& context, const BuildHooks& hooks) {
+Result<BuildReport> build_generation(const View& view, const Context& context,
+                                     const BuildHooks& hooks) {
   return Builder(view, context, hooks).run();
 }
 

@@ -27,19 +27,21 @@ struct BuildReport {
   std::chrono::steady_clock::duration elapsed{};
 };
 
-/// Folds the log from offset zero into the next generation of `view`, beside the live one if there is one, and makes it the
-/// live one once it has folded at least as much. Readers of the old one keep it until they open anew.
+/// Folds the log from offset zero into the next generation of `view`, beside the live one if there
+/// is one, and makes it the live one once it has folded at least as much. Readers of the old one
+/// keep it until they open anew.
 ///
-/// A worker on the live generation goes on meanwhile. The switch happens while this holds the live file's
-/// write lock, so that the worker, which looks at the link whenever it gets that lock, never writes to a
-/// generation that nobody sees any more, and no reader ever sees the view go back.
+/// A worker on the live generation goes on meanwhile. The switch happens while this holds the live
+/// file's write lock, so that the worker, which looks at the link whenever it gets that lock, never
+/// writes to a generation that nobody sees any more, and no reader ever sees the view go back.
 ///
-/// Killed at any step, the old generation stays live and the next call starts again. Errors: kLocked (another
-/// rebuild), kCancelled (stop was asked), those of the fold.
-Result<BuildReport> build_generation(const View& view, const Context& context, const BuildHooks& hooks = {});
+/// Killed at any step, the old generation stays live and the next call starts again. Errors:
+/// kLocked (another rebuild), kCancelled (stop was asked), those of the fold.
+Result<BuildReport> build_generation(const View& view, const Context& context,
+                                     const BuildHooks& hooks = {});
 
-/// Gives the events from where `fold` stands up to `until` to it, committing now and then, wherever that
-/// falls: for files that nobody else sees. kCancelled if stop was asked.
+/// Gives the events from where `fold` stands up to `until` to it, committing now and then, wherever
+/// that falls: for files that nobody else sees. kCancelled if stop was asked.
 Result<void> fold_until(Fold& fold, sqlite::Database& database, LogReader& reader, Offset until,
                         const std::stop_token& stop, const std::function<void()>& progress);
 

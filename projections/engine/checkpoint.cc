@@ -8,7 +8,9 @@ namespace {
 
 // An offset is kept as SQLite's signed integer: 2^63 events are out of reach.
 std::int64_t number(std::uint64_t value) { return static_cast<std::int64_t>(value); }
-std::uint64_t unsigned_number(const Value& value) { return static_cast<std::uint64_t>(value.integer()); }
+std::uint64_t unsigned_number(const Value& value) {
+  return static_cast<std::uint64_t>(value.integer());
+}
 
 std::vector<std::string> lines_of(const std::string& text) {
   std::vector<std::string> lines;
@@ -26,7 +28,8 @@ std::string difference(const std::string& file, const std::string& program) {
   std::string out;
   const auto add_missing = [&](const auto& from, const auto& in, std::string_view mark) {
     for (const auto& line : from)
-      if (std::find(in.begin(), in.end(), line) == in.end()) out += "\n    " + std::string(mark) + line;
+      if (std::find(in.begin(), in.end(), line) == in.end())
+        out += "\n    " + std::string(mark) + line;
   };
   add_missing(in_file, in_program, "- ");
   add_missing(in_program, in_file, "+ ");
@@ -37,12 +40,15 @@ std::string difference(const std::string& file, const std::string& program) {
 
 Result<void> create_checkpoint(sqlite::Database& database, const Checkpoint& checkpoint) {
   MILLRACE_RETURN_IF_ERROR(database.execute(
-      "CREATE TABLE millrace_checkpoint(view TEXT NOT NULL, version INTEGER NOT NULL, shape TEXT NOT NULL, "
-      "store_id TEXT NOT NULL, \"offset\" INTEGER NOT NULL, events INTEGER NOT NULL, source_epoch INTEGER NOT NULL, "
+      "CREATE TABLE millrace_checkpoint(view TEXT NOT NULL, version INTEGER NOT NULL, shape TEXT "
+      "NOT NULL, "
+      "store_id TEXT NOT NULL, \"offset\" INTEGER NOT NULL, events INTEGER NOT NULL, source_epoch "
+      "INTEGER NOT NULL, "
       "source_lsn INTEGER NOT NULL, commit_time INTEGER NOT NULL, failure TEXT NOT NULL)"));
   MILLRACE_ASSIGN_OR_RETURN(
       sqlite::Statement insert,
-      database.prepare("INSERT INTO millrace_checkpoint VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, '')"));
+      database.prepare(
+          "INSERT INTO millrace_checkpoint VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, '')"));
   insert.bind(1, checkpoint.view);
   insert.bind(2, checkpoint.version.value);
   insert.bind(3, checkpoint.shape);
@@ -57,7 +63,8 @@ Result<void> create_checkpoint(sqlite::Database& database, const Checkpoint& che
 
 Result<Checkpoint> read_checkpoint(sqlite::Database& database) {
   const auto no_view = [&] {
-    return Error(ErrorCode::kFailedPrecondition, database.file().string() + " is no view of millrace: it has no checkpoint")
+    return Error(ErrorCode::kFailedPrecondition,
+                 database.file().string() + " is no view of millrace: it has no checkpoint")
         .hint("Move the file away, then run `rebuild`.");
   };
   MILLRACE_ASSIGN_OR_RETURN(
@@ -66,8 +73,9 @@ Result<Checkpoint> read_checkpoint(sqlite::Database& database) {
   if (tables == 0) return no_view();
   MILLRACE_ASSIGN_OR_RETURN(
       sqlite::Statement select,
-      database.prepare("SELECT view, version, shape, store_id, \"offset\", events, source_epoch, source_lsn, "
-                       "commit_time, failure FROM millrace_checkpoint"));
+      database.prepare(
+          "SELECT view, version, shape, store_id, \"offset\", events, source_epoch, source_lsn, "
+          "commit_time, failure FROM millrace_checkpoint"));
   MILLRACE_ASSIGN_OR_RETURN(const bool there, select.step());
   if (!there) return no_view();
   Checkpoint checkpoint;
@@ -96,8 +104,9 @@ Result<CheckpointWriter> CheckpointWriter::make(sqlite::Database& database) {
   CheckpointWriter writer;
   MILLRACE_ASSIGN_OR_RETURN(
       writer.update_,
-      database.prepare("UPDATE millrace_checkpoint SET \"offset\" = ?1, events = ?2, source_epoch = ?3, "
-                       "source_lsn = ?4, commit_time = ?5"));
+      database.prepare(
+          "UPDATE millrace_checkpoint SET \"offset\" = ?1, events = ?2, source_epoch = ?3, "
+          "source_lsn = ?4, commit_time = ?5"));
   return writer;
 }
 
@@ -110,23 +119,26 @@ Result<void> CheckpointWriter::write(const Checkpoint& checkpoint) {
   return update_.run();
 }
 
-Result<void> check_continuation(const View& view, const Checkpoint& checkpoint, const StoreId& store,
-                                Offset durable_end, const std::string& program) {
+Result<void> check_continuation(const View& view, const Checkpoint& checkpoint,
+                                const StoreId& store, Offset durable_end,
+                                const std::string& program) {
   const auto refuse = [&](const std::string& why) {
     return Error(ErrorCode::kFailedPrecondition, "view " + view.name() + ": " + why)
         .hint("To make the view anew from the log, run: " + program + " rebuild " + view.name());
   };
   if (checkpoint.store_id != to_string(store))
-    return refuse("its file was made from another store (" + checkpoint.store_id + ", this one is " +
-                  to_string(store) + ")");
+    return refuse("its file was made from another store (" + checkpoint.store_id +
+                  ", this one is " + to_string(store) + ")");
   if (checkpoint.version != view.version())
-    return refuse("its file is of version " + std::to_string(checkpoint.version.value) + ", the program has version " +
-                  std::to_string(view.version().value));
+    return refuse("its file is of version " + std::to_string(checkpoint.version.value) +
+                  ", the program has version " + std::to_string(view.version().value));
   if (checkpoint.shape != view.shape())
-    return refuse("it is declared otherwise than its file was made (- file, + program):" + difference(checkpoint.shape, view.shape()));
+    return refuse("it is declared otherwise than its file was made (- file, + program):" +
+                  difference(checkpoint.shape, view.shape()));
   if (checkpoint.offset > durable_end)
-    return refuse("CHECKPOINT_AHEAD: it has folded the log up to offset " + std::to_string(checkpoint.offset.value) +
-                  ", but the store ends at " + std::to_string(durable_end.value) +
+    return refuse("CHECKPOINT_AHEAD: it has folded the log up to offset " +
+                  std::to_string(checkpoint.offset.value) + ", but the store ends at " +
+                  std::to_string(durable_end.value) +
                   "; an older copy of the store must have been put back");
   return {};
 }

@@ -12,19 +12,20 @@
 
 namespace millrace::projections {
 
-/// How far a view has come, kept in the table millrace_checkpoint of its own file and written in the same
-/// transaction as the view: both move, or neither.
+/// How far a view has come, kept in the table millrace_checkpoint of its own file and written in
+/// the same transaction as the view: both move, or neither.
 struct Checkpoint {
   std::string view;
   Version version;
-  std::string shape;     ///< View::shape() when it was made.
-  std::string store_id;  ///< In hexadecimal.
-  Offset offset;         ///< Everything below is folded.
+  std::string shape;         ///< View::shape() when it was made.
+  std::string store_id;      ///< In hexadecimal.
+  Offset offset;             ///< Everything below is folded.
   std::uint64_t events = 0;  ///< That the view's functions were called with.
   std::uint32_t source_epoch = 0;
-  std::uint64_t source_lsn = 0;  ///< Commit position of the last captured transaction that is folded.
-  UnixMicros commit_time;        ///< Of the last transaction that is folded.
-  std::string failure;  ///< Why the worker stopped, if it had to; empty while all is well.
+  std::uint64_t source_lsn =
+      0;                   ///< Commit position of the last captured transaction that is folded.
+  UnixMicros commit_time;  ///< Of the last transaction that is folded.
+  std::string failure;     ///< Why the worker stopped, if it had to; empty while all is well.
 };
 
 /// Makes the table with its one row.
@@ -46,9 +47,10 @@ class CheckpointWriter {
   sqlite::Statement update_;
 };
 
-/// Whether a view as declared can go on from `checkpoint` on a store with this id that ends at `durable_end`.
-/// kFailedPrecondition names the difference, and the rebuild that mends it.
-Result<void> check_continuation(const View& view, const Checkpoint& checkpoint, const StoreId& store,
-                                Offset durable_end, const std::string& program);
+/// Whether a view as declared can go on from `checkpoint` on a store with this id that ends at
+/// `durable_end`. kFailedPrecondition names the difference, and the rebuild that mends it.
+Result<void> check_continuation(const View& view, const Checkpoint& checkpoint,
+                                const StoreId& store, Offset durable_end,
+                                const std::string& program);
 
 }  // namespace millrace::projections

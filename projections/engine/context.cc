@@ -28,8 +28,8 @@ Result<void> check_store(const Path& directory) {
   MILLRACE_ASSIGN_OR_RETURN(const bool there, FileSystem::real().exists(directory / "store.json"));
   if (there) return {};
   return Error(ErrorCode::kNotFound, "there is no event store in " + directory.string())
-      .hint("Give its directory with --store. `millrace capture run --source ... --store " + directory.string() +
-            "` makes one.");
+      .hint("Give its directory with --store. `millrace capture run --source ... --store " +
+            directory.string() + "` makes one.");
 }
 
 }  // namespace millrace::projections

@@ -11,7 +11,9 @@ using Envelope = v1::Change;
 // The low three bits of a tag (https://protobuf.dev/programming-guides/encoding/).
 enum Wire : std::uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 
-constexpr std::uint64_t tag(int field, Wire wire) { return static_cast<std::uint64_t>(field) << 3 | wire; }
+constexpr std::uint64_t tag(int field, Wire wire) {
+  return static_cast<std::uint64_t>(field) << 3 | wire;
+}
 
 void skip(ByteReader& in, std::uint64_t tag) {
   switch (tag & 7) {
@@ -31,14 +33,18 @@ Result<Op> op_of(std::uint64_t op) {
     case Envelope::READ: return Op::kRead;
     case Envelope::TRUNCATE: return Op::kTruncate;
     default:
-      return Error(ErrorCode::kUnsupported, "its operation " + std::to_string(op) + " is none that a view can fold")
-          .hint("If the store was written by a newer millrace, build this program with that version.");
+      return Error(ErrorCode::kUnsupported,
+                   "its operation " + std::to_string(op) + " is none that a view can fold")
+          .hint(
+              "If the store was written by a newer millrace, build this program with that "
+              "version.");
   }
 }
 
 }  // namespace
 
-Result<void> decode_change(const EventView& event, const TransactionInfo& transaction, internal::RawChange& into) {
+Result<void> decode_change(const EventView& event, const TransactionInfo& transaction,
+                           internal::RawChange& into) {
   if (!event.type.empty())
     return Error(ErrorCode::kUnsupported, "it is a domain event of type '" + printable(event.type) +
                                               "', not a change of a table");
@@ -53,21 +59,28 @@ Result<void> decode_change(const EventView& event, const TransactionInfo& transa
     const std::uint64_t field = in.varint();
     switch (field) {
       case tag(Envelope::kOpFieldNumber, kVarint): op = in.varint(); break;
-      case tag(Envelope::kSchemaFieldNumber, kVarint): into.schema = static_cast<std::uint32_t>(in.varint()); break;
+      case tag(Envelope::kSchemaFieldNumber, kVarint):
+        into.schema = static_cast<std::uint32_t>(in.varint());
+        break;
       case tag(Envelope::kLsnFieldNumber, kFixed64): into.lsn.value = in.u64_le(); break;
       case tag(Envelope::kBeforeFieldNumber, kBytes): into.before = in.bytes(in.varint()); break;
       case tag(Envelope::kAfterFieldNumber, kBytes): into.after = in.bytes(in.varint()); break;
-      case tag(Envelope::kBeforeIsKeyFieldNumber, kVarint): into.before_is_key = in.varint() != 0; break;
+      case tag(Envelope::kBeforeIsKeyFieldNumber, kVarint):
+        into.before_is_key = in.varint() != 0;
+        break;
       case tag(Envelope::kUnchangedFieldNumber, kVarint):
         into.unchanged.push_back(static_cast<std::uint32_t>(in.varint()));
         break;
       case tag(Envelope::kUnchangedFieldNumber, kBytes): {
         ByteReader packed(in.bytes(in.varint()));
-        while (packed.remaining() > 0) into.unchanged.push_back(static_cast<std::uint32_t>(packed.varint()));
+        while (packed.remaining() > 0)
+          into.unchanged.push_back(static_cast<std::uint32_t>(packed.varint()));
         if (packed.failed()) in.fail();
         break;
       }
-      case tag(Envelope::kMovedFromFieldNumber, kBytes): into.moved_from = in.bytes(in.varint()); break;
+      case tag(Envelope::kMovedFromFieldNumber, kBytes):
+        into.moved_from = in.bytes(in.varint());
+        break;
       default: skip(in, field);
     }
   }

@@ -6,10 +6,12 @@
 
 namespace millrace::projections {
 
-/// Takes the payload of a captured event (millrace.v1.Change) apart without copying the row images: `into` has views of
-/// `event`. The generated parser would copy both for every event.
+/// Takes the payload of a captured event (millrace.v1.Change) apart without copying the row images:
+/// `into` has views of `event`. The generated parser would copy both for every event.
 ///
-/// kCorruption if the payload is no such message, kUnsupported if it is of a kind that views don't know.
-Result<void> decode_change(const EventView& event, const TransactionInfo& transaction, internal::RawChange& into);
+/// kCorruption if the payload is no such message, kUnsupported if it is of a kind that views don't
+/// know.
+Result<void> decode_change(const EventView& event, const TransactionInfo& transaction,
+                           internal::RawChange& into);
 
 }  // namespace millrace::projections

@@ -13,14 +13,15 @@
 
 namespace millrace::projections {
 
-Result<std::unique_ptr<Fold>> Fold::make(const View& view, sqlite::Database& database, SchemaRegistry& schemas,
-                                         Checkpoint from) {
+Result<std::unique_ptr<Fold>> Fold::make(const View& view, sqlite::Database& database,
+                                         SchemaRegistry& schemas, Checkpoint from) {
   std::unique_ptr<Fold> fold(new Fold(view, database, schemas, std::move(from)));
   MILLRACE_ASSIGN_OR_RETURN(fold->checkpoint_writer_, CheckpointWriter::make(database));
   MILLRACE_ASSIGN_OR_RETURN(fold->writer_, view.make_writer(database));
   for (const auto& source : view.sources()) {
     Table table{&source, source.make_applier(*fold->writer_)};
-    if (const auto latest = schemas.latest(source.category)) table.checked_schema = (*latest)->version;
+    if (const auto latest = schemas.latest(source.category))
+      table.checked_schema = (*latest)->version;
     fold->tables_.push_back(std::move(table));
   }
   return fold;
@@ -38,9 +39,9 @@ Result<void> Fold::apply(Batch& batch, Offset until) {
     if (event->offset >= until) break;
     const Offset after{event->offset.value + 1};
     if (auto applied = apply_event(*event, batch.info); !applied) [[unlikely]]
-      return std::move(applied).error().context("view " + view_.name() + ": event at offset " +
-                                                std::to_string(event->offset.value) + " of " +
-                                                printable(event->category) + ", key '" + printable(event->key) + "'");
+      return std::move(applied).error().context(
+          "view " + view_.name() + ": event at offset " + std::to_string(event->offset.value) +
+          " of " + printable(event->category) + ", key '" + printable(event->key) + "'");
     advance_to(after);
   }
   MILLRACE_RETURN_IF_ERROR(batch.status());
@@ -61,25 +62,31 @@ Result<void> Fold::apply_event(const EventView& event, const TransactionInfo& tr
   try {
     return table->applier->apply(change_);
   } catch (const std::exception& thrown) {
-    return Error(ErrorCode::kFailedPrecondition, std::string("its function threw: ") + thrown.what())
+    return Error(ErrorCode::kFailedPrecondition,
+                 std::string("its function threw: ") + thrown.what())
         .hint("The view stays as it was before this event. Mend the function, then start again.");
   }
 }
 
 Result<void> Fold::check_change(Table& table) const {
-  if (change_.schema != table.checked_schema) [[unlikely]] MILLRACE_RETURN_IF_ERROR(check_schema(table));
+  if (change_.schema != table.checked_schema) [[unlikely]]
+    MILLRACE_RETURN_IF_ERROR(check_schema(table));
   const bool had_a_row = change_.op == Op::kUpdate || change_.op == Op::kDelete;
-  if (table.source->needs_old_rows && had_a_row && (change_.before.empty() || change_.before_is_key)) [[unlikely]]
-    return Error(ErrorCode::kFailedPrecondition, "it came without the old row, which the view needs")
+  if (table.source->needs_old_rows && had_a_row &&
+      (change_.before.empty() || change_.before_is_key)) [[unlikely]]
+    return Error(ErrorCode::kFailedPrecondition,
+                 "it came without the old row, which the view needs")
         .hint("It was written while the table was not REPLICA IDENTITY FULL.");
   return {};
 }
 
-/// A newer shape than the one that was checked at start must still be readable. An older one always is, but the values of a
-/// column that had another type then are in a field that the program does not have.
+/// A newer shape than the one that was checked at start must still be readable. An older one always
+/// is, but the values of a column that had another type then are in a field that the program does
+/// not have.
 Result<void> Fold::check_schema(Table& table) const {
   const std::uint32_t version = change_.schema;
-  if (version < table.checked_schema && std::ranges::find(table.older_seen, version) != table.older_seen.end())
+  if (version < table.checked_schema &&
+      std::ranges::find(table.older_seen, version) != table.older_seen.end())
     return {};
   MILLRACE_ASSIGN_OR_RETURN(const auto schema, schemas_.find(table.source->category, version));
   if (version > table.checked_schema) {
@@ -91,9 +98,12 @@ Result<void> Fold::check_schema(Table& table) const {
   for (const auto& column : schema->columns) {
     const auto* field = table.source->row->FindFieldByName(column.name);
     if (field != nullptr && static_cast<std::uint32_t>(field->number()) != column.field)
-      spdlog::warn("view {}: column {} of {} had another type when event {} was written (schema version {}); the "
-                   "program sees null in its place", view_.name(), printable(column.name),
-                   printable(table.source->category), change_.offset.value, version);
+      spdlog::warn(
+          "view {}: column {} of {} had another type when event {} was written (schema version "
+          "{}); the "
+          "program sees null in its place",
+          view_.name(), printable(column.name), printable(table.source->category),
+          change_.offset.value, version);
   }
   return {};
 }

@@ -15,20 +15,23 @@ namespace millrace::projections {
 
 /// A view's functions at work on one SQLite file: events in, rows and checkpoint out.
 ///
-/// The caller begins and commits the database's transactions; commit() writes the checkpoint into the one that is
-/// open first. Errors name the view and the event, and leave the transaction to be rolled back. Threads: one.
+/// The caller begins and commits the database's transactions; commit() writes the checkpoint into
+/// the one that is open first. Errors name the view and the event, and leave the transaction to be
+/// rolled back. Threads: one.
 class Fold {
  public:
   /// `from` is where the file stands.
-  static Result<std::unique_ptr<Fold>> make(const View& view, sqlite::Database& database, SchemaRegistry& schemas,
-                                            Checkpoint from);
+  static Result<std::unique_ptr<Fold>> make(const View& view, sqlite::Database& database,
+                                            SchemaRegistry& schemas, Checkpoint from);
 
   /// Applies the events of `batch` that are not folded yet and lie below `until`.
   Result<void> apply(Batch& batch, Offset until = {UINT64_MAX});
-  /// Everything below `end` has been read; what of it was not given to apply() is of no interest to the view.
+  /// Everything below `end` has been read; what of it was not given to apply() is of no interest to
+  /// the view.
   void advance_to(Offset end);
   Result<void> commit();
-  /// Ends the database's transaction where nothing but the position has moved, which is kept for the next commit().
+  /// Ends the database's transaction where nothing but the position has moved, which is kept for
+  /// the next commit().
   Result<void> release();
   /// Drops what was applied since the last commit(); the Fold is of no use after it.
   void rollback();
@@ -36,7 +39,8 @@ class Fold {
   const Checkpoint& checkpoint() const { return checkpoint_; }
   /// The position has moved since the last commit().
   bool has_moved() const {
-    return checkpoint_.offset != committed_.offset || checkpoint_.source_lsn != committed_.source_lsn;
+    return checkpoint_.offset != committed_.offset ||
+           checkpoint_.source_lsn != committed_.source_lsn;
   }
   /// The view's functions were called since the last commit().
   bool has_written() const { return checkpoint_.events != committed_.events; }
@@ -50,7 +54,11 @@ class Fold {
   };
 
   Fold(const View& view, sqlite::Database& database, SchemaRegistry& schemas, Checkpoint from)
-      : view_(view), database_(database), schemas_(schemas), checkpoint_(std::move(from)), committed_(checkpoint_) {}
+      : view_(view),
+        database_(database),
+        schemas_(schemas),
+        checkpoint_(std::move(from)),
+        committed_(checkpoint_) {}
 
   Table* table_of(std::string_view category);
   Result<void> apply_event(const EventView& event, const TransactionInfo& transaction);

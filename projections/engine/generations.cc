@@ -19,13 +19,16 @@ std::optional<std::uint32_t> number_in(std::string_view name, std::string_view v
   name = name.substr(1, name.size() - 4);
   std::uint32_t number = 0;
   const auto [end, failure] = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (failure != std::errc() || end != name.data() + name.size() || number == 0) return std::nullopt;
+  if (failure != std::errc() || end != name.data() + name.size() || number == 0)
+    return std::nullopt;
   return number;
 }
 
 }  // namespace
 
-Result<void> Generations::make_directory() const { return FileSystem::real().make_directory(directory_); }
+Result<void> Generations::make_directory() const {
+  return FileSystem::real().make_directory(directory_);
+}
 
 Path Generations::file(std::uint32_t generation) const {
   return directory_ / (view_ + "." + std::to_string(generation) + ".db");
@@ -36,9 +39,11 @@ Result<std::optional<std::uint32_t>> Generations::live() const {
   const ssize_t size = ::readlink(link().c_str(), target, sizeof target);
   if (size < 0 && errno == ENOENT) return std::optional<std::uint32_t>();
   if (size < 0 && errno != EINVAL) return Error::from_errno(errno, "read link " + link().string());
-  const auto number = number_in(std::string_view(target, size < 0 ? 0 : static_cast<std::size_t>(size)), view_);
+  const auto number =
+      number_in(std::string_view(target, size < 0 ? 0 : static_cast<std::size_t>(size)), view_);
   if (!number)
-    return Error(ErrorCode::kFailedPrecondition, link().string() + " is not a link to a generation of this view")
+    return Error(ErrorCode::kFailedPrecondition,
+                 link().string() + " is not a link to a generation of this view")
         .hint("Move it away, or give another folder with --views.");
   return number;
 }
@@ -87,7 +92,8 @@ Result<void> Generations::remove_old() const {
 Result<void> Generations::remove_file(const Path& file) const {
   for (const char* companion : {"", "-wal", "-shm", "-journal"}) {
     const Path path = file.string() + companion;
-    if (::unlink(path.c_str()) != 0 && errno != ENOENT) return Error::from_errno(errno, "remove " + path.string());
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT)
+      return Error::from_errno(errno, "remove " + path.string());
   }
   return {};
 }
@@ -102,7 +108,8 @@ Result<std::unique_ptr<FileLock>> Generations::lock_verify(const std::string& ho
   return lock(view_ + ".verify.lock", "is being verified", holder);
 }
 
-Result<std::unique_ptr<FileLock>> Generations::lock(const std::string& name, const std::string& what,
+Result<std::unique_ptr<FileLock>> Generations::lock(const std::string& name,
+                                                    const std::string& what,
                                                     const std::string& holder) const {
   MILLRACE_RETURN_IF_ERROR(make_directory());
   // `status` holds a lock for an instant to see whether somebody does: not a reason to give up.

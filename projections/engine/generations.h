@@ -20,20 +20,23 @@ namespace millrace::projections {
 ///     orders.rebuild.lock          held by whoever makes a new one
 ///     orders.verify.db, .verify.lock
 ///
-/// A generation above the live one that nobody is making is what a killed rebuild left behind. Errors: kIo,
-/// kLocked with the holder. Threads: all of it, from any.
+/// A generation above the live one that nobody is making is what a killed rebuild left behind.
+/// Errors: kIo, kLocked with the holder. Threads: all of it, from any.
 class Generations {
  public:
-  Generations(Path directory, std::string view) : directory_(std::move(directory)), view_(std::move(view)) {}
+  Generations(Path directory, std::string view)
+      : directory_(std::move(directory)), view_(std::move(view)) {}
 
   Result<void> make_directory() const;
-  /// The live generation; nothing if there is none yet. kFailedPrecondition if something else is in the link's place.
+  /// The live generation; nothing if there is none yet. kFailedPrecondition if something else is in
+  /// the link's place.
   Result<std::optional<std::uint32_t>> live() const;
   Path file(std::uint32_t generation) const;
   Path link() const { return directory_ / (view_ + ".db"); }
   Path scratch() const { return directory_ / (view_ + ".verify.db"); }
 
-  /// Removes what is above the live generation; gives the number for the next one. Hold the rebuild lock.
+  /// Removes what is above the live generation; gives the number for the next one. Hold the rebuild
+  /// lock.
   Result<std::uint32_t> prepare_next() const;
   /// Makes `generation` the live one, in one step, durably.
   Result<void> switch_to(std::uint32_t generation) const;

@@ -1,5 +1,6 @@
 #include "projections/engine/status.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
@@ -9,16 +10,20 @@ namespace millrace::projections {
 namespace {
 
 /// What the file itself says; the first error tells why it can't be read.
-Result<void> read_file_of(const View& view, const Context& context, const LogReader& reader, ViewStatus& status) {
+Result<void> read_file_of(const View& view, const Context& context, const LogReader& reader,
+                          ViewStatus& status) {
   const Path file = context.generations(view).file(status.generation);
-  MILLRACE_ASSIGN_OR_RETURN(const auto database, sqlite::Database::open(file, sqlite::Mode::kReadOnly, context.stop));
+  MILLRACE_ASSIGN_OR_RETURN(const auto database,
+                            sqlite::Database::open(file, sqlite::Mode::kReadOnly, context.stop));
   MILLRACE_RETURN_IF_ERROR(database->begin());
   MILLRACE_ASSIGN_OR_RETURN(status.checkpoint, read_checkpoint(*database));
   std::error_code no_size;
   const auto bytes = std::filesystem::file_size(file, no_size);
   status.bytes = no_size ? 0 : bytes;
-  if (status.checkpoint.offset < status.store_end) status.lag = status.store_end.value - status.checkpoint.offset.value;
-  if (auto fits = check_continuation(view, status.checkpoint, reader.store_id(), status.store_end, context.program); !fits) {
+  status.lag = status.store_end.value - std::min(status.store_end, status.checkpoint.offset).value;
+  if (auto fits = check_continuation(view, status.checkpoint, reader.store_id(), status.store_end,
+                                     context.program);
+      !fits) {
     status.state = "refused";
     status.reason = fits.error().message();
     return {};
@@ -56,7 +61,9 @@ Result<ViewStatus> status_of(const View& view, const Context& context) {
 }
 
 std::string to_json(const ViewStatus& status) {
-  const auto or_null = [](const std::string& text) { return text.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(text); };
+  const auto or_null = [](const std::string& text) {
+    return text.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(text);
+  };
   nlohmann::ordered_json json;
   json["view"] = status.view;
   json["state"] = status.state;

@@ -8,8 +8,8 @@ namespace millrace::projections {
 
 struct ViewStatus {
   std::string view;
-  /// "running", "stopped", "failed" (the worker had to stop), "unmade", "refused" (does not belong to this store or program),
-  /// "unreadable".
+  /// "running", "stopped", "failed" (the worker had to stop), "unmade", "refused" (does not belong
+  /// to this store or program), "unreadable".
   std::string state;
   std::string reason;  ///< Of failed, refused and unreadable.
   std::string worker;  ///< Who keeps it up to date; empty if nobody.
@@ -21,8 +21,8 @@ struct ViewStatus {
   std::uint64_t bytes = 0;  ///< Of the generation's file.
 };
 
-/// Beside a running worker or without one; changes nothing. Errors are those of the store; what is wrong with the view is
-/// in the status.
+/// Beside a running worker or without one; changes nothing. Errors are those of the store; what is
+/// wrong with the view is in the status.
 Result<ViewStatus> status_of(const View& view, const Context& context);
 
 /// One JSON object.

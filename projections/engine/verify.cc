@@ -25,7 +25,8 @@ bool equal(const Value& a, const Value& b) {
 /// Keys as SQLite orders them: numbers before text.
 int compare_keys(const Value& a, const Value& b) {
   if (a.kind() != b.kind()) return a.kind() < b.kind() ? -1 : 1;
-  if (a.kind() == Value::Kind::kInteger) return a.integer() < b.integer() ? -1 : a.integer() > b.integer();
+  if (a.kind() == Value::Kind::kInteger)
+    return a.integer() < b.integer() ? -1 : a.integer() > b.integer();
   return a.text().compare(b.text());
 }
 
@@ -43,13 +44,18 @@ std::string shown(const Value& value) {
 class Walk {
  public:
   Walk(std::string what, Statement live, Statement computed, VerifyReport& report)
-      : what_(std::move(what)), live_(std::move(live)), computed_(std::move(computed)), report_(report) {}
+      : what_(std::move(what)),
+        live_(std::move(live)),
+        computed_(std::move(computed)),
+        report_(report) {}
 
   Result<void> run() {
     MILLRACE_ASSIGN_OR_RETURN(bool in_live, live_.step());
     MILLRACE_ASSIGN_OR_RETURN(bool in_computed, computed_.step());
     while (in_live || in_computed) {
-      const int order = !in_live ? 1 : !in_computed ? -1 : compare_keys(live_.column(0), computed_.column(0));
+      const int order = !in_live       ? 1
+                        : !in_computed ? -1
+                                       : compare_keys(live_.column(0), computed_.column(0));
       ++report_.compared;
       if (order == 0) compare_rows();
       if (order < 0) add(live_.column(0), row(live_), std::string(kNone));
@@ -69,7 +75,8 @@ class Walk {
     for (int i = 0; i < live_.column_count(); ++i) {
       if (equal(live_.column(i), computed_.column(i))) continue;
       const std::string column = live_.column_name(i) + " = ";
-      return add(live_.column(0), column + shown(live_.column(i)), column + shown(computed_.column(i)));
+      return add(live_.column(0), column + shown(live_.column(i)),
+                 column + shown(computed_.column(i)));
     }
   }
 
@@ -91,7 +98,8 @@ class Walk {
   VerifyReport& report_;
 };
 
-Result<void> compute(const View& view, const Context& context, Database& scratch, Offset until, const BuildHooks& hooks) {
+Result<void> compute(const View& view, const Context& context, Database& scratch, Offset until,
+                     const BuildHooks& hooks) {
   MILLRACE_ASSIGN_OR_RETURN(const auto reader, context.open_reader(view, Offset{0}));
   const Checkpoint start = context.beginning(view, reader->store_id());
   MILLRACE_RETURN_IF_ERROR(create_checkpoint(scratch, start));
@@ -108,13 +116,14 @@ Result<void> compute(const View& view, const Context& context, Database& scratch
   });
 }
 
-Result<VerifyReport> compare(const View& view, const Context& context, Database& live, const BuildHooks& hooks) {
+Result<VerifyReport> compare(const View& view, const Context& context, Database& live,
+                             const BuildHooks& hooks) {
   // From here on `live` sees the file as of one commit.
   MILLRACE_RETURN_IF_ERROR(live.begin());
   MILLRACE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, read_checkpoint(live));
   MILLRACE_ASSIGN_OR_RETURN(const auto reader, context.open_reader(view, checkpoint.offset));
-  MILLRACE_RETURN_IF_ERROR(
-      check_continuation(view, checkpoint, reader->store_id(), reader->durable_end(), context.program));
+  MILLRACE_RETURN_IF_ERROR(check_continuation(view, checkpoint, reader->store_id(),
+                                              reader->durable_end(), context.program));
   const Path file = context.generations(view).scratch();
   MILLRACE_ASSIGN_OR_RETURN(const auto scratch, Database::open(file, Mode::kBulk, context.stop));
   MILLRACE_RETURN_IF_ERROR(compute(view, context, *scratch, checkpoint.offset, hooks));
@@ -124,23 +133,28 @@ Result<VerifyReport> compare(const View& view, const Context& context, Database&
       MILLRACE_RETURN_IF_ERROR(database->execute(comparison.setup));
     MILLRACE_ASSIGN_OR_RETURN(Statement in_live, live.prepare(comparison.sql));
     MILLRACE_ASSIGN_OR_RETURN(Statement in_scratch, scratch->prepare(comparison.sql));
-    MILLRACE_RETURN_IF_ERROR(Walk(comparison.what, std::move(in_live), std::move(in_scratch), report).run());
+    MILLRACE_RETURN_IF_ERROR(
+        Walk(comparison.what, std::move(in_live), std::move(in_scratch), report).run());
   }
   return report;
 }
 
 }  // namespace
 
-Result<VerifyReport> verify_view(const View& view, const Context& context, const BuildHooks& hooks) {
+Result<VerifyReport> verify_view(const View& view, const Context& context,
+                                 const BuildHooks& hooks) {
   const Generations generations = context.generations(view);
   MILLRACE_ASSIGN_OR_RETURN(const auto generation, generations.live());
   if (!generation)
-    return Error(ErrorCode::kNotFound, "view " + view.name() + " was never made in " + context.views.string())
-        .hint("Make it with `" + context.program + " run`, or with `" + context.program + " rebuild`.");
+    return Error(ErrorCode::kNotFound,
+                 "view " + view.name() + " was never made in " + context.views.string())
+        .hint("Make it with `" + context.program + " run`, or with `" + context.program +
+              " rebuild`.");
   MILLRACE_ASSIGN_OR_RETURN(const auto lock, generations.lock_verify(context.holder("verify")));
-  MILLRACE_RETURN_IF_ERROR(generations.remove_file(generations.scratch()));  // a killed verify may have left one
-  MILLRACE_ASSIGN_OR_RETURN(const auto live,
-                            Database::open(generations.file(*generation), Mode::kReadOnly, context.stop));
+  MILLRACE_RETURN_IF_ERROR(
+      generations.remove_file(generations.scratch()));  // a killed verify may have left one
+  MILLRACE_ASSIGN_OR_RETURN(const auto live, Database::open(generations.file(*generation),
+                                                            Mode::kReadOnly, context.stop));
   auto report = compare(view, context, *live, hooks);
   MILLRACE_RETURN_IF_ERROR(generations.remove_file(generations.scratch()));
   return report;

@@ -23,10 +23,13 @@ struct VerifyReport {
   std::vector<Difference> differences;  ///< The first kDifferencesShown.
 };
 
-/// Computes the view once more from offset zero to the live one's checkpoint, in a file of its own, and compares the
-/// two row by row. A worker may go on meanwhile: the live view is read in one read transaction.
+/// Computes the view once more from offset zero to the live one's checkpoint, in a file of its own,
+/// and compares the two row by row. A worker may go on meanwhile: the live view is read in one read
+/// transaction.
 ///
-/// kNotFound if the view was never made. kFailedPrecondition if the program declares another view than the file holds.
-Result<VerifyReport> verify_view(const View& view, const Context& context, const BuildHooks& hooks = {});
+/// kNotFound if the view was never made. kFailedPrecondition if the program declares another view
+/// than the file holds.
+Result<VerifyReport> verify_view(const View& view, const Context& context,
+                                 const BuildHooks& hooks = {});
 
 }  // namespace millrace::projections

@@ -7,7 +7,8 @@
 namespace millrace::projections {
 namespace {
 
-/// How long a wait may take until stop is looked at again, should the reader not notice it by itself.
+/// How long a wait may take until stop is looked at again, should the reader not notice it by
+/// itself.
 constexpr auto kWaitMax = std::chrono::milliseconds(250);
 /// How often the position is written while nothing happens but events that the view does not take.
 constexpr auto kPositionInterval = std::chrono::seconds(1);
@@ -40,11 +41,13 @@ Result<void> Worker::follow() {
     if (caught_up) return {};
     MILLRACE_RETURN_IF_ERROR(reader_->wait(kWaitMax, context_.stop));
   }
-  // In the middle of a source transaction nothing may be shown: the database drops what was folded since the last commit.
+  // In the middle of a source transaction nothing may be shown: the database drops what was folded
+  // since the last commit.
   return whole_ ? settle(fold_->checkpoint().offset, true) : Result<void>{};
 }
 
-/// True if all tables of the view can be read; false if that can't be told since the store is still empty.
+/// True if all tables of the view can be read; false if that can't be told since the store is still
+/// empty.
 Result<bool> Worker::tables_are_known(LogReader& reader) const {
   const bool empty = reader.durable_end() == Offset{0};
   for (const auto& source : view_.sources()) {
@@ -61,7 +64,9 @@ Result<void> Worker::wait_for_tables() {
   while (!stopping()) {
     MILLRACE_ASSIGN_OR_RETURN(const bool known, tables_are_known(*reader));
     if (known || options_.until_caught_up) return {};
-    if (!said) spdlog::info("view {}: the store is empty; waiting for the first captured table", view_.name());
+    if (!said)
+      spdlog::info("view {}: the store is empty; waiting for the first captured table",
+                   view_.name());
     said = true;
     MILLRACE_RETURN_IF_ERROR(reader->wait(kWaitMax, context_.stop));
   }
@@ -72,27 +77,34 @@ Result<void> Worker::open_live() {
   fold_.reset();
   MILLRACE_ASSIGN_OR_RETURN(auto live, generations_.live());
   if (!live) {
-    MILLRACE_ASSIGN_OR_RETURN(const BuildReport built, build_generation(view_, context_, options_.build));
+    MILLRACE_ASSIGN_OR_RETURN(const BuildReport built,
+                              build_generation(view_, context_, options_.build));
     spdlog::info("view {}: made from {} events", view_.name(), built.checkpoint.events);
     live = built.generation;
   }
   generation_ = *live;
-  auto database = sqlite::Database::open(generations_.file(generation_), sqlite::Mode::kLive, context_.stop);
+  auto database =
+      sqlite::Database::open(generations_.file(generation_), sqlite::Mode::kLive, context_.stop);
   if (!database)
-    return std::move(database).error().context("view " + view_.name())
-        .hint("To make the view anew from the log, run: " + context_.program + " rebuild " + view_.name());
+    return std::move(database)
+        .error()
+        .context("view " + view_.name())
+        .hint("To make the view anew from the log, run: " + context_.program + " rebuild " +
+              view_.name());
   database_ = std::move(*database);
   MILLRACE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, read_checkpoint(*database_));
   MILLRACE_ASSIGN_OR_RETURN(reader_, context_.open_reader(view_, checkpoint.offset));
-  MILLRACE_RETURN_IF_ERROR(
-      check_continuation(view_, checkpoint, reader_->store_id(), reader_->durable_end(), context_.program));
+  MILLRACE_RETURN_IF_ERROR(check_continuation(view_, checkpoint, reader_->store_id(),
+                                              reader_->durable_end(), context_.program));
   MILLRACE_RETURN_IF_ERROR(write_failure(*database_, {}));
   MILLRACE_ASSIGN_OR_RETURN(fold_, Fold::make(view_, *database_, *context_.schemas, checkpoint));
-  spdlog::debug("view {}: generation {} from offset {}", view_.name(), generation_, checkpoint.offset.value);
+  spdlog::debug("view {}: generation {} from offset {}", view_.name(), generation_,
+                checkpoint.offset.value);
   return {};
 }
 
-/// Gets the file's write lock. False if a rebuild has made another generation the live one, which is open now.
+/// Gets the file's write lock. False if a rebuild has made another generation the live one, which
+/// is open now.
 Result<bool> Worker::begin() {
   MILLRACE_RETURN_IF_ERROR(database_->begin());
   MILLRACE_ASSIGN_OR_RETURN(const auto live, generations_.live());
@@ -128,8 +140,8 @@ Result<void> Worker::commit() {
   return {};
 }
 
-/// At the end of the log, where all transactions are whole: shows what was folded. A mere position is written now and
-/// then, or `at_once`.
+/// At the end of the log, where all transactions are whole: shows what was folded. A mere position
+/// is written now and then, or `at_once`.
 Result<void> Worker::settle(Offset read_to, bool at_once) {
   fold_->advance_to(read_to);
   if (fold_->has_written()) return commit();

@@ -13,22 +13,28 @@ namespace millrace::projections {
 struct WorkerOptions {
   /// End once everything that was durable at the start is folded.
   bool until_caught_up = false;
-  /// While there is a backlog, a SQLite transaction takes in whole source transactions until it has this many events ...
+  /// While there is a backlog, a SQLite transaction takes in whole source transactions until it has
+  /// this many events ...
   std::size_t events_per_commit = 20'000;
-  /// ... or is this old. At the end of the log each commit follows at once. Larger: faster; a rebuild's switch and
-  /// other writers of the file wait longer.
+  /// ... or is this old. At the end of the log each commit follows at once. Larger: faster; a
+  /// rebuild's switch and other writers of the file wait longer.
   std::chrono::milliseconds commit_interval{100};
   BuildHooks build{};  ///< For the first generation.
 };
 
-/// Keeps the live generation of one view up to date with the store. One per view, on its own thread.
+/// Keeps the live generation of one view up to date with the store. One per view, on its own
+/// thread.
 ///
-/// A reader of the view sees whole source transactions only. Errors stop the worker with the view as of the last
-/// commit and are kept in its file for `status`. kLocked names the process that does this already.
+/// A reader of the view sees whole source transactions only. Errors stop the worker with the view
+/// as of the last commit and are kept in its file for `status`. kLocked names the process that does
+/// this already.
 class Worker {
  public:
   Worker(const View& view, const Context& context, WorkerOptions options)
-      : view_(view), context_(context), options_(std::move(options)), generations_(context.generations(view)) {}
+      : view_(view),
+        context_(context),
+        options_(std::move(options)),
+        generations_(context.generations(view)) {}
 
   /// Until the context's stop is asked (no error), or as `until_caught_up` says.
   Result<void> run();

@@ -7,7 +7,8 @@
 
 namespace millrace::projections::sqlite {
 
-Result<void> Resolved::assign(const ColumnNames& columns, std::initializer_list<Assignment> assignments) {
+Result<void> Resolved::assign(const ColumnNames& columns,
+                              std::initializer_list<Assignment> assignments) {
   mask.reset();
   any_unchanged = false;
   values.clear();
@@ -17,8 +18,8 @@ Result<void> Resolved::assign(const ColumnNames& columns, std::initializer_list<
     if (!place) {
       std::string there;
       for (const auto& column : columns.all()) there += (there.empty() ? "" : ", ") + column;
-      return Error(ErrorCode::kInvalidArgument,
-                   "the view has no column '" + printable(name) + "' to write to; it has: " + there);
+      return Error(ErrorCode::kInvalidArgument, "the view has no column '" + printable(name) +
+                                                    "' to write to; it has: " + there);
     }
     guess = *place + 1;
     if (value.is_unchanged()) {
@@ -38,9 +39,7 @@ void PendingErase::set(const Value& key, Offset offset) {
   text_ = key.text();
 }
 
-Value PendingErase::key() const {
-  return key_.kind() == Value::Kind::kText ? Value(text_) : key_;
-}
+Value PendingErase::key() const { return key_.kind() == Value::Kind::kText ? Value(text_) : key_; }
 
 Result<void> check_key(const Value& key) {
   if (key.kind() == Value::Kind::kInteger || key.kind() == Value::Kind::kText) return {};
@@ -52,16 +51,19 @@ Result<void> check_key(const Value& key) {
 
 Result<void> check_names(const std::vector<std::string>& names) {
   if (names.size() > kColumnsMax)
-    return Error(ErrorCode::kInvalidArgument, "it has more than " + std::to_string(kColumnsMax) + " columns");
+    return Error(ErrorCode::kInvalidArgument,
+                 "it has more than " + std::to_string(kColumnsMax) + " columns");
   std::set<std::string> seen;
   for (std::string name : names) {
     if (name.empty()) return Error(ErrorCode::kInvalidArgument, "a column has no name");
     if (name.find('\0') != std::string::npos)
       return Error(ErrorCode::kInvalidArgument, "a column's name holds a NUL");
-    std::transform(name.begin(), name.end(), name.begin(),
-                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 'a' - 'A') : c; });
+    std::transform(name.begin(), name.end(), name.begin(), [](char c) {
+      return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 'a' - 'A') : c;
+    });
     if (!seen.insert(name).second)
-      return Error(ErrorCode::kInvalidArgument, "two of its columns are named '" + printable(name) + "'");
+      return Error(ErrorCode::kInvalidArgument,
+                   "two of its columns are named '" + printable(name) + "'");
   }
   return {};
 }

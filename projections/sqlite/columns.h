@@ -66,8 +66,8 @@ class StatementsByMask {
   Statement* last_ = nullptr;
 };
 
-/// An erase() that was put off: should the next event be the second half of a change of key, with columns that were not
-/// sent, they are taken from the row that this would have removed.
+/// An erase() that was put off: should the next event be the second half of a change of key, with
+/// columns that were not sent, they are taken from the row that this would have removed.
 class PendingErase {
  public:
   void set(const Value& key, Offset offset);

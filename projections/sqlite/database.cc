@@ -38,9 +38,11 @@ Error error_of(sqlite3* handle, int code, const Path& file, std::string_view doi
   Error error(code_for(code), file.string() + ": " + std::string(doing) + ": " + text);
   switch (error.code()) {
     case ErrorCode::kCorruption:
-      return std::move(error).hint("The view's file is damaged. It is a cache of the log: make it anew with `rebuild`.");
+      return std::move(error).hint(
+          "The view's file is damaged. It is a cache of the log: make it anew with `rebuild`.");
     case ErrorCode::kNoSpace:
-      return std::move(error).hint("Free some space on that file system; the view goes on where it was.");
+      return std::move(error).hint(
+          "Free some space on that file system; the view goes on where it was.");
     default: return error;
   }
 }
@@ -77,11 +79,13 @@ void Statement::bind(int parameter, const Value& value) {
     case Value::Kind::kReal: code = sqlite3_bind_double(statement_, parameter, value.real()); break;
     case Value::Kind::kText:
       // A null pointer would bind NULL; an empty text is not null.
-      code = sqlite3_bind_text64(statement_, parameter, value.text().empty() ? "" : value.text().data(),
+      code = sqlite3_bind_text64(statement_, parameter,
+                                 value.text().empty() ? "" : value.text().data(),
                                  value.text().size(), SQLITE_STATIC, SQLITE_UTF8);
       break;
     case Value::Kind::kBlob:
-      code = sqlite3_bind_blob64(statement_, parameter, value.text().empty() ? "" : value.text().data(),
+      code = sqlite3_bind_blob64(statement_, parameter,
+                                 value.text().empty() ? "" : value.text().data(),
                                  value.text().size(), SQLITE_STATIC);
       break;
     case Value::Kind::kUnchanged: MILLRACE_CHECK(!"an unchanged value is never written");
@@ -161,7 +165,8 @@ Database::~Database() {
   sqlite3_close_v2(handle_);
 }
 
-Result<std::unique_ptr<Database>> Database::open(const Path& file, Mode mode, std::stop_token stop) {
+Result<std::unique_ptr<Database>> Database::open(const Path& file, Mode mode,
+                                                 std::stop_token stop) {
   std::unique_ptr<Database> database(new Database(file, mode, std::move(stop)));
   const int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
                     (mode == Mode::kBulk       ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
@@ -177,8 +182,9 @@ Result<std::unique_ptr<Database>> Database::open(const Path& file, Mode mode, st
 Result<void> Database::configure() {
   switch (mode_) {
     case Mode::kLive:
-      MILLRACE_RETURN_IF_ERROR(execute(
-          "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-32768; PRAGMA temp_store=MEMORY"));
+      MILLRACE_RETURN_IF_ERROR(
+          execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-32768; "
+                  "PRAGMA temp_store=MEMORY"));
       break;
     case Mode::kBulk:
       MILLRACE_RETURN_IF_ERROR(execute(
@@ -189,13 +195,14 @@ Result<void> Database::configure() {
   }
   // Reading the schema is what tells a file that is no database.
   MILLRACE_RETURN_IF_ERROR(number("SELECT count(*) FROM sqlite_schema"));
-  MILLRACE_ASSIGN_OR_RETURN(begin_, prepare(mode_ == Mode::kReadOnly ? "BEGIN" : "BEGIN IMMEDIATE"));
+  MILLRACE_ASSIGN_OR_RETURN(begin_,
+                            prepare(mode_ == Mode::kReadOnly ? "BEGIN" : "BEGIN IMMEDIATE"));
   MILLRACE_ASSIGN_OR_RETURN(commit_, prepare("COMMIT"));
   return {};
 }
 
-// SQLite's own back-off ends after a time and then fails; a view has nothing better to do than to wait, so this one
-// goes on until it is told to stop, and says what it waits for.
+// SQLite's own back-off ends after a time and then fails; a view has nothing better to do than to
+// wait, so this one goes on until it is told to stop, and says what it waits for.
 int Database::wait_for_lock(void* self, int attempt) {
   const auto& database = *static_cast<const Database*>(self);
   if (database.stop_.stop_requested()) return 0;

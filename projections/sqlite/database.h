@@ -15,7 +15,8 @@ struct sqlite3_stmt;
 
 namespace millrace::projections::sqlite {
 
-/// `name` as an SQL identifier, whatever it holds. Everything that becomes part of a statement goes through here.
+/// `name` as an SQL identifier, whatever it holds. Everything that becomes part of a statement goes
+/// through here.
 std::string identifier(std::string_view name);
 
 /// A prepared statement, to be run many times. Parameters count from 1, columns from 0.
@@ -53,15 +54,18 @@ class Statement {
 };
 
 enum class Mode : std::uint8_t {
-  kLive,      ///< WAL, synchronous=NORMAL: after a crash of the machine the last commits may be gone, all in one piece.
-  kBulk,      ///< A new file that nobody else sees, thrown away after a crash: no syncs, exclusive, large cache.
+  kLive,  ///< WAL, synchronous=NORMAL: after a crash of the machine the last commits may be gone,
+          ///< all in one piece.
+  kBulk,  ///< A new file that nobody else sees, thrown away after a crash: no syncs, exclusive,
+          ///< large cache.
   kReadOnly,  ///< Beside a writer.
 };
 
 /// A connection to one SQLite file.
 ///
-/// While another connection holds the lock, calls wait, without an end, until it is given up or `stop` is asked
-/// (kCancelled). Errors: kCorruption (damaged, or no database), kNoSpace, kNotFound, kIo. Threads: one at a time.
+/// While another connection holds the lock, calls wait, without an end, until it is given up or
+/// `stop` is asked (kCancelled). Errors: kCorruption (damaged, or no database), kNoSpace,
+/// kNotFound, kIo. Threads: one at a time.
 class Database {
  public:
   static Result<std::unique_ptr<Database>> open(const Path& file, Mode mode,
@@ -76,11 +80,12 @@ class Database {
   /// First column of the first row as a number; 0 if there is none.
   Result<std::int64_t> number(std::string_view sql);
 
-  Result<void> begin();      ///< A read transaction if the file is open for reading, else a write transaction.
+  Result<void>
+  begin();  ///< A read transaction if the file is open for reading, else a write transaction.
   Result<void> commit();
   void rollback() noexcept;  ///< Also where no transaction is open.
 
-  std::int64_t changes() const;         ///< Rows that the last statement changed.
+  std::int64_t changes() const;  ///< Rows that the last statement changed.
   std::int64_t last_insert_id() const;
   const Path& file() const { return file_; }
 

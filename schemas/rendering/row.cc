@@ -209,24 +209,28 @@ ValueKind element_kind(ValueKind kind) {
   return kind == ValueKind::kTimeTz || kind == ValueKind::kInterval ? ValueKind::kExactText : kind;
 }
 
+/// `text` of an array that is kept whole: the only field of its message.
+bool is_whole(std::string_view bytes, std::string_view& text) {
+  ByteReader in(bytes);
+  WireField field;
+  if (!next_field(in, field) || field.number != 3 || field.type != WireType::kBytes) return false;
+  text = field.bytes;
+  return in.remaining() == 0;
+}
+
 bool append_array(ValueKind kind, std::string_view bytes, std::string& out) {
-  // The nulls come behind the values, so they are looked up first.
-  std::string_view nulls;
+  if (std::string_view text; is_whole(bytes, text)) return append_json_text(text, out), true;
+  std::string_view nulls;  // they come behind the values, so they are looked up first
   ByteReader first(bytes);
-  for (WireField field; next_field(first, field);) {
-    if (field.number == 3 && field.type == WireType::kBytes) {
-      append_json_text(field.bytes, out);
-      return first.remaining() == 0 && field.bytes.data() + field.bytes.size() == first.position();
-    }
+  for (WireField field; next_field(first, field);)
     if (field.number == 2 && field.type == WireType::kBytes) nulls = field.bytes;
-  }
   if (first.failed()) return false;
+  const bool packed = wire_type_of(kind) != WireType::kBytes;
   ArrayAppender array(kind, nulls, out);
   ByteReader in(bytes);
   for (WireField field; next_field(in, field);) {
     if (field.number == 2) continue;
     if (field.number != 1 || field.type != WireType::kBytes) return false;
-    const bool packed = wire_type_of(kind) != WireType::kBytes;
     if (!(packed ? array.append_packed(field.bytes) : array.append(field))) return false;
   }
   return array.finish();

@@ -138,8 +138,9 @@ TEST_CASE("verify counts an unfinished transaction of many segments as torn",
         {.source = {1, 20, 0}, .source_xid = 1, .commit_time = {}, .snapshot = false}));
     for (const StoredEvent& event : sample_transaction(2, 1000, 100).events)
       must(store->add(event.view()));
-    files.kill_processes();
+    files.die_at(1);  // so that closing can't take it back
   }
+  files.kill_processes();
   REQUIRE(files.names(kStore / "log").size() > 3);
   const auto report = must(verify_store(kStore, {}, files));
   CHECK(report.faults.empty());

@@ -226,6 +226,10 @@ TEST_CASE("F25: stale bytes behind the end are never taken for batches", "[event
     REQUIRE_FALSE(outcome.open_error);
     REQUIRE(outcome.after_open == written);
   }
+  // Nothing of them stays where the next batches will lie.
+  disk->set_content(kFirstSegment, whole + stale);
+  { must(open_small(*disk)); }
+  CHECK(disk->content(kFirstSegment) == whole);
   // And what is appended afterwards is not mixed up with them.
   disk->set_content(kFirstSegment, whole + stale);
   {
@@ -463,6 +467,38 @@ TEST_CASE("B25: batches that are repeated, swapped or left out break the chain",
     const auto report = must(verify_store(kStore, {}, *disk));
     CHECK((!report.faults.empty() || report.torn_tail_bytes != 0));
   }
+}
+
+TEST_CASE("F33: a batch that went back to what was in its place before breaks the chain",
+          "[eventstore][recovery]") {
+  const auto disk = disk_with(samples(1, 2, 20));
+  const auto write = [](FaultFs& files, char filling) {
+    const auto store = must(open_small(files));
+    for (std::uint64_t number = 2; number <= 4; ++number) {
+      StoredTransaction transaction = sample_transaction(number, 2, 20);
+      transaction.events[0].payload = std::string(20, filling);
+      must(append_durably(*store, transaction));
+    }
+  };
+  const auto other = disk->clone();
+  write(*disk, 'a');
+  write(*other, 'b');
+  disk->lose_power();
+  // Both are right as far as they go: same store, same place, same offsets, other bytes.
+  const std::string now = disk->content(kFirstSegment), before = other->content(kFirstSegment);
+  const auto positions = batch_positions(now);
+  REQUIRE(positions == batch_positions(before));
+  disk->set_content(kFirstSegment, now.substr(0, positions[2]) +
+                                       before.substr(positions[2], positions[3] - positions[2]) +
+                                       now.substr(positions[3]));
+  std::optional<Error> error;
+  CHECK(read_history(kStore, *disk, &error).size() <= 2);
+  REQUIRE(error);
+  CHECK(error->message().find("batch chain") != std::string::npos);
+  CHECK(open_small(*disk).error().code() == ErrorCode::kCorruption);
+  const auto report = must(verify_store(kStore, {}, *disk));
+  REQUIRE(report.faults.size() == 2);  // where it begins and where it ends
+  CHECK(report.faults[0].kind == "batch chain");
 }
 
 TEST_CASE("F40: a segment cut short under a reader gives an error, not a signal",

@@ -11,7 +11,8 @@ using shop::Products;
 
 namespace {
 
-const TransactionInfo kTransaction{.source = {.epoch = 1, .commit = 500}, .source_xid = 9, .commit_time = {42}};
+const TransactionInfo kTransaction{
+    .source = {.epoch = 1, .commit = 500}, .source_xid = 9, .commit_time = {42}};
 
 /// Keeps what a change has views of.
 struct Decoded {
@@ -33,7 +34,8 @@ struct Decoded {
 
 }  // namespace
 
-TEST_CASE("a change gives a column as null, as unchanged or as its value", "[projections][change]") {
+TEST_CASE("a change gives a column as null, as unchanged or as its value",
+          "[projections][change]") {
   auto row = product(5, "kettle");
   row.clear_category();
   const Decoded decoded(updated<Products>(row, nullptr, {3}));
@@ -84,7 +86,8 @@ TEST_CASE("the second half of a change of key knows the old key", "[projections]
   CHECK(Decoded(inserted(product(6, "kettle"))).change.moved_from() == std::nullopt);
 }
 
-TEST_CASE("map turns a column into something else only where there is a value", "[projections][change]") {
+TEST_CASE("map turns a column into something else only where there is a value",
+          "[projections][change]") {
   auto row = product(5, "kettle");
   row.mutable_tags()->add_values("new");
   row.mutable_tags()->add_values("sale");
@@ -95,7 +98,8 @@ TEST_CASE("map turns a column into something else only where there is a value", 
   row.set_updated_at(0);
   const Decoded unchanged(updated<Products>(row, nullptr, {7}));
   CHECK(unchanged.change.map(&Products::tags, joined_tags).is_unchanged());
-  CHECK(unchanged.change.map(&Products::updated_at, iso_timestamptz).text() == "2000-01-01T00:00:00.000000Z");
+  CHECK(unchanged.change.map(&Products::updated_at, iso_timestamptz).text() ==
+        "2000-01-01T00:00:00.000000Z");
 }
 
 TEST_CASE("each getter is found to be its own field", "[projections][change]") {
@@ -110,7 +114,8 @@ TEST_CASE("each getter is found to be its own field", "[projections][change]") {
   CHECK_THROWS_AS(getters.field_of(&Products::has_name), std::invalid_argument);
 }
 
-TEST_CASE("a payload that is no change is turned away at any cut and with any wrong byte", "[projections][change]") {
+TEST_CASE("a payload that is no change is turned away at any cut and with any wrong byte",
+          "[projections][change]") {
   const EncodedChange whole = moved(product(6, "kettle"), 5, {3});
   internal::RawChange raw;
   EventView event;
@@ -138,5 +143,6 @@ TEST_CASE("a payload that is no change is turned away at any cut and with any wr
   REQUIRE_FALSE(nothing);
   CHECK(nothing.error().code() == ErrorCode::kUnsupported);
   event.type = "ItemAdded";
-  CHECK_THAT(decode_change(event, kTransaction, raw).error().message(), Catch::Contains("domain event"));
+  CHECK_THAT(decode_change(event, kTransaction, raw).error().message(),
+             Catch::Contains("domain event"));
 }

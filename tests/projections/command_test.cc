@@ -15,13 +15,15 @@ using millrace::test::CommandResult;
 
 namespace {
 
-CommandResult shop_program(std::vector<std::string> words, const millrace::test::ProcessOptions& options = {}) {
+CommandResult shop_program(std::vector<std::string> words,
+                           const millrace::test::ProcessOptions& options = {}) {
   words.insert(words.begin(), MILLRACE_SHOP_PROGRAM);
   return millrace::test::run_command(words, options);
 }
 
 CommandResult shop_program(const ShopStore& store, std::vector<std::string> words) {
-  for (const auto& word : {std::string("--store"), store.directory().string(), std::string("--views"), store.views().string()})
+  for (const auto& word : {std::string("--store"), store.directory().string(),
+                           std::string("--views"), store.views().string()})
     words.push_back(word);
   return shop_program(words);
 }
@@ -44,7 +46,8 @@ TEST_CASE("help goes to standard output and ends with 0", "[projections][command
   }
 }
 
-TEST_CASE("a wrong command line is exit code 2 and one message that says what is wrong", "[projections][command]") {
+TEST_CASE("a wrong command line is exit code 2 and one message that says what is wrong",
+          "[projections][command]") {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{}, "a command is missing"},
       {{"walk"}, "no command 'walk'"},
@@ -67,26 +70,33 @@ TEST_CASE("a wrong command line is exit code 2 and one message that says what is
 }
 
 TEST_CASE("a directory that is no store is said to be none", "[projections][command]") {
-  const auto result = shop_program({"run", "--store", "/nowhere/store", "--views", "/nowhere/views"});
+  const auto result =
+      shop_program({"run", "--store", "/nowhere/store", "--views", "/nowhere/views"});
   CHECK(result.exit_code == 1);
-  CHECK_THAT(result.err, Catch::Contains("no event store in /nowhere/store") && Catch::Contains("millrace capture run"));
+  CHECK_THAT(result.err, Catch::Contains("no event store in /nowhere/store") &&
+                             Catch::Contains("millrace capture run"));
 }
 
-TEST_CASE("a program whose table the store does not have says which tables there are", "[projections][command]") {
+TEST_CASE("a program whose table the store does not have says which tables there are",
+          "[projections][command]") {
   ShopStore store(false);
   store.record(products_table());
   store.record(customers_table());
   store.commit({inserted(product(1, "kettle"))});
   const auto result = shop_program(store, {"run", "--until-caught-up"});
   CHECK(result.exit_code == 1);
-  CHECK_THAT(result.err, Catch::Contains("the store has no table public.orders; it has: public.customers, public.products"));
+  CHECK_THAT(
+      result.err,
+      Catch::Contains(
+          "the store has no table public.orders; it has: public.customers, public.products"));
   // The view that can be made is made.
   CHECK(rows_of(store, "product_search", "name") == std::vector<std::string>{"kettle"});
 }
 
 TEST_CASE("run, status, verify and rebuild work together", "[projections][command]") {
   ShopStore store;
-  store.commit({inserted(product(1, "kettle")), inserted(customer(7, "Ada")), inserted(order(1, 7, 100, 1'000'000))});
+  store.commit({inserted(product(1, "kettle")), inserted(customer(7, "Ada")),
+                inserted(order(1, 7, 100, 1'000'000))});
   CHECK(json_lines(shop_program(store, {"status", "--json"}).out)[0]["state"] == "unmade");
   const auto run = shop_program(store, {"run", "--until-caught-up"});
   INFO(run.err);
@@ -120,7 +130,8 @@ TEST_CASE("run, status, verify and rebuild work together", "[projections][comman
   CHECK(reports[1]["equal"] == false);
   CHECK(reports[1]["differences"][0]["key"] == "7");
   CHECK(reports[1]["differences"][0]["live"] == "spent_cents = 1");
-  CHECK_THAT(shop_program(store, {"verify", "customer_totals"}).out, Catch::Contains("row 7") && Catch::Contains("spent_cents = 100"));
+  CHECK_THAT(shop_program(store, {"verify", "customer_totals"}).out,
+             Catch::Contains("row 7") && Catch::Contains("spent_cents = 100"));
 
   const auto rebuilt = shop_program(store, {"rebuild", "customer_totals"});
   INFO(rebuilt.err);
@@ -133,7 +144,8 @@ TEST_CASE("SIGTERM and SIGINT end run with 0 and everything committed", "[projec
   for (const int signal : {SIGTERM, SIGINT}) {
     ShopStore store;
     store.commit({inserted(product(1, "kettle"))});
-    ChildProcess worker({MILLRACE_SHOP_PROGRAM, "run", "--store", store.directory(), "--views", store.views()});
+    ChildProcess worker(
+        {MILLRACE_SHOP_PROGRAM, "run", "--store", store.directory(), "--views", store.views()});
     const auto state = [&] { return json_lines(shop_program(store, {"status", "--json"}).out)[0]; };
     for (int i = 0; i < 1000 && state()["lag"] != 0; ++i) REQUIRE(worker.running());
     CHECK(state()["worker"] == "pid " + std::to_string(worker.pid()) + ", shop run");
@@ -143,14 +155,16 @@ TEST_CASE("SIGTERM and SIGINT end run with 0 and everything committed", "[projec
   }
 }
 
-TEST_CASE("options come from the environment and from a file too, the command line first", "[projections][command]") {
+TEST_CASE("options come from the environment and from a file too, the command line first",
+          "[projections][command]") {
   ShopStore store;
   store.commit({inserted(product(1, "kettle"))});
   millrace::test::ProcessOptions options;
   options.env = {{"MILLRACE_STORE", store.directory()}, {"MILLRACE_VIEWS", "/nowhere"}};
   const auto config = store.directory().parent_path() / "shop.ini";
   must(write_file_atomically(FileSystem::real(), config, "store = /nowhere\nlog-level = off\n"));
-  const auto result = shop_program({"run", "--until-caught-up", "--config", config, "--views", store.views()}, options);
+  const auto result = shop_program(
+      {"run", "--until-caught-up", "--config", config, "--views", store.views()}, options);
   INFO(result.err);
   CHECK(result.exit_code == 0);
   CHECK(result.err.empty());
@@ -163,5 +177,6 @@ TEST_CASE("progress says rate, share and time left", "[projections][command]") {
   CHECK(grouped(1234567) == "1,234,567");
   CHECK(progress_text("orders", {Offset{1'200'000}, Offset{10'000'000}, std::chrono::seconds(2)}) ==
         "orders  1,200,000 of 10,000,000 events (12 %)  600,000/s  15 s left");
-  CHECK(progress_text("orders", {Offset{0}, Offset{0}, {}}) == "orders  0 of 0 events (100 %)  0/s");
+  CHECK(progress_text("orders", {Offset{0}, Offset{0}, {}}) ==
+        "orders  0 of 0 events (100 %)  0/s");
 }

@@ -19,8 +19,9 @@ namespace {
 
 std::vector<std::string> shop_command(const ShopStore& store, std::vector<std::string> words) {
   words.insert(words.begin(), MILLRACE_SHOP_PROGRAM);
-  for (const auto& word : {std::string("--store"), store.directory().string(), std::string("--views"), store.views().string(),
-                           std::string("--log-level"), std::string("warn")})
+  for (const auto& word :
+       {std::string("--store"), store.directory().string(), std::string("--views"),
+        store.views().string(), std::string("--log-level"), std::string("warn")})
     words.push_back(word);
   return words;
 }
@@ -31,7 +32,8 @@ std::vector<std::string> totals_without_mail(const ShopStore& store) {
 
 }  // namespace
 
-TEST_CASE("F105: a worker killed at random moments neither repeats nor skips", "[projections][crash]") {
+TEST_CASE("F105: a worker killed at random moments neither repeats nor skips",
+          "[projections][crash]") {
   const auto seed = GENERATE(1u, 2u, 3u);
   INFO("seed " << seed);
   ShopStore store;
@@ -42,7 +44,8 @@ TEST_CASE("F105: a worker killed at random moments neither repeats nor skips", "
   for (int round = 0; round < 12; ++round) {
     ChildProcess worker(shop_command(store, {"run"}));
     const auto life = std::chrono::milliseconds(std::uniform_int_distribution<>(1, 60)(random));
-    for (const auto end = std::chrono::steady_clock::now() + life; std::chrono::steady_clock::now() < end;)
+    for (const auto end = std::chrono::steady_clock::now() + life;
+         std::chrono::steady_clock::now() < end;)
       store.commit(workload.transaction());
     if (worker.running()) ++killed;
     worker.kill(SIGKILL);
@@ -59,7 +62,8 @@ TEST_CASE("F105: a worker killed at random moments neither repeats nor skips", "
   CHECK(verified.exit_code == 0);
 }
 
-TEST_CASE("F114: rebuilds beside a worker, both killed now and then, end in equal views", "[projections][crash]") {
+TEST_CASE("F114: rebuilds beside a worker, both killed now and then, end in equal views",
+          "[projections][crash]") {
   ShopStore store;
   ShopWorkload workload(9);
   std::mt19937 random(9);
@@ -69,13 +73,15 @@ TEST_CASE("F114: rebuilds beside a worker, both killed now and then, end in equa
     if (!worker || !worker->running()) worker.emplace(shop_command(store, {"run"}));
     ChildProcess rebuild(shop_command(store, {"rebuild", "--all"}));
     for (int i = 0; i < 10; ++i) store.commit(workload.transaction());
-    std::this_thread::sleep_for(std::chrono::milliseconds(std::uniform_int_distribution<>(0, 80)(random)));
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(std::uniform_int_distribution<>(0, 80)(random)));
     if (round % 2 == 0) rebuild.kill(SIGKILL);
     if (round % 3 == 0) worker->kill(SIGKILL);
     const auto code = rebuild.wait();
     INFO(rebuild.error_output());
     // Or the worker was making its first generation, which counts as a rebuild.
-    CHECK((code == 0 || code == 128 + SIGKILL || rebuild.error_output().find("being rebuilt") != std::string::npos));
+    CHECK((code == 0 || code == 128 + SIGKILL ||
+           rebuild.error_output().find("being rebuilt") != std::string::npos));
   }
   worker->kill(SIGTERM);
   const auto code = worker->wait();

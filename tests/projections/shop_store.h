@@ -1,7 +1,5 @@
 #pragma once
 
-#include <sqlite3.h>
-
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -22,7 +20,8 @@
 #include "tests/support/catch.h"
 #include "tests/support/temporary_directory.h"
 
-// A store that is written as a capture of the shop's database would write it, and the shop's views over it.
+// A store that is written as a capture of the shop's database would write it, and the shop's views
+// over it.
 
 namespace millrace::projections::test {
 
@@ -55,24 +54,29 @@ inline TableSchema table(std::string name, std::vector<ColumnSchema> columns,
 }
 
 inline TableSchema products_table() {
-  return table("products", {column("id", ValueKind::kInt64, true), column("name", ValueKind::kText),
-                            column("description", ValueKind::kText), column("category", ValueKind::kText),
-                            column("price", ValueKind::kNumeric), column("stock", ValueKind::kInt32),
-                            column("tags", ValueKind::kText, false, true),
-                            column("updated_at", ValueKind::kTimestampTz)});
+  return table("products",
+               {column("id", ValueKind::kInt64, true), column("name", ValueKind::kText),
+                column("description", ValueKind::kText), column("category", ValueKind::kText),
+                column("price", ValueKind::kNumeric), column("stock", ValueKind::kInt32),
+                column("tags", ValueKind::kText, false, true),
+                column("updated_at", ValueKind::kTimestampTz)});
 }
 inline TableSchema customers_table() {
-  return table("customers", {column("id", ValueKind::kInt64, true), column("name", ValueKind::kText),
-                             column("email", ValueKind::kText), column("city", ValueKind::kText),
-                             column("created_at", ValueKind::kTimestampTz)});
+  return table("customers",
+               {column("id", ValueKind::kInt64, true), column("name", ValueKind::kText),
+                column("email", ValueKind::kText), column("city", ValueKind::kText),
+                column("created_at", ValueKind::kTimestampTz)});
 }
 inline TableSchema orders_table(ReplicaIdentity identity = ReplicaIdentity::kFull) {
-  return table("orders", {column("id", ValueKind::kInt64, true), column("customer_id", ValueKind::kInt64),
-                          column("status", ValueKind::kText), column("total_cents", ValueKind::kInt64),
-                          column("created_at", ValueKind::kTimestampTz)}, identity);
+  return table("orders",
+               {column("id", ValueKind::kInt64, true), column("customer_id", ValueKind::kInt64),
+                column("status", ValueKind::kText), column("total_cents", ValueKind::kInt64),
+                column("created_at", ValueKind::kTimestampTz)},
+               identity);
 }
 
-inline shop::Products product(std::int64_t id, const std::string& name, const std::string& description = "nice") {
+inline shop::Products product(std::int64_t id, const std::string& name,
+                              const std::string& description = "nice") {
   shop::Products row;
   row.set_id(id);
   row.set_name(name);
@@ -88,7 +92,8 @@ inline shop::Customers customer(std::int64_t id, const std::string& name) {
   row.set_email(name + "@example.com");
   return row;
 }
-inline shop::Orders order(std::int64_t id, std::int64_t customer_id, std::int64_t cents, std::int64_t created_at = 0) {
+inline shop::Orders order(std::int64_t id, std::int64_t customer_id, std::int64_t cents,
+                          std::int64_t created_at = 0) {
   shop::Orders row;
   row.set_id(id);
   row.set_customer_id(customer_id);
@@ -120,14 +125,16 @@ EncodedChange inserted(const Row& row) {
 
 /// `unchanged` fields are left out of `after`, as PostgreSQL does with TOASTed values.
 template <typename Row>
-EncodedChange updated(Row after, const Row* before = nullptr, std::vector<std::uint32_t> unchanged = {}) {
+EncodedChange updated(Row after, const Row* before = nullptr,
+                      std::vector<std::uint32_t> unchanged = {}) {
   v1::Change change;
   change.set_op(v1::Change::UPDATE);
   change.set_schema(1);
   if (before) change.set_before(before->SerializeAsString());
   for (const std::uint32_t field : unchanged) {
     change.add_unchanged(field);
-    after.GetReflection()->ClearField(&after, Row::descriptor()->FindFieldByNumber(static_cast<int>(field)));
+    after.GetReflection()->ClearField(
+        &after, Row::descriptor()->FindFieldByNumber(static_cast<int>(field)));
   }
   change.set_after(after.SerializeAsString());
   return {category_of_row(after), std::to_string(after.id()), change.SerializeAsString(),
@@ -144,7 +151,8 @@ EncodedChange deleted(const Row& row, bool full = false) {
   before.set_id(row.id());
   change.set_before(full ? row.SerializeAsString() : before.SerializeAsString());
   change.set_before_is_key(!full);
-  return {category_of_row(row), std::to_string(row.id()), change.SerializeAsString(), EventFlags::kTombstone};
+  return {category_of_row(row), std::to_string(row.id()), change.SerializeAsString(),
+          EventFlags::kTombstone};
 }
 
 /// The second half of a change of key; the first is deleted(old row).
@@ -164,6 +172,15 @@ inline EncodedChange truncated(const std::string& name) {
   change.set_op(v1::Change::TRUNCATE);
   change.set_schema(1);
   return {"public." + name, "", change.SerializeAsString(), EventFlags::kCategoryTombstone};
+}
+
+inline NewEvent as_event(const EncodedChange& change) {
+  NewEvent event;
+  event.category = change.category;
+  event.key = change.key;
+  event.payload = change.payload;
+  event.flags = change.flags;
+  return event;
 }
 
 class ShopStore {
@@ -196,9 +213,11 @@ class ShopStore {
   /// One source transaction, durable on return.
   void commit(const std::vector<EncodedChange>& changes) {
     lsn_ += 100;
-    must(store_->begin({.source = {.epoch = 1, .commit = lsn_}, .source_xid = 7, .commit_time = {1'700'000'000'000'000}}));
-    for (const auto& change : changes)
-      must(store_->add({.category = change.category, .key = change.key, .payload = change.payload, .flags = change.flags}));
+    TransactionInfo transaction;
+    transaction.source = {.epoch = 1, .commit = lsn_};
+    transaction.commit_time = {1'700'000'000'000'000};
+    must(store_->begin(transaction));
+    for (const auto& change : changes) must(store_->add(as_event(change)));
     const Offset end = must(store_->commit(lsn_ + 50));
     store_->request_flush();
     REQUIRE(must(store_->wait_durable(end, 0, std::chrono::seconds(30))));
@@ -211,7 +230,11 @@ class ShopStore {
   /// As a program of views has it.
   Context context(std::stop_token stop = {}) {
     if (!readers_schemas_) readers_schemas_ = must(SchemaRegistry::open_read_only(directory()));
-    return {.store = directory(), .views = views(), .program = "shop", .schemas = readers_schemas_.get(), .stop = stop};
+    return {.store = directory(),
+            .views = views(),
+            .program = "shop",
+            .schemas = readers_schemas_.get(),
+            .stop = stop};
   }
 
  private:
@@ -225,47 +248,58 @@ class ShopStore {
 inline SearchIndex product_search(Version version = {}) {
   using shop::Products;
   return SearchIndex("product_search", version,
-                     {.key = integer("id"), .text = {"name", "description"}, .stored = {"category", "price"}})
-      .on<Products>("public.products", [](const Change<Products>& change, SearchIndex::Writer& index) {
-        if (change.is_truncate()) return index.clear();
-        if (change.is_delete()) return index.erase(change.key());
-        index.put(change.key(), {{"name", change[&Products::name]},
-                                 {"description", change[&Products::description]},
-                                 {"category", change[&Products::category]},
-                                 {"price", change[&Products::price]}});
-      });
+                     {.key = integer("id"),
+                      .text = {"name", "description"},
+                      .stored = {"category", "price"}})
+      .on<Products>("public.products",
+                    [](const Change<Products>& change, SearchIndex::Writer& index) {
+                      if (change.is_truncate()) return index.clear();
+                      if (change.is_delete()) return index.erase(change.key());
+                      index.put(change.key(), {{"name", change[&Products::name]},
+                                               {"description", change[&Products::description]},
+                                               {"category", change[&Products::category]},
+                                               {"price", change[&Products::price]}});
+                    });
 }
 
 /// The products by name, with a key that is text.
 inline CacheTable product_cache(Version version = {}) {
   using shop::Products;
   return CacheTable("product_cache", version,
-                    {.key = text("id"), .columns = {text("name"), text("description")}, .indexes = {{"name"}}})
-      .on<Products>("public.products", [](const Change<Products>& change, CacheTable::Writer& cache) {
-        if (change.is_truncate()) return cache.clear();
-        if (change.is_delete()) return cache.erase(change.key());
-        cache.put(change.key(), {{"name", change[&Products::name]}, {"description", change[&Products::description]}});
-      });
+                    {.key = text("id"),
+                     .columns = {text("name"), text("description")},
+                     .indexes = {{"name"}}})
+      .on<Products>("public.products",
+                    [](const Change<Products>& change, CacheTable::Writer& cache) {
+                      if (change.is_truncate()) return cache.clear();
+                      if (change.is_delete()) return cache.erase(change.key());
+                      cache.put(change.key(), {{"name", change[&Products::name]},
+                                               {"description", change[&Products::description]}});
+                    });
 }
 
 inline CacheTable customer_totals(Version version = {}) {
   using shop::Customers;
   using shop::Orders;
   return CacheTable("customer_totals", version,
-                    {.key = integer("id"), .columns = {text("name"), counter("orders"), counter("spent_cents")}})
+                    {.key = integer("id"),
+                     .columns = {text("name"), counter("orders"), counter("spent_cents")}})
       .on<Customers>("public.customers",
                      [](const Change<Customers>& change, CacheTable::Writer& totals) {
                        if (change.is_truncate()) return totals.clear();
                        if (change.is_delete()) return totals.erase(change.key());
                        totals.put(change.key(), {{"name", change[&Customers::name]}});
                      })
-      .on<Orders>("public.orders", kNeedsOldRows, [](const Change<Orders>& change, CacheTable::Writer& totals) {
-        if (change.is_truncate()) return totals.update_all({{"orders", 0}, {"spent_cents", 0}});
-        if (const Orders* old = change.before())
-          totals.subtract(old->customer_id(), {{"orders", 1}, {"spent_cents", old->total_cents()}});
-        if (const Orders* now = change.after())
-          totals.add(now->customer_id(), {{"orders", 1}, {"spent_cents", now->total_cents()}});
-      });
+      .on<Orders>(
+          "public.orders", kNeedsOldRows,
+          [](const Change<Orders>& change, CacheTable::Writer& totals) {
+            if (change.is_truncate()) return totals.update_all({{"orders", 0}, {"spent_cents", 0}});
+            if (const Orders* old = change.before())
+              totals.subtract(old->customer_id(),
+                              {{"orders", 1}, {"spent_cents", old->total_cents()}});
+            if (const Orders* now = change.after())
+              totals.add(now->customer_id(), {{"orders", 1}, {"spent_cents", now->total_cents()}});
+          });
 }
 
 /// Rows of a query as "a|b|c", from the file that readers open.
@@ -278,7 +312,7 @@ inline std::vector<std::string> query(const std::filesystem::path& file, const s
     for (int i = 0; i < statement.column_count(); ++i) {
       const Value value = statement.column(i);
       row += (i == 0 ? "" : "|");
-      row += value.is_null() ? "null"
+      row += value.is_null()                         ? "null"
              : value.kind() == Value::Kind::kInteger ? std::to_string(value.integer())
                                                      : std::string(value.text());
     }
@@ -287,8 +321,10 @@ inline std::vector<std::string> query(const std::filesystem::path& file, const s
   return rows;
 }
 
-inline std::vector<std::string> rows_of(const ShopStore& store, const std::string& view, const std::string& columns = "*") {
-  return query(store.views() / (view + ".db"), "SELECT " + columns + " FROM " + view + " ORDER BY id");
+inline std::vector<std::string> rows_of(const ShopStore& store, const std::string& view,
+                                        const std::string& columns = "*") {
+  return query(store.views() / (view + ".db"),
+               "SELECT " + columns + " FROM " + view + " ORDER BY id");
 }
 
 }  // namespace millrace::projections::test

@@ -10,7 +10,8 @@
 
 namespace millrace::projections::test {
 
-/// Random transactions on the shop's tables, beside a model of what the tables hold then: what a view must show.
+/// Random transactions on the shop's tables, beside a model of what the tables hold then: what a
+/// view must show.
 class ShopWorkload {
  public:
   explicit ShopWorkload(std::uint32_t seed) : random_(seed) {}
@@ -24,16 +25,18 @@ class ShopWorkload {
   std::vector<std::string> expected_search() const {
     std::vector<std::string> rows;
     for (const auto& [id, row] : products_)
-      rows.push_back(std::to_string(id) + "|" + row.name() + "|" + row.description() + "|" + row.category() + "|" + row.price());
+      rows.push_back(std::to_string(id) + "|" + row.name() + "|" + row.description() + "|" +
+                     row.category() + "|" + row.price());
     return rows;
   }
   std::vector<std::string> expected_totals() const {
     std::map<std::int64_t, std::pair<int, std::int64_t>> sums;
-    for (const auto& [id, row] : orders_) ++sums[row.customer_id()].first, sums[row.customer_id()].second += row.total_cents();
+    for (const auto& [id, row] : orders_)
+      ++sums[row.customer_id()].first, sums[row.customer_id()].second += row.total_cents();
     std::vector<std::string> rows;
     for (const auto& [id, row] : customers_)
-      rows.push_back(std::to_string(id) + "|" + row.name() + "|" + std::to_string(sums[id].first) + "|" +
-                     std::to_string(sums[id].second));
+      rows.push_back(std::to_string(id) + "|" + row.name() + "|" + std::to_string(sums[id].first) +
+                     "|" + std::to_string(sums[id].second));
     return rows;
   }
 
@@ -48,15 +51,28 @@ class ShopWorkload {
   void add_change(std::vector<EncodedChange>& changes) {
     switch (below(24)) {
       case 0: return remove_product(changes);
-      case 1: case 2: return renumber_product(changes);
-      case 3: case 4: case 5: case 6: return change_product(changes);
-      case 7: case 8: case 9: return add_product(changes);
-      case 10: case 11: return add_customer(changes);
+      case 1:
+      case 2: return renumber_product(changes);
+      case 3:
+      case 4:
+      case 5:
+      case 6: return change_product(changes);
+      case 7:
+      case 8:
+      case 9: return add_product(changes);
+      case 10:
+      case 11: return add_customer(changes);
       case 12: return remove_customer(changes);
-      case 13: case 14: return change_customer(changes);
-      case 15: case 16: case 17: case 18: return add_order(changes);
-      case 19: case 20: return change_order(changes);
-      case 21: case 22: return remove_order(changes);
+      case 13:
+      case 14: return change_customer(changes);
+      case 15:
+      case 16:
+      case 17:
+      case 18: return add_order(changes);
+      case 19:
+      case 20: return change_order(changes);
+      case 21:
+      case 22: return remove_order(changes);
       default: return truncate(changes);
     }
   }

@@ -48,7 +48,8 @@ TEST_CASE("a numeric becomes an integer exactly or not at all", "[projections][v
   CHECK(scaled("0", 0) == 0);
   CHECK(scaled("9223372036854775807", 0) == kMax);
   CHECK(scaled("-9223372036854775808", 0) == kMin);
-  for (const char* text : {"19.901", "NaN", "Infinity", "", "-", "1e3", "1.2.3", "9223372036854775808"}) {
+  for (const char* text :
+       {"19.901", "NaN", "Infinity", "", "-", "1e3", "1.2.3", "9223372036854775808"}) {
     INFO(text);
     CHECK(scaled(text, 2) == std::nullopt);
   }

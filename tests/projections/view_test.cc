@@ -11,22 +11,27 @@ using shop::Products;
 namespace {
 
 /// Builds `view` anew from all that is in the store.
-BuildReport build(ShopStore& store, const View& view) { return must(build_generation(view, store.context())); }
+BuildReport build(ShopStore& store, const View& view) {
+  return must(build_generation(view, store.context()));
+}
 
 std::vector<std::string> search(const ShopStore& store, const std::string& words) {
-  return query(store.views() / "product_search.db",
-               "SELECT id FROM product_search WHERE product_search MATCH '" + words + "' ORDER BY id");
+  return query(
+      store.views() / "product_search.db",
+      "SELECT id FROM product_search WHERE product_search MATCH '" + words + "' ORDER BY id");
 }
 
 }  // namespace
 
 TEST_CASE("a search index follows inserts, updates and deletes", "[projections][view]") {
   ShopStore store;
-  store.commit({inserted(product(1, "copper kettle")), inserted(product(2, "steel pan")), inserted(product(3, "oak board"))});
+  store.commit({inserted(product(1, "copper kettle")), inserted(product(2, "steel pan")),
+                inserted(product(3, "oak board"))});
   store.commit({updated<Products>(product(2, "iron pan")), deleted(product(3, ""))});
   build(store, product_search());
   CHECK(rows_of(store, "product_search") ==
-        std::vector<std::string>{"1|copper kettle|nice|things|19.90", "2|iron pan|nice|things|19.90"});
+        std::vector<std::string>{"1|copper kettle|nice|things|19.90",
+                                 "2|iron pan|nice|things|19.90"});
   CHECK(search(store, "kettle") == std::vector<std::string>{"1"});
   CHECK(search(store, "steel").empty());
   CHECK(search(store, "iron") == std::vector<std::string>{"2"});
@@ -43,19 +48,22 @@ TEST_CASE("an unchanged column keeps its value, also when the key changes", "[pr
   store.commit({deleted(product(1, "")), moved(row, 1, {3})});
   build(store, product_search());
   build(store, product_cache());
-  CHECK(rows_of(store, "product_search", "id, name, description") == std::vector<std::string>{"2|pot|a very long text"});
+  CHECK(rows_of(store, "product_search", "id, name, description") ==
+        std::vector<std::string>{"2|pot|a very long text"});
   CHECK(rows_of(store, "product_cache") == std::vector<std::string>{"2|pot|a very long text"});
   CHECK(search(store, "long") == std::vector<std::string>{"2"});
 }
 
-TEST_CASE("a row that is erased right before another moves is not mistaken for it", "[projections][view]") {
+TEST_CASE("a row that is erased right before another moves is not mistaken for it",
+          "[projections][view]") {
   ShopStore store;
   store.commit({inserted(product(1, "one", "first")), inserted(product(2, "two", "second"))});
   // A whole row moves in, so nothing is to be taken from the row that was erased before it.
-  store.commit({deleted(product(1, "")), moved(product(3, "three", "third"), 1), deleted(product(2, "")),
-                inserted(product(4, "four", "fourth"))});
+  store.commit({deleted(product(1, "")), moved(product(3, "three", "third"), 1),
+                deleted(product(2, "")), inserted(product(4, "four", "fourth"))});
   build(store, product_cache());
-  CHECK(rows_of(store, "product_cache") == std::vector<std::string>{"3|three|third", "4|four|fourth"});
+  CHECK(rows_of(store, "product_cache") ==
+        std::vector<std::string>{"3|three|third", "4|four|fourth"});
 }
 
 TEST_CASE("a null column is null in the view and an empty text is not", "[projections][view]") {
@@ -69,16 +77,19 @@ TEST_CASE("a null column is null in the view and an empty text is not", "[projec
 
 TEST_CASE("a truncate empties the view and what follows fills it", "[projections][view]") {
   ShopStore store;
-  store.commit({inserted(product(1, "kettle")), truncated("products"), inserted(product(2, "pan"))});
+  store.commit(
+      {inserted(product(1, "kettle")), truncated("products"), inserted(product(2, "pan"))});
   build(store, product_search());
   CHECK(rows_of(store, "product_search", "id, name") == std::vector<std::string>{"2|pan"});
   CHECK(search(store, "kettle").empty());
 }
 
-TEST_CASE("sums are taken back by updates and deletes, and no row comes back by that", "[projections][view]") {
+TEST_CASE("sums are taken back by updates and deletes, and no row comes back by that",
+          "[projections][view]") {
   ShopStore store;
   const auto first = order(1, 7, 100), second = order(2, 8, 50);
-  store.commit({inserted(first), inserted(customer(7, "Ada")), inserted(customer(8, "Bo")), inserted(second)});
+  store.commit({inserted(first), inserted(customer(7, "Ada")), inserted(customer(8, "Bo")),
+                inserted(second)});
   auto changed = first;
   changed.set_customer_id(8);
   changed.set_total_cents(150);
@@ -92,12 +103,15 @@ TEST_CASE("sums are taken back by updates and deletes, and no row comes back by 
 
 TEST_CASE("a search index with text keys is equal to one with numbers", "[projections][view]") {
   const auto by_text = [] {
-    return SearchIndex("text_search", Version{1}, {.key = text("id"), .text = {"name", "description"}})
-        .on<Products>("public.products", [](const Change<Products>& change, SearchIndex::Writer& index) {
-          if (change.is_truncate()) return index.clear();
-          if (change.is_delete()) return index.erase(change.key());
-          index.put(change.key(), {{"name", change[&Products::name]}, {"description", change[&Products::description]}});
-        });
+    return SearchIndex("text_search", Version{1},
+                       {.key = text("id"), .text = {"name", "description"}})
+        .on<Products>("public.products",
+                      [](const Change<Products>& change, SearchIndex::Writer& index) {
+                        if (change.is_truncate()) return index.clear();
+                        if (change.is_delete()) return index.erase(change.key());
+                        index.put(change.key(), {{"name", change[&Products::name]},
+                                                 {"description", change[&Products::description]}});
+                      });
   };
   for (std::uint32_t seed = 1; seed <= 5; ++seed) {
     INFO("seed " << seed);
@@ -106,11 +120,13 @@ TEST_CASE("a search index with text keys is equal to one with numbers", "[projec
     for (int i = 0; i < 150; ++i) store.commit(workload.transaction());
     build(store, product_search());
     build(store, by_text());
-    const auto numbers = query(store.views() / "product_search.db",
-                               "SELECT CAST(id AS TEXT), name, description FROM product_search ORDER BY 1");
+    const auto numbers =
+        query(store.views() / "product_search.db",
+              "SELECT CAST(id AS TEXT), name, description FROM product_search ORDER BY 1");
     CHECK(rows_of(store, "text_search") == numbers);
     const auto count = [&](const std::string& view) {
-      return query(store.views() / (view + ".db"), "SELECT count(*) FROM " + view + " WHERE " + view + " MATCH 'w1 OR w2'");
+      return query(store.views() / (view + ".db"),
+                   "SELECT count(*) FROM " + view + " WHERE " + view + " MATCH 'w1 OR w2'");
     };
     CHECK(count("text_search") == count("product_search"));
   }
@@ -120,19 +136,21 @@ TEST_CASE("find, move and raise work on what was written so far", "[projections]
   ShopStore store;
   store.commit({inserted(product(1, "b")), inserted(product(1, "c")), inserted(product(1, "a"))});
   const auto view =
-      CacheTable("largest", Version{1}, {.key = text("id"), .columns = {text("name"), counter("seen"), text("note")}})
-          .on<Products>("public.products", [](const Change<Products>& change, CacheTable::Writer& table) {
-            const auto before = table.find("x");
-            table.raise("x", {{"name", change[&Products::name]}});
-            table.add("x", {{"seen", 1}});
-            if (before && (*before)["seen"].integer() == 2) {
-              table.put("x", {{"note", (*before)["name"]}});
-              table.move("x", "y");
-              CHECK_FALSE(table.find("x"));
-              table.erase("nothing");
-              table.move("nothing", "y");
-            }
-          });
+      CacheTable("largest", Version{1},
+                 {.key = text("id"), .columns = {text("name"), counter("seen"), text("note")}})
+          .on<Products>("public.products",
+                        [](const Change<Products>& change, CacheTable::Writer& table) {
+                          const auto before = table.find("x");
+                          table.raise("x", {{"name", change[&Products::name]}});
+                          table.add("x", {{"seen", 1}});
+                          if (before && (*before)["seen"].integer() == 2) {
+                            table.put("x", {{"note", (*before)["name"]}});
+                            table.move("x", "y");
+                            CHECK_FALSE(table.find("x"));
+                            table.erase("nothing");
+                            table.move("nothing", "y");
+                          }
+                        });
   build(store, view);
   CHECK(rows_of(store, "largest") == std::vector<std::string>{"y|c|3|c"});
 }
@@ -141,8 +159,10 @@ TEST_CASE("a name that is hostile to SQL is only a name", "[projections][view]")
   ShopStore store;
   store.commit({inserted(product(1, "kettle"))});
   const std::string evil = "a\"; DROP TABLE millrace_checkpoint; --";
-  const auto view = CacheTable("names", Version{1}, {.key = integer("id"), .columns = {text(evil)}, .indexes = {{evil}}})
-                        .on<Products>("public.products", [&](const Change<Products>& change, CacheTable::Writer& table) {
+  const auto view = CacheTable("names", Version{1},
+                               {.key = integer("id"), .columns = {text(evil)}, .indexes = {{evil}}})
+                        .on<Products>("public.products", [&](const Change<Products>& change,
+                                                             CacheTable::Writer& table) {
                           table.put(change.key(), {{evil, change[&Products::name]}});
                         });
   build(store, view);
@@ -153,36 +173,55 @@ TEST_CASE("a name that is hostile to SQL is only a name", "[projections][view]")
 TEST_CASE("what can't be a view is turned away with its reason", "[projections][view]") {
   const auto ignore = [](const Change<Products>&, auto&) {};
   const auto reason = [](const View& view) { return view.check().error().message(); };
-  CHECK_THAT(reason(CacheTable("Bad Name", Version{1}, {.key = integer("id")}).on<Products>("t", ignore)),
-             Catch::Contains("can't be its name"));
-  CHECK_THAT(reason(CacheTable("empty", Version{1}, {.key = integer("id")})), Catch::Contains("no source"));
-  CHECK_THAT(reason(CacheTable("twice", Version{1}, {.key = integer("id")}).on<Products>("t", ignore).on<Products>("t", ignore)),
+  CHECK_THAT(
+      reason(CacheTable("Bad Name", Version{1}, {.key = integer("id")}).on<Products>("t", ignore)),
+      Catch::Contains("can't be its name"));
+  CHECK_THAT(reason(CacheTable("empty", Version{1}, {.key = integer("id")})),
+             Catch::Contains("no source"));
+  CHECK_THAT(reason(CacheTable("twice", Version{1}, {.key = integer("id")})
+                        .on<Products>("t", ignore)
+                        .on<Products>("t", ignore)),
              Catch::Contains("two functions for t"));
-  CHECK_THAT(reason(CacheTable("columns", Version{1}, {.key = integer("id"), .columns = {text("ID")}}).on<Products>("t", ignore)),
-             Catch::Contains("named 'id'"));
-  CHECK_THAT(reason(CacheTable("indexes", Version{1}, {.key = integer("id"), .indexes = {{"x"}}}).on<Products>("t", ignore)),
+  CHECK_THAT(
+      reason(CacheTable("columns", Version{1}, {.key = integer("id"), .columns = {text("ID")}})
+                 .on<Products>("t", ignore)),
+      Catch::Contains("named 'id'"));
+  CHECK_THAT(reason(CacheTable("indexes", Version{1}, {.key = integer("id"), .indexes = {{"x"}}})
+                        .on<Products>("t", ignore)),
              Catch::Contains("no column"));
-  CHECK_THAT(reason(SearchIndex("blank", Version{1}, {.key = integer("id")}).on<Products>("t", ignore)),
-             Catch::Contains("no text"));
-  CHECK_THAT(reason(SearchIndex("ranked", Version{1}, {.key = integer("id"), .text = {"rank"}}).on<Products>("t", ignore)),
+  CHECK_THAT(
+      reason(SearchIndex("blank", Version{1}, {.key = integer("id")}).on<Products>("t", ignore)),
+      Catch::Contains("no text"));
+  CHECK_THAT(reason(SearchIndex("ranked", Version{1}, {.key = integer("id"), .text = {"rank"}})
+                        .on<Products>("t", ignore)),
              Catch::Contains("named 'rank'"));
   CHECK(product_search().check());
 }
 
-TEST_CASE("a function that writes to no column or without a key stops before its event", "[projections][view]") {
+TEST_CASE("a function that writes to no column or without a key stops before its event",
+          "[projections][view]") {
   ShopStore store;
   store.commit({inserted(product(1, "kettle"))});
   const auto failure = [&](auto apply) {
-    const auto view = CacheTable("broken", Version{1}, {.key = integer("id"), .columns = {text("name")}})
-                          .on<Products>("public.products", apply);
+    const auto view =
+        CacheTable("broken", Version{1}, {.key = integer("id"), .columns = {text("name")}})
+            .on<Products>("public.products", apply);
     return build_generation(view, store.context()).error().message();
   };
   using Writer = CacheTable::Writer;
-  CHECK_THAT(failure([](const Change<Products>&, Writer& table) { table.put(1, {{"nam", "x"}}); }),
-             Catch::Contains("no column 'nam'") && Catch::Contains("offset 0 of public.products, key '1'"));
-  CHECK_THAT(failure([](const Change<Products>&, Writer& table) { table.put(nullptr, {}); }), Catch::Contains("null as its key"));
-  CHECK_THAT(failure([](const Change<Products>&, Writer& table) { table.put("x", {}); }), Catch::Contains("mismatch"));
-  CHECK_THAT(failure([](const Change<Products>&, Writer&) { throw std::runtime_error("no way"); }), Catch::Contains("no way"));
-  CHECK_THAT(failure([](const Change<Products>&, Writer&) -> Result<void> { return Error(ErrorCode::kInternal, "not today"); }),
+  CHECK_THAT(failure([](const Change<Products>&, Writer& table) {
+               table.put(1, {{"nam", "x"}});
+             }),
+             Catch::Contains("no column 'nam'") &&
+                 Catch::Contains("offset 0 of public.products, key '1'"));
+  CHECK_THAT(failure([](const Change<Products>&, Writer& table) { table.put(nullptr, {}); }),
+             Catch::Contains("null as its key"));
+  CHECK_THAT(failure([](const Change<Products>&, Writer& table) { table.put("x", {}); }),
+             Catch::Contains("mismatch"));
+  CHECK_THAT(failure([](const Change<Products>&, Writer&) { throw std::runtime_error("no way"); }),
+             Catch::Contains("no way"));
+  CHECK_THAT(failure([](const Change<Products>&, Writer&) -> Result<void> {
+               return Error(ErrorCode::kInternal, "not today");
+             }),
              Catch::Contains("not today"));
 }

@@ -23,7 +23,9 @@ Result<void> catch_up(ShopStore& store, const View& view) {
 class Running {
  public:
   Running(ShopStore& store, const View& view)
-      : context_(store.context(stop_.get_token())), worker_(view, context_, {}), thread_([this] { result_ = worker_.run(); }) {}
+      : context_(store.context(stop_.get_token())),
+        worker_(view, context_, {}),
+        thread_([this] { result_ = worker_.run(); }) {}
   ~Running() { stop(); }
   Result<void> stop() {
     stop_.request_stop();
@@ -42,7 +44,8 @@ class Running {
 /// Looks again until `condition` holds; false after half a minute.
 template <typename Condition>
 bool comes_true(Condition condition) {
-  for (const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30); !condition();) {
+  for (const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+       !condition();) {
     if (std::chrono::steady_clock::now() > end) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
@@ -50,17 +53,20 @@ bool comes_true(Condition condition) {
 }
 
 Checkpoint checkpoint_of(const ShopStore& store, const std::string& view) {
-  const auto database = must(sqlite::Database::open(store.views() / (view + ".db"), sqlite::Mode::kReadOnly));
+  const auto database =
+      must(sqlite::Database::open(store.views() / (view + ".db"), sqlite::Mode::kReadOnly));
   return must(read_checkpoint(*database));
 }
 
 bool has_folded(const ShopStore& store, const std::string& view, Offset end) {
-  return std::filesystem::exists(store.views() / (view + ".db")) && checkpoint_of(store, view).offset >= end;
+  return std::filesystem::exists(store.views() / (view + ".db")) &&
+         checkpoint_of(store, view).offset >= end;
 }
 
 }  // namespace
 
-TEST_CASE("views follow the store and equal the tables, whatever happens in them", "[projections][worker]") {
+TEST_CASE("views follow the store and equal the tables, whatever happens in them",
+          "[projections][worker]") {
   for (std::uint32_t seed = 1; seed <= 8; ++seed) {
     INFO("seed " << seed);
     ShopStore store;
@@ -84,14 +90,16 @@ TEST_CASE("views follow the store and equal the tables, whatever happens in them
 TEST_CASE("a reader sees whole transactions only", "[projections][worker]") {
   ShopStore store;
   const auto view = product_cache();
-  store.commit({inserted(product(1, "v0")), inserted(product(2, "v0")), inserted(product(3, "v0"))});
+  store.commit(
+      {inserted(product(1, "v0")), inserted(product(2, "v0")), inserted(product(3, "v0"))});
   Running running(store, view);
   REQUIRE(comes_true([&] { return has_folded(store, "product_cache", store.end()); }));
   std::atomic<bool> done = false;
   std::jthread writer([&] {
     for (int i = 1; i <= 200; ++i) {
       std::vector<EncodedChange> changes;
-      for (const int id : {1, 2, 3}) changes.push_back(updated<Products>(product(id, "v" + std::to_string(i))));
+      for (const int id : {1, 2, 3})
+        changes.push_back(updated<Products>(product(id, "v" + std::to_string(i))));
       store.commit(changes);
     }
     done = true;
@@ -105,7 +113,9 @@ TEST_CASE("a reader sees whole transactions only", "[projections][worker]") {
   }
   writer.join();
   CHECK(looks > 0);
-  REQUIRE(comes_true([&] { return rows_of(store, "product_cache", "name") == std::vector<std::string>(3, "v200"); }));
+  REQUIRE(comes_true([&] {
+    return rows_of(store, "product_cache", "name") == std::vector<std::string>(3, "v200");
+  }));
   must(running.stop());
 }
 
@@ -126,7 +136,8 @@ TEST_CASE("a caught-up worker on an empty store makes an empty view", "[projecti
   CHECK(rows_of(store, "product_cache").empty());
 }
 
-TEST_CASE("F112: a second worker of the same view is refused with the name of the first", "[projections][worker]") {
+TEST_CASE("F112: a second worker of the same view is refused with the name of the first",
+          "[projections][worker]") {
   ShopStore store;
   const auto view = product_cache();
   store.commit({inserted(product(1, "kettle"))});
@@ -135,14 +146,16 @@ TEST_CASE("F112: a second worker of the same view is refused with the name of th
   const auto second = catch_up(store, view);
   REQUIRE_FALSE(second);
   CHECK(second.error().code() == ErrorCode::kLocked);
-  CHECK_THAT(second.error().message(), Catch::Contains("pid " + std::to_string(::getpid()) + ", shop run"));
+  CHECK_THAT(second.error().message(),
+             Catch::Contains("pid " + std::to_string(::getpid()) + ", shop run"));
   CHECK(must(status_of(view, store.context())).state == "running");
   must(running.stop());
   must(catch_up(store, view));
   CHECK(must(status_of(view, store.context())).state == "stopped");
 }
 
-TEST_CASE("F115: a view that is ahead of the store stops and says CHECKPOINT_AHEAD", "[projections][worker]") {
+TEST_CASE("F115: a view that is ahead of the store stops and says CHECKPOINT_AHEAD",
+          "[projections][worker]") {
   ShopStore store;
   const auto view = product_cache();
   store.commit({inserted(product(1, "kettle"))});
@@ -158,8 +171,9 @@ TEST_CASE("F115: a view that is ahead of the store stops and says CHECKPOINT_AHE
   store.open();
   const auto refused = catch_up(store, view);
   REQUIRE_FALSE(refused);
-  CHECK_THAT(refused.error().to_string(), Catch::Contains("CHECKPOINT_AHEAD") && Catch::Contains("up to offset 2") &&
-                                              Catch::Contains("ends at 1") && Catch::Contains("shop rebuild product_cache"));
+  CHECK_THAT(refused.error().to_string(),
+             Catch::Contains("CHECKPOINT_AHEAD") && Catch::Contains("up to offset 2") &&
+                 Catch::Contains("ends at 1") && Catch::Contains("shop rebuild product_cache"));
   CHECK(rows_of(store, "product_cache").size() == 2);
   CHECK(must(status_of(view, store.context())).state == "refused");
   must(build_generation(view, store.context()));
@@ -172,29 +186,38 @@ TEST_CASE("a view of another store is refused", "[projections][worker]") {
   const auto view = product_cache();
   for (ShopStore* each : {&store, &other}) each->commit({inserted(product(1, "kettle"))});
   must(catch_up(other, view));
-  std::filesystem::copy(other.views(), store.views(), std::filesystem::copy_options::recursive | std::filesystem::copy_options::copy_symlinks);
-  CHECK_THAT(catch_up(store, view).error().to_string(), Catch::Contains("another store") && Catch::Contains("rebuild product_cache"));
+  std::filesystem::copy(
+      other.views(), store.views(),
+      std::filesystem::copy_options::recursive | std::filesystem::copy_options::copy_symlinks);
+  CHECK_THAT(catch_up(store, view).error().to_string(),
+             Catch::Contains("another store") && Catch::Contains("rebuild product_cache"));
 }
 
-TEST_CASE("a changed version or shape is refused with the difference until the view is rebuilt", "[projections][worker]") {
+TEST_CASE("a changed version or shape is refused with the difference until the view is rebuilt",
+          "[projections][worker]") {
   ShopStore store;
   store.commit({inserted(product(1, "kettle"))});
   must(catch_up(store, product_cache(Version{1})));
   const auto newer = product_cache(Version{2});
-  CHECK_THAT(catch_up(store, newer).error().to_string(), Catch::Contains("of version 1, the program has version 2") &&
-                                                             Catch::Contains("shop rebuild product_cache"));
+  CHECK_THAT(catch_up(store, newer).error().to_string(),
+             Catch::Contains("of version 1, the program has version 2") &&
+                 Catch::Contains("shop rebuild product_cache"));
   const auto wider =
-      CacheTable("product_cache", Version{1}, {.key = text("id"), .columns = {text("name"), integer("stock")}})
+      CacheTable("product_cache", Version{1},
+                 {.key = text("id"), .columns = {text("name"), integer("stock")}})
           .on<Products>("public.products", [](const Change<Products>&, CacheTable::Writer&) {});
   CHECK_THAT(catch_up(store, wider).error().message(),
-             Catch::Contains("- column \"description\" TEXT") && Catch::Contains("+ column \"stock\" INTEGER"));
+             Catch::Contains("- column \"description\" TEXT") &&
+                 Catch::Contains("+ column \"stock\" INTEGER"));
   CHECK_FALSE(verify_view(wider, store.context()));
   must(build_generation(newer, store.context()));
   must(catch_up(store, newer));
-  CHECK_THAT(catch_up(store, product_cache(Version{1})).error().message(), Catch::Contains("of version 2, the program has version 1"));
+  CHECK_THAT(catch_up(store, product_cache(Version{1})).error().message(),
+             Catch::Contains("of version 2, the program has version 1"));
 }
 
-TEST_CASE("a worker goes on with the new generation after a rebuild", "[projections][worker][rebuild]") {
+TEST_CASE("a worker goes on with the new generation after a rebuild",
+          "[projections][worker][rebuild]") {
   ShopStore store;
   ShopWorkload workload(3);
   const auto view = product_search();
@@ -219,12 +242,14 @@ TEST_CASE("a worker goes on with the new generation after a rebuild", "[projecti
   CHECK(status.lag == 0);
 }
 
-TEST_CASE("F100: a lock that another process holds is waited for, and nothing is lost", "[projections][worker]") {
+TEST_CASE("F100: a lock that another process holds is waited for, and nothing is lost",
+          "[projections][worker]") {
   ShopStore store;
   const auto view = product_cache();
   store.commit({inserted(product(1, "kettle"))});
   must(catch_up(store, view));
-  auto holder = must(sqlite::Database::open(store.views() / "product_cache.db", sqlite::Mode::kLive));
+  auto holder =
+      must(sqlite::Database::open(store.views() / "product_cache.db", sqlite::Mode::kLive));
   must(holder->begin());
   store.commit({inserted(product(2, "pan"))});
   Running running(store, view);
@@ -240,22 +265,27 @@ TEST_CASE("F100: a lock that another process holds is waited for, and nothing is
   CHECK(rows_of(store, "product_cache").size() == 3);
 }
 
-TEST_CASE("F113: an event that can't be folded stops its view before it, and status tells", "[projections][worker]") {
+TEST_CASE("F113: an event that can't be folded stops its view before it, and status tells",
+          "[projections][worker]") {
   ShopStore store;
   bool poison = false;
-  const auto picky = CacheTable("picky", Version{1}, {.key = integer("id"), .columns = {text("name")}})
-                         .on<Products>("public.products", [&](const Change<Products>& change, CacheTable::Writer& table) {
-                           if (poison && change.key() == "3") throw std::runtime_error("I don't like it");
-                           table.put(change.key(), {{"name", change[&Products::name]}});
-                         });
+  const auto picky =
+      CacheTable("picky", Version{1}, {.key = integer("id"), .columns = {text("name")}})
+          .on<Products>("public.products",
+                        [&](const Change<Products>& change, CacheTable::Writer& table) {
+                          if (poison && change.key() == "3")
+                            throw std::runtime_error("I don't like it");
+                          table.put(change.key(), {{"name", change[&Products::name]}});
+                        });
   store.commit({inserted(product(1, "kettle"))});
   must(catch_up(store, picky));
   poison = true;
   store.commit({inserted(product(2, "pan")), inserted(product(3, "poison"))});
   const auto stopped = catch_up(store, picky);
   REQUIRE_FALSE(stopped);
-  CHECK_THAT(stopped.error().message(), Catch::Contains("view picky: event at offset 2 of public.products, key '3'") &&
-                                            Catch::Contains("I don't like it"));
+  CHECK_THAT(stopped.error().message(),
+             Catch::Contains("view picky: event at offset 2 of public.products, key '3'") &&
+                 Catch::Contains("I don't like it"));
   CHECK(rows_of(store, "picky", "name") == std::vector<std::string>{"kettle"});
   auto status = must(status_of(picky, store.context()));
   CHECK(status.state == "failed");
@@ -267,7 +297,8 @@ TEST_CASE("F113: an event that can't be folded stops its view before it, and sta
   CHECK(must(status_of(picky, store.context())).state == "stopped");
 }
 
-TEST_CASE("a file that is no database is told apart and replaced by a rebuild", "[projections][worker]") {
+TEST_CASE("a file that is no database is told apart and replaced by a rebuild",
+          "[projections][worker]") {
   ShopStore store;
   const auto view = product_cache();
   store.commit({inserted(product(1, "kettle"))});
