@@ -1,9 +1,9 @@
 #include <mutex>
 #include <thread>
 
-#include "base/file.h"
 #include "bench/bench.h"
 #include "eventstore/event_store.h"
+#include "tests/support/forwarding_fs.h"
 
 namespace millrace::bench {
 namespace {
@@ -25,53 +25,32 @@ class Rhythm {
   std::vector<std::size_t> steps_;
 };
 
-class ListeningFile final : public File {
+class ListeningFile final : public test::ForwardingFile {
  public:
-  ListeningFile(std::unique_ptr<File> file, Rhythm& rhythm) : file_(std::move(file)), rhythm_(rhythm) {}
-  Result<std::size_t> read_at(std::uint64_t position, std::span<char> into) override {
-    return file_->read_at(position, into);
-  }
+  ListeningFile(std::unique_ptr<File> file, Rhythm& rhythm)
+      : ForwardingFile(std::move(file)), rhythm_(rhythm) {}
   Result<void> write_at(std::uint64_t position, std::string_view bytes) override {
     rhythm_.wrote(bytes.size());
-    return file_->write_at(position, bytes);
+    return ForwardingFile::write_at(position, bytes);
   }
   Result<void> sync() override {
     rhythm_.wrote(0);
-    return file_->sync();
+    return ForwardingFile::sync();
   }
-  Result<void> truncate(std::uint64_t size) override { return file_->truncate(size); }
-  Result<void> allocate(std::uint64_t position, std::uint64_t size) override {
-    return file_->allocate(position, size);
-  }
-  Result<std::uint64_t> size() override { return file_->size(); }
-  Result<std::uint64_t> identity() override { return file_->identity(); }
 
  private:
-  std::unique_ptr<File> file_;
   Rhythm& rhythm_;
 };
 
-class ListeningFileSystem final : public FileSystem {
+class ListeningFileSystem final : public test::ForwardingFileSystem {
  public:
   Rhythm rhythm;
 
   Result<std::unique_ptr<File>> open(const Path& path, OpenMode mode) override {
-    MILLRACE_ASSIGN_OR_RETURN(auto file, real().open(path, mode));
+    MILLRACE_ASSIGN_OR_RETURN(auto file, ForwardingFileSystem::open(path, mode));
     if (path.extension() != ".log" && path.extension() != ".tmp") return file;
     return std::unique_ptr<File>(std::make_unique<ListeningFile>(std::move(file), rhythm));
   }
-  Result<void> make_directory(const Path& path) override { return real().make_directory(path); }
-  Result<std::vector<std::string>> list(const Path& path) override { return real().list(path); }
-  Result<bool> exists(const Path& path) override { return real().exists(path); }
-  Result<void> rename(const Path& from, const Path& to) override { return real().rename(from, to); }
-  Result<void> remove(const Path& path) override { return real().remove(path); }
-  Result<void> sync_directory(const Path& path) override { return real().sync_directory(path); }
-  Result<std::unique_ptr<FileLock>> lock(const Path& path) override { return real().lock(path); }
-  Result<std::string> lock_holder(const Path& path) override { return real().lock_holder(path); }
-  Result<std::unique_ptr<SharedWord>> shared_word(const Path& path, std::uint64_t position) override {
-    return real().shared_word(path, position);
-  }
-  std::string boot_id() override { return real().boot_id(); }
 };
 
 double append_events(const Path& directory, ListeningFileSystem& files, int events) {

@@ -1,11 +1,15 @@
 // run_capture against a real server: snapshot, stream, restart, and what it refuses.
 #include "capture/capture.h"
+#include <atomic>
+
 #include "eventstore/inspect.h"
 #include "schemas/lsn.h"
 #include "tests/support/capture_runner.h"
 #include "tests/support/captured_log.h"
 #include "tests/support/catch.h"
+#include "tests/support/forwarding_fs.h"
 #include "tests/support/postgres_fixture.h"
+#include "tests/support/process.h"
 #include "tests/support/temporary_directory.h"
 
 namespace millrace {
