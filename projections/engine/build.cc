@@ -41,7 +41,7 @@ class Builder {
     step("folded");
     MILLRACE_ASSIGN_OR_RETURN(const auto database,
                               Database::open(file, Mode::kLive, context_.stop));
-    MILLRACE_RETURN_IF_ERROR(catch_up(*database));
+    MILLRACE_RETURN_IF_ERROR(fold_to_end(*database));  // what came while the indexes were made
     return switch_over(*database);
   }
 
@@ -55,32 +55,31 @@ class Builder {
     MILLRACE_RETURN_IF_ERROR(view_.create(*database));
     MILLRACE_RETURN_IF_ERROR(view_.begin_bulk(*database));
     step("created");
-    MILLRACE_RETURN_IF_ERROR(fold_to_end(*database, *reader));
+    MILLRACE_RETURN_IF_ERROR(fold_to_end(*database));
     MILLRACE_RETURN_IF_ERROR(view_.end_bulk(*database));
     step("indexed");
     return {};
   }
 
-  /// What came while the indexes were made.
-  Result<void> catch_up(Database& database) {
-    MILLRACE_ASSIGN_OR_RETURN(const auto reader, context_.open_reader(view_, checkpoint_.offset));
-    return fold_to_end(database, *reader);
-  }
-
-  Result<void> fold_to_end(Database& database, LogReader& reader) {
+  Result<void> fold_to_end(Database& database) {
     MILLRACE_ASSIGN_OR_RETURN(const auto fold,
                               Fold::make(view_, database, *context_.schemas, checkpoint_));
+    Offset end;
     auto shown = start_;
     const auto show = [&] {
       step("some folded");
       const auto now = std::chrono::steady_clock::now();
       if (!hooks_.progress || now - shown < kProgressInterval) return;
       shown = now;
-      hooks_.progress({fold->checkpoint().offset, reader.durable_end(), now - start_});
+      hooks_.progress({fold->checkpoint().offset, end, now - start_});
     };
-    Offset end = reader.durable_end();
-    for (; fold->checkpoint().offset < end; end = reader.durable_end())
-      MILLRACE_RETURN_IF_ERROR(fold_until(*fold, database, reader, end, context_.stop, show));
+    for (;;) {  // a round each: fold_until uses its reader up
+      MILLRACE_ASSIGN_OR_RETURN(const auto reader,
+                                context_.open_reader(view_, fold->checkpoint().offset));
+      end = reader->durable_end();
+      if (fold->checkpoint().offset >= end) break;
+      MILLRACE_RETURN_IF_ERROR(fold_until(*fold, database, *reader, end, context_.stop, show));
+    }
     checkpoint_ = fold->checkpoint();
     return {};
   }

@@ -42,6 +42,9 @@ Result<BuildReport> build_generation(const View& view, const Context& context,
 
 /// Gives the events from where `fold` stands up to `until` to it, committing now and then, wherever
 /// that falls: for files that nobody else sees. kCancelled if stop was asked.
+///
+/// `reader` is used up: where it skips what the view does not take, the batch that it gives last may lie
+/// beyond `until`, and is then lost to who would read on.
 Result<void> fold_until(Fold& fold, sqlite::Database& database, LogReader& reader, Offset until,
                         const std::stop_token& stop, const std::function<void()>& progress);
 
