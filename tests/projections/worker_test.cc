@@ -26,7 +26,7 @@ class Running {
       : context_(store.context(stop_.get_token())),
         worker_(view, context_, {}),
         thread_([this] { result_ = worker_.run(); }) {}
-  ~Running() { stop(); }
+  ~Running() { static_cast<void>(stop()); }
   Result<void> stop() {
     stop_.request_stop();
     if (thread_.joinable()) thread_.join();
