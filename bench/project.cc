@@ -16,7 +16,7 @@ using namespace millrace::projections;
 using ::bench::Documents;
 using ::bench::Orders;
 
-constexpr int kRowsPerTransaction = 10'000;  ///< Of the bare loop, as in docs/figures.md.
+constexpr int kRowsPerTransaction = 10'000;  ///< Of the bare loop, see docs/figures.md.
 
 struct Order {
   std::int64_t id, customer_id;
