@@ -66,7 +66,7 @@ class Workload {
       case 8: return "DELETE FROM pairs WHERE a < " + std::to_string(pick(1, 20));
       case 9: return "INSERT INTO codes VALUES (" + id() + ", 'c" + id() + "', now()) ON CONFLICT DO NOTHING";
       case 10: return "UPDATE codes SET at = 'infinity' WHERE id % 7 = " + std::to_string(pick(0, 6));
-      case 11: return "UPDATE codes SET code = code || '*' WHERE id = " + id();
+      case 11: return "UPDATE codes SET code = code || '*' WHERE id = " + id() + " AND NOT EXISTS (SELECT FROM codes o WHERE o.code = codes.code || '*')";
       case 12: return "INSERT INTO items SELECT g, 'bulk', g, NULL, NULL, NULL FROM generate_series(" + id() + ", " + id() + ") g ON CONFLICT DO NOTHING";
       case 13: return pick(1, 15) == 1 ? "TRUNCATE codes" : "UPDATE items SET doc = NULL WHERE id % 11 = 3";
       default: return "UPDATE items SET name = name WHERE id = " + id();
