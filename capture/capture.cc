@@ -26,6 +26,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kBackoffFirst{200};
 /// A slot stays taken for a moment after its client was killed.
 constexpr milliseconds kSlotReleaseMax{15'000};
+constexpr milliseconds kSlotPoll{100};
 constexpr int kStuckAttempts = 3;
 constexpr int kSnapshotAttempts = 5;
 
@@ -40,6 +41,10 @@ void pause(milliseconds time, const std::stop_token& stop) {
 /// A discontinuity between store and source: a named state, what is so, and the way out.
 Error halted(std::string_view state, const std::string& message, std::string way_out) {
   return Error(ErrorCode::kFailedPrecondition, std::string(state) + ": " + message).hint(std::move(way_out));
+}
+
+std::string in_use(const SlotInfo& slot, const std::string& name) {
+  return "slot " + name + " is in use by pid " + std::to_string(slot.active_pid) + " (" + slot.active_application + ")";
 }
 
 std::string difference(const std::vector<std::string>& before, const std::vector<std::string>& now) {
@@ -71,7 +76,7 @@ class Capture {
   Result<void> prepare();
   Result<void> open_store();
   Result<void> begin_epoch(const Preflight& preflight);
-  Result<void> drop_unfinished_slot(const Preflight& preflight);
+  Result<void> drop_unfinished_slot();
   /// The slot, and (with a snapshot) a connection that sees the tables as of it.
   struct SnapshotSource {
     NewSlot slot;
@@ -85,6 +90,7 @@ class Capture {
   Result<void> verify_slot();
   Result<void> verify_publication();
   bool epoch_has_begun() const;
+  bool unfinished_epoch() const;
   bool worth_another_try(const Error& error);
 
   const CaptureOptions& options_;
@@ -123,6 +129,9 @@ bool Capture::epoch_has_begun() const {
   return state_ && source && source->epoch == state_->epoch;
 }
 
+/// True if a start of this store named the slot and ended before its epoch began.
+bool Capture::unfinished_epoch() const { return state_ && state_->slot == options_.slot && !epoch_has_begun(); }
+
 /// Everything is looked at before anything is made: a store that is there first, then the source, and only
 /// when both are as they must be is a new store, a publication or a slot created.
 Result<void> Capture::prepare() {
@@ -148,8 +157,7 @@ Result<void> Capture::prepare() {
   if (!resumes) {
     MILLRACE_RETURN_IF_ERROR(preflight.require_no_problem());
     // The slot of an epoch that never began is ours; any other that is there we know nothing of.
-    const bool ours = state_ && state_->slot == options_.slot;
-    if (preflight.slot && !ours)
+    if (preflight.slot && !unfinished_epoch())
       return halted("SLOT_EXISTS", "slot " + options_.slot + " exists, but this store has never used it",
                     "Use another --slot; or, if nobody needs it: SELECT pg_drop_replication_slot('" + options_.slot + "');");
     if (!store_) MILLRACE_RETURN_IF_ERROR(open_store());
@@ -175,7 +183,7 @@ Result<void> Capture::begin_epoch(const Preflight& preflight) {
         create_publication_statement(options_.publication, preflight.tables, preflight.server.version)));
     spdlog::info("publication {} created for {} tables", printable(options_.publication), preflight.tables.size());
   }
-  MILLRACE_RETURN_IF_ERROR(drop_unfinished_slot(preflight));
+  MILLRACE_RETURN_IF_ERROR(drop_unfinished_slot());
   MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address_, true, stop_));
   MILLRACE_ASSIGN_OR_RETURN(const SystemIdentity system, identify_system(*connection));
   MILLRACE_ASSIGN_OR_RETURN(const auto publication, catalog_.publication(options_.publication));
@@ -194,13 +202,23 @@ Result<void> Capture::begin_epoch(const Preflight& preflight) {
   return take_snapshot(preflight);
 }
 
-Result<void> Capture::drop_unfinished_slot(const Preflight& preflight) {
-  if (!preflight.slot) return {};
-  if (preflight.slot->active)
-    return Error(ErrorCode::kLocked, "slot " + options_.slot + " is in use by pid " +
-                                         std::to_string(preflight.slot->active_pid) + " (" +
-                                         preflight.slot->active_application + ")")
-        .hint("Stop that process, or use another --slot.");
+/// The walsender of a start that was killed may still hold the slot, and does for as long as it waits for old transactions.
+Result<void> Capture::drop_unfinished_slot() {
+  if (!unfinished_epoch()) return {};
+  const auto started = std::chrono::steady_clock::now();
+  for (bool told = false;; told = true) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto slot, catalog_.slot(options_.slot));
+    if (!slot) return {};
+    if (!slot->active) break;
+    const std::string message = in_use(*slot, options_.slot);
+    if (std::chrono::steady_clock::now() - started > kSlotReleaseMax)
+      return Error(ErrorCode::kLocked, message)
+          .hint("It may be what a killed start left, waiting for an old transaction to end (see pg_stat_activity). SELECT "
+                "pg_terminate_backend(" + std::to_string(slot->active_pid) + "); ends it. Or use another --slot.");
+    if (!told) spdlog::warn("{}; waiting for it to be let go", printable(message));
+    pause(kSlotPoll, stop_);
+    if (stop_.stop_requested()) return Error(ErrorCode::kCancelled, "asked to stop");
+  }
   spdlog::warn("the last start ended before its snapshot was whole: slot {} is made anew", options_.slot);
   return catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')");
 }
@@ -353,8 +371,7 @@ Result<void> Capture::verify_slot() {
                       ", but the store ends at " + to_string(out_->end()),
                   "Another program has moved the slot, it was made anew, or the store is an older copy. " + anew);
   if (slot->active)
-    return Error(ErrorCode::kLocked, "slot " + state_->slot + " is in use by pid " + std::to_string(slot->active_pid) +
-                                         " (" + slot->active_application + ")")
+    return Error(ErrorCode::kLocked, in_use(*slot, state_->slot))
         .hint("Only one capture may read a slot: stop the other one, or use another --slot with a --store of its own.");
   return {};
 }

@@ -1,6 +1,8 @@
 // run_capture against a real server: snapshot, stream, restart, and what it refuses.
 #include "capture/capture.h"
+
 #include <atomic>
+#include <csignal>
 
 #include "eventstore/inspect.h"
 #include "schemas/lsn.h"
@@ -437,6 +439,26 @@ TEST_CASE("F97: a start that ended before its snapshot was whole begins anew", "
         "1");
   scene.database.exec("DROP OWNED BY reader_" + scene.database.name() + "; DROP ROLE reader_" +
                       scene.database.name());
+}
+
+TEST_CASE("F97: the slot that a killed start still waits for is waited for", "[capture]") {
+  Scene scene;
+  scene.database.exec("BEGIN");
+  scene.database.exec("INSERT INTO orders VALUES (1, 'x', 1)");  // no slot begins before this transaction ends
+  const std::vector<std::string> argv{MILLRACE_PROGRAM, "capture", "run", "--source", scene.database.uri(), "--store",
+                                      scene.store(), "--slot", scene.database.name(), "--until-caught-up"};
+  test::ChildProcess killed(argv);
+  REQUIRE(eventually([&] { return scene.slot_column("count(*)") == "1"; }));
+  killed.kill(SIGKILL);
+  REQUIRE(killed.wait().value_or(-1) == 128 + SIGKILL);
+
+  test::ChildProcess next(argv);
+  REQUIRE(eventually([&] { return next.error_output().find("waiting for it to be let go") != std::string::npos; }));
+  scene.database.exec("COMMIT");
+  const int code = next.wait().value_or(-1);
+  INFO(next.error_output());
+  REQUIRE(code == 0);
+  CHECK(read_captured_log(scene.store()).tables.at("public.orders").size() == 1);
 }
 
 TEST_CASE("bad sources are refused before anything is made on either side", "[capture]") {

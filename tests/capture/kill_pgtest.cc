@@ -111,8 +111,8 @@ TEST_CASE("F1, F4: capture killed at random moments loses nothing and repeats no
       test::ChildProcess capture(command(false));
       std::this_thread::sleep_for(std::chrono::milliseconds(std::uniform_int_distribution<int>(30, 700)(random)));
       capture.kill(SIGKILL);
-      const auto code = capture.wait();
-      INFO(capture.error_output());
+      const int code = capture.wait().value_or(-1);
+      INFO("kill " << i << "\n" << capture.error_output());
       REQUIRE(code == 128 + SIGKILL);
     }
   }
