@@ -56,6 +56,12 @@ std::string human_count(double count) {
   return scaled(count, 1000, kUnits, std::size(kUnits));
 }
 
+std::string grouped(std::uint64_t number) {
+  std::string text = std::to_string(number);
+  for (std::size_t at = text.size(); at > 3;) text.insert(at -= 3, ",");
+  return text;
+}
+
 std::string progress_text(std::string_view what, std::uint64_t done, std::uint64_t total,
                           ProgressUnit unit, std::chrono::duration<double> elapsed) {
   const bool bytes = unit == ProgressUnit::kBytes;

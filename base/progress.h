@@ -47,5 +47,7 @@ std::string progress_text(std::string_view what, std::uint64_t done, std::uint64
 std::string human_bytes(double bytes);
 /// "812", "1.4 M"
 std::string human_count(double count);
+/// "1,204,332"
+std::string grouped(std::uint64_t number);
 
 }  // namespace millrace

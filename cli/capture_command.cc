@@ -2,6 +2,7 @@
 
 #include <boost/program_options.hpp>
 
+#include "base/progress.h"
 #include "base/stop_signals.h"
 #include "capture/capture.h"
 #include "capture/check.h"

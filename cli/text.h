@@ -21,9 +21,6 @@ class TextTable {
   std::vector<std::vector<std::string>> rows_;
 };
 
-/// 1204332 -> "1,204,332"
-std::string grouped(std::uint64_t number);
-
 /// Decimal digits only. Errors: kInvalidArgument, naming `option`.
 Result<std::uint64_t> parse_number(std::string_view option, std::string_view text);
 

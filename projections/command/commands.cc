@@ -9,8 +9,8 @@
 #include <thread>
 
 #include "base/bytes.h"
-#include "projections/command/progress_line.h"
-#include "projections/command/stop_signals.h"
+#include "base/progress.h"
+#include "base/stop_signals.h"
 #include "projections/engine/build.h"
 #include "projections/engine/row_check.h"
 #include "projections/engine/status.h"
@@ -40,16 +40,20 @@ int run_view(const View& view, const Context& context, const Options& options) {
   return exit_code_for(done.error().code());
 }
 
+BuildHooks shown_on(Progress& line) {
+  return {.progress = [&line](Offset done, Offset end) { line.update(done.value, end.value); }};
+}
+
 Result<BuildReport> rebuild_view(const View& view, const Context& context) {
   MILLRACE_RETURN_IF_ERROR(check_sources(view, context));
-  ProgressLine line(view.name());
-  return build_generation(view, context, line.hooks());
+  Progress line("rebuild " + view.name(), 0, ProgressUnit::kEvents);
+  return build_generation(view, context, shown_on(line));
 }
 
 Result<VerifyReport> check_view(const View& view, const Context& context) {
   MILLRACE_RETURN_IF_ERROR(check_sources(view, context));
-  ProgressLine line(view.name());
-  return verify_view(view, context, line.hooks());
+  Progress line("verify " + view.name(), 0, ProgressUnit::kEvents);
+  return verify_view(view, context, shown_on(line));
 }
 
 std::string to_json(const View& view, const VerifyReport& report) {

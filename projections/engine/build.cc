@@ -11,7 +11,6 @@ using sqlite::Database;
 using sqlite::Mode;
 
 constexpr std::uint64_t kEventsPerCommit = 200'000;
-constexpr auto kProgressInterval = std::chrono::milliseconds(200);
 
 class Builder {
  public:
@@ -65,13 +64,9 @@ class Builder {
     MILLRACE_ASSIGN_OR_RETURN(const auto fold,
                               Fold::make(view_, database, *context_.schemas, checkpoint_));
     Offset end;
-    auto shown = start_;
     const auto show = [&] {
       step("some folded");
-      const auto now = std::chrono::steady_clock::now();
-      if (!hooks_.progress || now - shown < kProgressInterval) return;
-      shown = now;
-      hooks_.progress({fold->checkpoint().offset, end, now - start_});
+      if (hooks_.progress) hooks_.progress(fold->checkpoint().offset, end);
     };
     for (;;) {  // a round each: fold_until uses its reader up
       MILLRACE_ASSIGN_OR_RETURN(const auto reader,

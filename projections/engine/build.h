@@ -9,14 +9,9 @@
 
 namespace millrace::projections {
 
-struct BuildProgress {
-  Offset done, end;
-  std::chrono::steady_clock::duration elapsed{};
-};
-
 struct BuildHooks {
-  /// Some times a second.
-  std::function<void(const BuildProgress&)> progress{};
+  /// With each commit of the fold.
+  std::function<void(Offset done, Offset end)> progress{};
   /// At each step that leaves something new on disk, by name; for tests that stop there for good.
   std::function<void(std::string_view)> at_step{};
 };

@@ -11,7 +11,6 @@ using sqlite::Mode;
 using sqlite::Statement;
 
 constexpr std::string_view kNone = "(none)";
-constexpr auto kProgressInterval = std::chrono::milliseconds(200);
 
 bool equal(const Value& a, const Value& b) {
   if (a.kind() != b.kind()) return false;
@@ -106,13 +105,8 @@ Result<void> compute(const View& view, const Context& context, Database& scratch
   MILLRACE_RETURN_IF_ERROR(view.create(scratch));
   MILLRACE_RETURN_IF_ERROR(view.begin_bulk(scratch));
   MILLRACE_ASSIGN_OR_RETURN(const auto fold, Fold::make(view, scratch, *context.schemas, start));
-  const auto began = std::chrono::steady_clock::now();
-  auto last = began;
   return fold_until(*fold, scratch, *reader, until, context.stop, [&] {
-    const auto now = std::chrono::steady_clock::now();
-    if (!hooks.progress || now - last < kProgressInterval) return;
-    last = now;
-    hooks.progress({fold->checkpoint().offset, until, now - began});
+    if (hooks.progress) hooks.progress(fold->checkpoint().offset, until);
   });
 }
 

@@ -24,6 +24,13 @@ TEST_CASE("a progress line does without what is not known", "[base]") {
         "load  100 %  12 events/s");
 }
 
+TEST_CASE("numbers are grouped by thousands", "[base]") {
+  CHECK(grouped(0) == "0");
+  CHECK(grouped(999) == "999");
+  CHECK(grouped(1000) == "1,000");
+  CHECK(grouped(1234567) == "1,234,567");
+}
+
 TEST_CASE("sizes are told in the unit that fits", "[base]") {
   CHECK(human_bytes(0) == "0 B");
   CHECK(human_bytes(1023) == "1023 B");

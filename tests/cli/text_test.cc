@@ -14,13 +14,6 @@ TEST_CASE("a mistyped word finds the one that was meant, a strange one finds non
   CHECK_FALSE(closest("", words));
 }
 
-TEST_CASE("numbers are grouped by thousands", "[cli]") {
-  CHECK(grouped(0) == "0");
-  CHECK(grouped(999) == "999");
-  CHECK(grouped(1000) == "1,000");
-  CHECK(grouped(1234567) == "1,234,567");
-}
-
 TEST_CASE("a number is digits only and fits 64 bits", "[cli]") {
   CHECK(parse_number("limit", "18446744073709551615").value() == ~std::uint64_t{0});
   for (const char* wrong : {"", "-1", "+1", " 1", "1 ", "1e3", "0x10", "18446744073709551616"})

@@ -3,7 +3,6 @@
 #include <sstream>
 
 #include "projections/command/options.h"
-#include "projections/command/progress_line.h"
 #include "tests/projections/shop_store.h"
 #include "tests/support/process.h"
 
@@ -169,14 +168,4 @@ TEST_CASE("options come from the environment and from a file too, the command li
   CHECK(result.exit_code == 0);
   CHECK(result.err.empty());
   CHECK(rows_of(store, "product_search", "name") == std::vector<std::string>{"kettle"});
-}
-
-TEST_CASE("progress says rate, share and time left", "[projections][command]") {
-  CHECK(grouped(0) == "0");
-  CHECK(grouped(999) == "999");
-  CHECK(grouped(1234567) == "1,234,567");
-  CHECK(progress_text("orders", {Offset{1'200'000}, Offset{10'000'000}, std::chrono::seconds(2)}) ==
-        "orders  1,200,000 of 10,000,000 events (12 %)  600,000/s  15 s left");
-  CHECK(progress_text("orders", {Offset{0}, Offset{0}, {}}) ==
-        "orders  0 of 0 events (100 %)  0/s");
 }
