@@ -1,6 +1,8 @@
 #include "capture/stream_session.h"
 
 #include <algorithm>
+#include <thread>
+#include <utility>
 
 #include "base/check.h"
 
@@ -11,6 +13,12 @@ using std::chrono::milliseconds;
 
 /// Messages between two looks at the clock while data keeps coming.
 constexpr int kBurst = 512;
+/// So many since the last wait mean that more will be here at once. Then the server is left alone for a nap: who waits in poll()
+/// is woken by every message, and that costs the server more than the message.
+constexpr int kBusy = 64;
+constexpr std::chrono::microseconds kNap{200};
+/// How often what came in is flushed while it keeps coming. A stream that pauses is flushed at once.
+constexpr milliseconds kBusyFlushInterval{2};
 /// How often an idle source's position is written to the log at most.
 constexpr milliseconds kIdleInterval{10'000};
 /// And when the server asks, as it does when it shuts down and waits for us.
@@ -46,18 +54,26 @@ bool StreamSession::reached_goal() const { return options_.until && durable() >=
 
 Result<void> StreamSession::run(const std::stop_token& stop) {
   MILLRACE_RETURN_IF_ERROR(send_status(options_.until.has_value()));
+  int since_wait = 0;
+  Time flush_asked = now_;
   while (!stop.stop_requested() && !reached_goal()) {
     MILLRACE_RETURN_IF_ERROR(store_.status());
     bool drained = false;
-    for (int i = 0; i < kBurst && !drained; ++i) {
-      if (!store_.has_room()) break;
+    int taken = 0;
+    for (; taken < kBurst && store_.has_room(); ++taken) {
       MILLRACE_ASSIGN_OR_RETURN(const bool took, take_one());
-      drained = !took;
+      if (drained = !took; drained) break;
     }
     now_ = Clock::system().monotonic();
+    since_wait += taken;
     if (drained) {
-      store_.request_flush();
+      const bool busy = std::exchange(since_wait, 0) >= kBusy;
+      if (!busy || now_ - flush_asked >= kBusyFlushInterval) {
+        store_.request_flush();
+        flush_asked = now_;
+      }
       MILLRACE_RETURN_IF_ERROR(keep_in_touch());
+      if (busy) std::this_thread::sleep_for(kNap);
       const bool soon = reply_wanted_ || options_.until || confirmed_ < out_.end();
       auto waited = connection_.wait(soon ? kSoon : options_.status_interval, never_);
       if (!waited && !stop.stop_requested()) return waited;

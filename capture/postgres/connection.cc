@@ -168,7 +168,11 @@ Result<void> PostgresConnection::start_copy_both(const std::string& command) {
 
 Result<std::optional<std::string_view>> PostgresConnection::receive() {
   PQfreemem(std::exchange(buffer_, nullptr));
-  const int size = PQgetCopyData(connection_, &buffer_, 1);
+  int size = PQgetCopyData(connection_, &buffer_, 1);
+  if (size == 0) {  // libpq holds no more of it, the socket may
+    if (PQconsumeInput(connection_) == 0) return failure(nullptr, "receive");
+    size = PQgetCopyData(connection_, &buffer_, 1);
+  }
   if (size > 0) [[likely]]
     return std::optional(std::string_view(buffer_, static_cast<std::size_t>(size)));
   if (size == 0) return std::optional<std::string_view>();
