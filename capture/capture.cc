@@ -1,5 +1,6 @@
 #include "capture/capture.h"
 
+#include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -43,6 +44,9 @@ Error halted(std::string_view state, const std::string& message, std::string way
   return Error(ErrorCode::kFailedPrecondition, std::string(state) + ": " + message).hint(std::move(way_out));
 }
 
+/// Category of what capture itself has to say to the log's readers.
+constexpr std::string_view kCaptureCategory = "$capture";
+
 std::string in_use(const SlotInfo& slot, const std::string& name) {
   return "slot " + name + " is in use by pid " + std::to_string(slot.active_pid) + " (" + slot.active_application + ")";
 }
@@ -75,22 +79,25 @@ class Capture {
  private:
   Result<void> prepare();
   Result<void> open_store();
-  Result<void> begin_epoch(const Preflight& preflight);
-  Result<void> drop_unfinished_slot();
-  /// The slot, and (with a snapshot) a connection that sees the tables as of it.
+  Result<void> begin_epoch(const Preflight& preflight, const SystemIdentity& system);
+  Result<void> drop_slot_of_last_start(const Preflight& preflight, const SystemIdentity& system);
+  Result<void> keep_slot(const NewSlot& slot);
+  /// A temporary slot, and (with a snapshot) a connection that sees the tables as of it.
   struct SnapshotSource {
     NewSlot slot;
     std::unique_ptr<PostgresConnection> walsender, reader;
   };
   Result<SnapshotSource> open_snapshot(const Preflight& preflight);
   Result<void> take_snapshot(const Preflight& preflight);
+  Result<void> commit_snapshot(const NewSlot& slot);
   Result<void> follow_for_ever();
   Result<void> follow();
   Result<void> verify_source(const SystemIdentity& system);
   Result<void> verify_slot();
   Result<void> verify_publication();
+  Result<void> record_publication_change(const std::string& changes);
   bool epoch_has_begun() const;
-  bool unfinished_epoch() const;
+  Result<void> outcome_of_stop() const;
   bool worth_another_try(const Error& error);
 
   const CaptureOptions& options_;
@@ -129,9 +136,6 @@ bool Capture::epoch_has_begun() const {
   return state_ && source && source->epoch == state_->epoch;
 }
 
-/// True if a start of this store named the slot and ended before its epoch began.
-bool Capture::unfinished_epoch() const { return state_ && state_->slot == options_.slot && !epoch_has_begun(); }
-
 /// Everything is looked at before anything is made: a store that is there first, then the source, and only
 /// when both are as they must be is a new store, a publication or a slot created.
 Result<void> Capture::prepare() {
@@ -141,6 +145,10 @@ Result<void> Capture::prepare() {
     MILLRACE_ASSIGN_OR_RETURN(const auto names, files.list(options_.store));
     if (!names.empty()) MILLRACE_RETURN_IF_ERROR(open_store());
   }
+  if (store_ && store_->durable_source() && !state_)
+    return halted("SOURCE_STATE_MISSING", "the store holds captured changes, but its source.json is gone",
+                  "Put the file back from a copy of the store. Without it nothing tells whether the slot is the one that the "
+                  "store was fed from: start a new --store with a slot of its own.");
   const bool resumes = store_ && epoch_has_begun();
   if (resumes && (state_->slot != options_.slot || state_->publication != options_.publication))
     return Error(ErrorCode::kInvalidArgument,
@@ -152,20 +160,20 @@ Result<void> Capture::prepare() {
                             run_preflight(catalog_, {.patterns = patterns_, .slot = options_.slot,
                                                      .publication = options_.publication}));
   for (const Finding& finding : preflight.findings)
-    if (finding.severity == Finding::Severity::kWarning)
+    if (finding.severity == Finding::Severity::kWarning || (resumes && finding.severity == Finding::Severity::kProblem))
       spdlog::warn("{}: {} {}", printable(finding.subject), printable(finding.message, 2000), printable(finding.fix, 2000));
+  SystemIdentity system;
   if (!resumes) {
     MILLRACE_RETURN_IF_ERROR(preflight.require_no_problem());
-    // The slot of an epoch that never began is ours; any other that is there we know nothing of.
-    if (preflight.slot && !unfinished_epoch())
-      return halted("SLOT_EXISTS", "slot " + options_.slot + " exists, but this store has never used it",
-                    "Use another --slot; or, if nobody needs it: SELECT pg_drop_replication_slot('" + options_.slot + "');");
+    MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address_, true, stop_));
+    MILLRACE_ASSIGN_OR_RETURN(system, identify_system(*connection));
+    MILLRACE_RETURN_IF_ERROR(drop_slot_of_last_start(preflight, system));
     if (!store_) MILLRACE_RETURN_IF_ERROR(open_store());
   }
   if (options_.until_caught_up) {
     MILLRACE_ASSIGN_OR_RETURN(until_, catalog_.flushed_position());
   }
-  if (!resumes) MILLRACE_RETURN_IF_ERROR(begin_epoch(preflight));
+  if (!resumes) MILLRACE_RETURN_IF_ERROR(begin_epoch(preflight, system));
 
   const SourcePosition source = *store_->durable_source();
   out_.emplace(*store_, Lsn{source.end});
@@ -174,64 +182,58 @@ Result<void> Capture::prepare() {
   return {};
 }
 
-/// The order matters: a slot decodes with the catalog as it was at its position, so the publication must be there
-/// first; and source.json is written before the slot, so that a crash in between leaves no slot that nobody knows.
-Result<void> Capture::begin_epoch(const Preflight& preflight) {
+/// A slot of this name that is there already. Ours is only one that a start of this store has noted in source.json right before
+/// it made it, and that nobody has moved since: that start was killed before its epoch began.
+Result<void> Capture::drop_slot_of_last_start(const Preflight& preflight, const SystemIdentity& system) {
+  if (!preflight.slot) return {};
+  const SlotInfo& slot = *preflight.slot;
+  const bool ours = state_ && state_->slot == options_.slot && state_->slot_start != Lsn{} && state_->system_id == system.system_id &&
+                    slot.database == state_->database && slot.confirmed_flush == state_->slot_start;
+  if (!ours)
+    return halted("SLOT_EXISTS", "slot " + options_.slot + " exists, but this store has never used it",
+                  "Use another --slot; or, if nobody needs it: SELECT pg_drop_replication_slot('" + options_.slot + "');");
+  spdlog::warn("the last start ended before its snapshot was whole: slot {} is made anew", options_.slot);
+  return catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')");
+}
+
+/// The publication comes first: a slot decodes with the catalog as it was at its position.
+Result<void> Capture::begin_epoch(const Preflight& preflight, const SystemIdentity& system) {
   const bool made_publication = !preflight.publication.has_value();
   if (made_publication) {
     MILLRACE_RETURN_IF_ERROR(catalog_.execute(
         create_publication_statement(options_.publication, preflight.tables, preflight.server.version)));
     spdlog::info("publication {} created for {} tables", printable(options_.publication), preflight.tables.size());
   }
-  MILLRACE_RETURN_IF_ERROR(drop_unfinished_slot());
-  MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address_, true, stop_));
-  MILLRACE_ASSIGN_OR_RETURN(const SystemIdentity system, identify_system(*connection));
   MILLRACE_ASSIGN_OR_RETURN(const auto publication, catalog_.publication(options_.publication));
   if (!publication)
     return halted("PUBLICATION_MISSING", "publication " + options_.publication + " has just vanished", "Start again.");
 
-  state_ = SourceState{.epoch = (state_ ? state_->epoch : 0) + 1,
+  const auto source = store_->durable_source();
+  state_ = SourceState{.epoch = std::max(state_ ? state_->epoch : 0, source ? source->epoch : 0) + 1,
                        .system_id = system.system_id,
                        .timeline = system.timeline,
                        .database = preflight.server.database,
                        .host = address_.host(),
                        .slot = options_.slot,
+                       .slot_start = {},
                        .publication = options_.publication,
                        .publication_definition = publication->definition};
-  MILLRACE_RETURN_IF_ERROR(save_source_state(options_.store, *state_, *options_.files));
   return take_snapshot(preflight);
-}
-
-/// The walsender of a start that was killed may still hold the slot, and does for as long as it waits for old transactions.
-Result<void> Capture::drop_unfinished_slot() {
-  if (!unfinished_epoch()) return {};
-  const auto started = std::chrono::steady_clock::now();
-  for (bool told = false;; told = true) {
-    MILLRACE_ASSIGN_OR_RETURN(const auto slot, catalog_.slot(options_.slot));
-    if (!slot) return {};
-    if (!slot->active) break;
-    const std::string message = in_use(*slot, options_.slot);
-    if (std::chrono::steady_clock::now() - started > kSlotReleaseMax)
-      return Error(ErrorCode::kLocked, message)
-          .hint("It may be what a killed start left, waiting for an old transaction to end (see pg_stat_activity). SELECT "
-                "pg_terminate_backend(" + std::to_string(slot->active_pid) + "); ends it. Or use another --slot.");
-    if (!told) spdlog::warn("{}; waiting for it to be let go", printable(message));
-    pause(kSlotPoll, stop_);
-    if (stop_.stop_requested()) return Error(ErrorCode::kCancelled, "asked to stop");
-  }
-  spdlog::warn("the last start ended before its snapshot was whole: slot {} is made anew", options_.slot);
-  return catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')");
 }
 
 /// A TRUNCATE between slot and copy would show through: it is not transactional to those who look with an older
 /// snapshot. So the tables are locked, and if their files are others than before the slot was made, all is done again.
+///
+/// The slot is a temporary one: whatever ends this start before its snapshot is whole leaves nothing on the server.
 Result<Capture::SnapshotSource> Capture::open_snapshot(const Preflight& preflight) {
   for (int attempt = 1;; ++attempt) {
     SnapshotSource source;
     MILLRACE_ASSIGN_OR_RETURN(const std::string before, catalog_.storage_of(preflight.tables));
     MILLRACE_ASSIGN_OR_RETURN(source.walsender, PostgresConnection::open(address_, true, stop_));
-    MILLRACE_ASSIGN_OR_RETURN(source.slot, create_slot(*source.walsender, catalog_, options_.slot, SlotLife::kPermanent));
-    spdlog::info("slot {} created at {}", options_.slot, to_string(source.slot.consistent_point));
+    const std::string name = "millrace_start_" + to_hex(std::to_string(std::random_device{}()));
+    MILLRACE_ASSIGN_OR_RETURN(source.slot,
+                              create_temporary_slot(*source.walsender, catalog_, name, options_.initial_snapshot));
+    spdlog::info("temporary slot {} created at {}", name, to_string(source.slot.consistent_point));
     if (!options_.initial_snapshot) return source;
     MILLRACE_ASSIGN_OR_RETURN(source.reader, PostgresConnection::open(address_, false, stop_));
     MILLRACE_RETURN_IF_ERROR(begin_snapshot(*source.reader, preflight.tables, source.slot));
@@ -241,15 +243,14 @@ Result<Capture::SnapshotSource> Capture::open_snapshot(const Preflight& prefligh
       return Error(ErrorCode::kUnavailable, "tables were truncated or rewritten each time the snapshot began")
           .hint("Start again when no TRUNCATE or ALTER TABLE runs.");
     spdlog::warn("a table was truncated or rewritten while the slot was made: it is made again");
-    MILLRACE_RETURN_IF_ERROR(catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')"));
   }
 }
 
-/// One transaction of the log: the snapshot is there whole or not at all.
+/// One transaction of the log: the snapshot is there whole or not at all. Its commit position is just below the slot's start.
 Result<void> Capture::take_snapshot(const Preflight& preflight) {
   MILLRACE_ASSIGN_OR_RETURN(const SnapshotSource source, open_snapshot(preflight));
-  const std::uint64_t position = source.slot.consistent_point.value;
-  MILLRACE_RETURN_IF_ERROR(store_->begin({.source = {.epoch = state_->epoch, .commit = position - 1, .end = 0},
+  const Lsn start = source.slot.consistent_point;
+  MILLRACE_RETURN_IF_ERROR(store_->begin({.source = {.epoch = state_->epoch, .commit = start.value - 1, .end = 0},
                                           .source_xid = 0,
                                           .commit_time = Clock::system().wall(),
                                           .snapshot = options_.initial_snapshot}));
@@ -262,9 +263,33 @@ Result<void> Capture::take_snapshot(const Preflight& preflight) {
       return std::move(rows).error().context("initial snapshot");
     }
     MILLRACE_RETURN_IF_ERROR(end_snapshot(*source.reader));
-    spdlog::info("initial snapshot: {} rows of {} tables as of {}", *rows, preflight.tables.size(),
-                 to_string(source.slot.consistent_point));
+    spdlog::info("initial snapshot: {} rows of {} tables as of {}", *rows, preflight.tables.size(), to_string(start));
   }
+  if (auto kept = keep_slot(source.slot); !kept) {
+    MILLRACE_RETURN_IF_ERROR(store_->rollback());
+    return kept;
+  }
+  auto committed = commit_snapshot(source.slot);
+  if (!committed && !epoch_has_begun())
+    if (auto dropped = catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')"); !dropped)
+      spdlog::warn("slot {} holds back WAL until the next start of this store, or until it is dropped: {}", options_.slot,
+                   printable(dropped.error().message(), 1000));
+  return committed;
+}
+
+/// Makes the start's temporary slot into the one that stays: a copy of it, at the same position. What source.json says before
+/// lets a start after a crash know this slot for its own.
+Result<void> Capture::keep_slot(const NewSlot& slot) {
+  state_->slot_start = slot.consistent_point;
+  MILLRACE_RETURN_IF_ERROR(save_source_state(options_.store, *state_, *options_.files));
+  MILLRACE_RETURN_IF_ERROR(
+      catalog_.execute("SELECT pg_copy_logical_replication_slot('" + slot.name + "', '" + options_.slot + "', false)"));
+  spdlog::info("slot {} created at {}", options_.slot, to_string(slot.consistent_point));
+  return {};
+}
+
+Result<void> Capture::commit_snapshot(const NewSlot& slot) {
+  const std::uint64_t position = slot.consistent_point.value;
   MILLRACE_ASSIGN_OR_RETURN(const Offset end, store_->commit(position));
   store_->request_flush();
   for (;;) {
@@ -293,7 +318,7 @@ Result<void> Capture::follow_for_ever() {
   for (;;) {
     connected_ = false;
     auto followed = follow();
-    if (followed || stop_.stop_requested()) return {};
+    if (followed || stop_.stop_requested()) return outcome_of_stop();
     const Error& error = followed.error();
     const auto now = std::chrono::steady_clock::now();
     if (connected_) backoff = kBackoffFirst;
@@ -311,8 +336,18 @@ Result<void> Capture::follow_for_ever() {
     spdlog::warn("{}; trying again in {} ms", printable(error.message(), 1000), wait.count());
     pause(wait, stop_);
     backoff = std::min(backoff * 2, options_.backoff_max);
-    if (stop_.stop_requested()) return {};
+    if (stop_.stop_requested()) return outcome_of_stop();
   }
+}
+
+/// Being asked to stop hides neither a store that has failed nor a goal that was not reached.
+Result<void> Capture::outcome_of_stop() const {
+  MILLRACE_RETURN_IF_ERROR(store_->status());
+  const auto source = store_->durable_source();
+  if (until_ && Lsn{source->end} < *until_)
+    return Error(ErrorCode::kCancelled, "stopped at " + to_string(Lsn{source->end}) + ", before it had caught up with " + to_string(*until_))
+        .hint("Nothing is lost: the next start goes on from there.");
+  return {};
 }
 
 /// One connection's life: look that the source is still the one the store knows, then stream.
@@ -330,7 +365,11 @@ Result<void> Capture::follow() {
   connected_ = true;
   spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot, to_string(from));
   StreamSession session(*connection, *store_, *out_, *applier_,
-                        {.epoch = state_->epoch, .status_interval = options_.status_interval, .until = until_});
+                        {.epoch = state_->epoch,
+                         .status_interval = options_.status_interval,
+                         .until = until_,
+                         .look_interval = options_.look_interval,
+                         .look_around = [this] { return verify_publication(); }});
   return session.run(stop_);
 }
 
@@ -388,21 +427,32 @@ Result<void> Capture::verify_publication() {
                   "Change it back, or start with --accept-publication-change: tables that are new in it are then captured from "
                   "here on, without the rows that they have now.");
   spdlog::warn("publication {} changed, accepted: {}", printable(state_->publication), printable(changes, 2000));
+  MILLRACE_RETURN_IF_ERROR(record_publication_change(changes));
   state_->publication_definition = publication->definition;
   return save_source_state(options_.store, *state_, *options_.files);
+}
+
+/// Readers of the log must be able to tell that tables are incomplete from here on.
+Result<void> Capture::record_publication_change(const std::string& changes) {
+  const std::string payload = nlohmann::json{{"publication", state_->publication},
+                                             {"changes", changes},
+                                             {"captured_up_to", to_string(out_->end())}}
+                                  .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const NewEvent event{.category = kCaptureCategory, .key = state_->slot, .type = "publication_changed", .payload = payload, .metadata = {}};
+  MILLRACE_RETURN_IF_ERROR(store_->append({.source = {}, .source_xid = 0, .commit_time = Clock::system().wall()}, {&event, 1}));
+  return {};
 }
 
 }  // namespace
 
 Result<void> run_capture(const CaptureOptions& options, const std::stop_token& stop) {
-  if (!is_slot_name(options.slot))
-    return Error(ErrorCode::kInvalidArgument, "'" + printable(options.slot) + "' can't be a slot's name")
-        .hint("PostgreSQL takes 1 to 63 of a-z, 0-9 and _.");
+  MILLRACE_RETURN_IF_ERROR(require_slot_name(options.slot));
   MILLRACE_ASSIGN_OR_RETURN(SourceAddress address, SourceAddress::parse(options.source));
   MILLRACE_ASSIGN_OR_RETURN(TablePatterns patterns, TablePatterns::parse(options.tables));
   Capture capture(options, stop, std::move(address), std::move(patterns));
   auto outcome = capture.run();
-  if (!outcome && outcome.error().code() == ErrorCode::kCancelled && stop.stop_requested()) return {};
+  const bool asked = !outcome && outcome.error().code() == ErrorCode::kCancelled && stop.stop_requested();
+  if (asked && !options.until_caught_up) return {};
   return outcome;
 }
 

@@ -27,6 +27,8 @@ struct CaptureOptions {
   bool accept_publication_change = false;
   /// How often PostgreSQL is told of progress that it did not ask for.
   std::chrono::milliseconds status_interval{1000};
+  /// How often a running capture looks whether the publication is still the same.
+  std::chrono::milliseconds look_interval{10'000};
   /// The longest pause between attempts to connect again.
   std::chrono::milliseconds backoff_max{30'000};
   FileSystem* files = &FileSystem::real();
@@ -36,7 +38,8 @@ struct CaptureOptions {
 ///
 /// The first run makes publication and slot (in this order) and reads the initial snapshot; later
 /// ones go on after the last durable transaction. PostgreSQL is told to forget only what is durable. A
-/// connection that breaks is made again, with back-off.
+/// connection that breaks is made again, with back-off. A first run that ends before its snapshot is whole leaves no slot; at
+/// worst (killed in the last moment) one that the next start of this store knows for its own and drops.
 ///
 /// Errors: kUnavailable (can't connect the first time, wrong password), kFailedPrecondition (a setting, a right, a table's
 /// identity, or the source is not the one that the store knows: the message starts with a state such as SLOT_MISSING, SOURCE_GAP,

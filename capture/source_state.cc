@@ -21,12 +21,15 @@ Result<std::optional<SourceState>> load_source_state(const Path& store, FileSyst
     if (json.at("format").get<int>() > kFormat)
       return Error(ErrorCode::kUnsupported, path_in(store).string() + " was written by a newer millrace")
           .hint("Use the version of millrace that wrote it, or a newer one.");
+    const auto slot_start = parse_lsn(json.at("slot_start").get<std::string>());
+    if (!slot_start) return Error(ErrorCode::kCorruption, path_in(store).string() + ": " + slot_start.error().message());
     return SourceState{.epoch = json.at("epoch").get<std::uint32_t>(),
                        .system_id = json.at("system_id").get<std::string>(),
                        .timeline = json.at("timeline").get<std::uint32_t>(),
                        .database = json.at("database").get<std::string>(),
                        .host = json.at("host").get<std::string>(),
                        .slot = json.at("slot").get<std::string>(),
+                       .slot_start = *slot_start,
                        .publication = json.at("publication").get<std::string>(),
                        .publication_definition =
                            json.at("publication_definition").get<std::vector<std::string>>()};
@@ -45,6 +48,7 @@ Result<void> save_source_state(const Path& store, const SourceState& state, File
                                     {"database", state.database},
                                     {"host", state.host},
                                     {"slot", state.slot},
+                                    {"slot_start", to_string(state.slot_start)},
                                     {"publication", state.publication},
                                     {"publication_definition", state.publication_definition}};
   // Names in a SQL_ASCII database need not be UTF-8; they are only compared with themselves.

@@ -6,12 +6,13 @@
 
 #include "base/file.h"
 #include "base/result.h"
+#include "schemas/lsn.h"
 
 namespace millrace {
 
 /// What a store knows of the source that it is fed from: the file source.json, written when an epoch begins.
 ///
-/// An epoch is one unbroken reading of one slot. The file is written before the slot is made; the epoch has
+/// An epoch is one unbroken reading of one slot. The file is written right before the slot is made; the epoch has
 /// begun for good once the log holds a position of it (its snapshot). Until then a start begins it anew.
 struct SourceState {
   std::uint32_t epoch = 0;
@@ -20,6 +21,7 @@ struct SourceState {
   std::string database;
   std::string host;
   std::string slot;
+  Lsn slot_start;  ///< Where the slot was made.
   std::string publication;
   std::vector<std::string> publication_definition;
 };

@@ -42,7 +42,7 @@ StreamSession::StreamSession(PostgresConnection& connection, EventStore& store, 
     : connection_(connection), store_(store), out_(out), applier_(applier), options_(options) {
   idle_ = out_.end();
   confirmed_ = durable();
-  now_ = heard_at_ = status_at_ = idle_recorded_at_ = Clock::system().monotonic();
+  now_ = heard_at_ = status_at_ = idle_recorded_at_ = looked_at_ = Clock::system().monotonic();
 }
 
 Lsn StreamSession::durable() const {
@@ -112,7 +112,7 @@ Result<void> StreamSession::on_keepalive(const pgoutput::Keepalive& keepalive) {
   return {};
 }
 
-/// Whatever the clock asks for: position of an idle source, status, a sign of life.
+/// Whatever the clock asks for: position of an idle source, status, a sign of life, a look around.
 Result<void> StreamSession::keep_in_touch() {
   const milliseconds idle_interval = reply_wanted_ || options_.until ? kIdleIntervalAsked : kIdleInterval;
   const bool goal_near = options_.until && out_.end() < *options_.until && idle_ >= *options_.until;
@@ -120,6 +120,10 @@ Result<void> StreamSession::keep_in_touch() {
       (goal_near || now_ - idle_recorded_at_ >= idle_interval))
     MILLRACE_RETURN_IF_ERROR(record_idle_position());
 
+  if (options_.look_around && !applier_.in_transaction() && now_ - looked_at_ >= options_.look_interval) {
+    looked_at_ = now_;
+    MILLRACE_RETURN_IF_ERROR(options_.look_around());
+  }
   if (now_ - heard_at_ > 2 * options_.silence_max)
     return Error(ErrorCode::kUnavailable, "the server has been silent for " +
                                               std::to_string((2 * options_.silence_max).count() / 1000) + " s");

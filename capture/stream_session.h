@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <stop_token>
 
@@ -46,6 +47,9 @@ class StreamSession {
     std::chrono::milliseconds silence_max{45'000};
     /// Ends the session once everything below it is durable.
     std::optional<Lsn> until;
+    std::chrono::milliseconds look_interval{10'000};
+    /// Called at that interval, between transactions; an error ends the session.
+    std::function<Result<void>()> look_around{};
   };
 
   StreamSession(PostgresConnection& connection, EventStore& store, StoreOut& out, StreamApplier& applier,
@@ -76,7 +80,7 @@ class StreamSession {
 
   Lsn idle_;  ///< Everything committed below it has been received; from keepalives and commits.
   Lsn confirmed_;
-  Time now_, heard_at_, status_at_, idle_recorded_at_;
+  Time now_, heard_at_, status_at_, idle_recorded_at_, looked_at_;
   bool reply_wanted_ = false;
   bool asked_ = false;  ///< For an answer, since the last byte.
 };

@@ -162,7 +162,7 @@ Result<void> tail_source(const TailOptions& options, const std::stop_token& stop
   // The slot lives on the connection that made it. Should the process be killed, it goes; the
   // publication is then removed by the next tail.
   MILLRACE_ASSIGN_OR_RETURN(auto connection, PostgresConnection::open(address, true, stop));
-  MILLRACE_ASSIGN_OR_RETURN(const NewSlot slot, create_slot(*connection, catalog, name, SlotLife::kTemporary));
+  MILLRACE_ASSIGN_OR_RETURN(const NewSlot slot, create_temporary_slot(*connection, catalog, name, false));
 
   const auto schemas = SchemaRegistry::in_memory();
   CallbackOut out(on_event, *schemas);

@@ -31,8 +31,8 @@ constexpr std::uint8_t tag(int field, int wire_type) {
 }
 constexpr int kVarint = 0, kFixed64 = 1, kSized = 2;
 
+/// Also where it is empty: a row, or a key, that is there and empty is not an absent one.
 void append_sized(std::string& out, int field, std::string_view bytes) {
-  if (bytes.empty()) return;  // proto3's default
   out += static_cast<char>(tag(field, kSized));
   append_varint(out, bytes.size());
   out += bytes;
@@ -84,6 +84,26 @@ void fold_long_key(std::string& key) {
   append_be<std::uint64_t>(hashes, checksum(key));
   append_be<std::uint64_t>(hashes, checksum(key, 1));
   key = "\\#" + to_hex(hashes);
+}
+
+/// A key column that was renamed is still the same one: all that pgoutput tells is that nothing else has changed.
+bool has_same_key(const TableSchema& before, const TableSchema& now) {
+  std::vector<std::string_view> names_before, names_now;
+  for (const ColumnSchema& column : before.columns)
+    if (column.key) names_before.push_back(column.name);
+  for (const ColumnSchema& column : now.columns)
+    if (column.key) names_now.push_back(column.name);
+  if (names_before == names_now) return true;
+  return before.relation_oid == now.relation_oid && before.columns.size() == now.columns.size() &&
+         std::equal(before.columns.begin(), before.columns.end(), now.columns.begin(),
+                    [](const ColumnSchema& a, const ColumnSchema& b) { return a.key == b.key && a.type_oid == b.type_oid; });
+}
+
+std::string key_columns_text(const TableSchema& schema) {
+  std::string text;
+  for (const ColumnSchema& column : schema.columns)
+    if (column.key) text += (text.empty() ? "(" : ", ") + printable(column.name);
+  return text.empty() ? "none" : text + ")";
 }
 
 Error wrong_width(const TableSchema& schema, std::size_t columns) {
@@ -158,6 +178,11 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
                             .type_name = std::move(type->name)});
     if ((*key)[i]) table.key_columns.push_back(i);
   }
+  if (const auto known = schemas_.latest(seen.category); known && !has_same_key(**known, seen))
+    return failed(Error(ErrorCode::kFailedPrecondition, "KEY_CHANGED: its key was " + key_columns_text(**known) + " and is now " +
+                                                            key_columns_text(seen))
+                      .hint("Rows that are captured already stand under the old key. Start a new --store with a slot of its own, "
+                            "and rebuild the views from it."));
   auto schema = schemas_.record(seen);
   if (!schema) return failed(std::move(schema).error());
   table.schema = *std::move(schema);
@@ -241,8 +266,7 @@ Result<void> ChangeEncoder::hand_on(std::string_view category, std::string_view 
                          .payload = payload_,
                          .metadata = {},
                          .flags = flags});
-  give_back(payload_);
-  give_back(row_);
+  for (std::string* buffer : {&payload_, &row_, &key_, &old_key_}) give_back(*buffer);
   return added;
 }
 
@@ -284,7 +308,7 @@ Result<void> ChangeEncoder::remove(const pgoutput::Delete& change, Lsn lsn) {
 
 Result<void> ChangeEncoder::add_change(int op, const Table& table, Lsn lsn,
                                        const pgoutput::Update& change, bool with_before,
-                                       std::string_view moved_from) {
+                                       std::optional<std::string_view> moved_from) {
   start_payload(payload_, op, table.schema->version, lsn);
   if (with_before) {
     MILLRACE_RETURN_IF_ERROR(encode_row(table, change.before, nullptr));
@@ -296,8 +320,8 @@ Result<void> ChangeEncoder::add_change(int op, const Table& table, Lsn lsn,
     payload_ += static_cast<char>(tag(Change::kBeforeIsKeyFieldNumber, kVarint));
     payload_ += '\1';
   }
-  append_sized(payload_, Change::kUnchangedFieldNumber, unchanged_);
-  append_sized(payload_, Change::kMovedFromFieldNumber, moved_from);
+  if (!unchanged_.empty()) append_sized(payload_, Change::kUnchangedFieldNumber, unchanged_);
+  if (moved_from) append_sized(payload_, Change::kMovedFromFieldNumber, *moved_from);
   return hand_on(table.schema->category, key_,
                  unchanged_.empty() ? EventFlags::kNone : EventFlags::kPartial);
 }
@@ -313,7 +337,7 @@ Result<void> ChangeEncoder::update(const pgoutput::Update& change, Lsn lsn) {
   // large key.
   if (has_before) MILLRACE_RETURN_IF_ERROR(write_key(*table, change.before, nullptr, old_key_));
   if (!has_before || old_key_ == key_)
-    return add_change(Change::UPDATE, *table, lsn, change, has_before, {});
+    return add_change(Change::UPDATE, *table, lsn, change, has_before, std::nullopt);
   MILLRACE_RETURN_IF_ERROR(add_delete(*table, lsn, change.old_kind, change.before, old_key_));
   return add_change(Change::CREATE, *table, lsn, change, false, old_key_);
 }
@@ -334,8 +358,8 @@ Result<void> ChangeEncoder::message(const pgoutput::LogicalMessage& message, Lsn
   key_ = message.prefix;
   fold_long_key(key_);
   start_payload(payload_, Change::MESSAGE, 0, lsn);
-  append_sized(payload_, Change::kPrefixFieldNumber, message.prefix);
-  append_sized(payload_, Change::kContentFieldNumber, message.content);
+  if (!message.prefix.empty()) append_sized(payload_, Change::kPrefixFieldNumber, message.prefix);
+  if (!message.content.empty()) append_sized(payload_, Change::kContentFieldNumber, message.content);
   return hand_on(kMessagesCategory, key_, EventFlags::kNone);
 }
 

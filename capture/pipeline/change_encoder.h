@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,8 @@ namespace millrace {
 
 /// Category of logical messages (pg_logical_emit_message); no table's, since those have a dot.
 inline constexpr std::string_view kMessagesCategory = "$messages";
+/// Prefix of the messages that capture sends itself, to have something committed; they are no events.
+inline constexpr std::string_view kOwnMessagePrefix = "millrace";
 
 /// Where encoded transactions go: a store, or a terminal.
 class EventOut {
@@ -48,7 +51,8 @@ class ChangeEncoder {
  public:
   ChangeEncoder(SchemaRegistry& schemas, CatalogLookup& catalog, EventOut& out);
 
-  /// Learns a table's shape as of `lsn`; a changed one becomes a new schema version.
+  /// Learns a table's shape as of `lsn`; a changed one becomes a new schema version. kFailedPrecondition where other columns
+  /// than before make its key: the events so far would stand under keys that no change will ever name again.
   Result<void> relation(const pgoutput::Relation& relation, Lsn lsn);
   /// Forgets all shapes: they are sent again on a new connection.
   void reset();
@@ -79,7 +83,7 @@ class ChangeEncoder {
                          const pgoutput::Tuple* older, std::string& key) const;
   Result<void> add_row(int op, const Table& table, Lsn lsn, const pgoutput::Tuple& row);
   Result<void> add_change(int op, const Table& table, Lsn lsn, const pgoutput::Update& change,
-                          bool with_before, std::string_view moved_from);
+                          bool with_before, std::optional<std::string_view> moved_from);
   Result<void> add_delete(const Table& table, Lsn lsn, pgoutput::OldTuple kind,
                           const pgoutput::Tuple& before, std::string_view key);
   Result<void> hand_on(std::string_view category, std::string_view key, EventFlags flags);

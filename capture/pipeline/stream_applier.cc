@@ -71,7 +71,7 @@ Result<void> StreamApplier::dispatch(std::string_view bytes, Lsn wal_start) {
             return change("a TRUNCATE", [&] { return encoder_.truncate(*truncate, wal_start); });
           },
           [&](const pgoutput::LogicalMessage* logical) -> Result<void> {
-            if (!logical->transactional) return {};
+            if (!logical->transactional || logical->prefix == kOwnMessagePrefix) return {};
             return change("a transactional message",
                           [&] { return encoder_.message(*logical, wal_start); });
           },

@@ -12,9 +12,15 @@ namespace millrace {
 struct Catalog::Session {
   pqxx::connection connection;
   explicit Session(const SourceAddress& address) : connection(address.connection_string()) {
-    pqxx::nontransaction(connection).exec(std::string(pin_session_settings()));
+    pqxx::nontransaction(connection).exec(std::string(pin_session_settings()) +
+                                          "; SET lock_timeout = '15s'");  // libpqxx can't be stopped while it waits
   }
   pqxx::result query(const std::string& sql) { return pqxx::nontransaction(connection).exec(sql); }
+  /// Column list and row filter of a pg_publication_rel `r`: PostgreSQL 15 brought them.
+  std::string member_columns() const {
+    if (connection.server_version() < 150'000) return "NULL::text AS attributes, NULL::text AS filter";
+    return "r.prattrs::text AS attributes, pg_get_expr(r.prqual, r.prrelid) AS filter";
+  }
 };
 
 namespace {
@@ -33,6 +39,9 @@ T get(const pqxx::row& row, const char* column) {
 std::string text(const pqxx::row& row, const char* column) {
   return row[column].is_null() ? std::string() : row[column].as<std::string>();
 }
+
+/// The columns of an index `i` that make its key; what INCLUDE adds comes after them.
+const std::string kKeyColumns = "(i.indkey::int2[])[0:i.indnkeyatts - 1]";
 
 std::string literal(std::uint32_t number) { return std::to_string(number); }
 
@@ -62,14 +71,14 @@ Catalog::~Catalog() = default;
 
 /// The one place where libpqxx's exceptions become errors. A session that failed is not used again.
 template <typename Work>
-auto Catalog::run(Work&& work) -> Result<decltype(work(std::declval<Session&>()))> {
+auto Catalog::run(Work&& work, Retry retry) -> Result<decltype(work(std::declval<Session&>()))> {
   const bool fresh = session_ == nullptr;
   try {
     if (fresh) session_ = std::make_unique<Session>(address_);
     return work(*session_);
   } catch (const pqxx::broken_connection& e) {
     session_.reset();
-    if (!fresh) return run(std::forward<Work>(work));  // it had broken since its last use
+    if (!fresh && retry == Retry::kYes) return run(std::forward<Work>(work));  // it had broken since its last use
     return Error(ErrorCode::kUnavailable,
                  "connect to " + address_.describe() + ": " + without_newlines(e.what()))
         .hint("Check host, port, database, user and password, that the server runs, and that its "
@@ -77,8 +86,11 @@ auto Catalog::run(Work&& work) -> Result<decltype(work(std::declval<Session&>())
   } catch (const pqxx::sql_error& e) {
     session_.reset();
     const bool unavailable = e.sqlstate().starts_with("53") || e.sqlstate().starts_with("57");
-    return Error(unavailable ? ErrorCode::kUnavailable : ErrorCode::kFailedPrecondition,
-                 "PostgreSQL: " + without_newlines(e.what()));
+    Error error(unavailable ? ErrorCode::kUnavailable : ErrorCode::kFailedPrecondition,
+                "PostgreSQL: " + without_newlines(e.what()));
+    if (e.sqlstate() == "55P03")
+      return std::move(error).hint("Another session holds the lock for long: see pg_locks and pg_stat_activity. Start again when it has ended.");
+    return error;
   } catch (const std::exception& e) {
     session_.reset();
     return Error(ErrorCode::kUnavailable, "query the catalog of " + address_.describe() + ": " +
@@ -123,15 +135,19 @@ Result<std::vector<SourceTable>> Catalog::tables() {
     const pqxx::result rows = session.query(R"(
       SELECT c.oid::bigint AS oid, n.nspname AS schema_name, c.relname AS table_name,
              c.relkind = 'p' AS partitioned, c.relreplident AS identity,
+             CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid::bigint END AS root,
              CASE c.relreplident
                WHEN 'f' THEN true
-               WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
-               WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)
+               WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary
+                                                              AND i.indimmediate AND i.indisvalid)
+               WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident
+                                                              AND i.indimmediate AND i.indisvalid)
                ELSE false END AS has_identity,
+             EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS has_primary_key,
              pg_has_role(c.relowner, 'USAGE') AS owned,
              has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
+      WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
         AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\_%'
       ORDER BY n.nspname, c.relname)");
     std::vector<SourceTable> tables;
@@ -141,8 +157,10 @@ Result<std::vector<SourceTable>> Catalog::tables() {
       table.schema_name = text(row, "schema_name");
       table.table_name = text(row, "table_name");
       table.partitioned = get<bool>(row, "partitioned");
+      if (!row["root"].is_null()) table.root_oid = static_cast<std::uint32_t>(get<std::int64_t>(row, "root"));
       table.identity = static_cast<ReplicaIdentity>(text(row, "identity").at(0));
       table.has_identity = get<bool>(row, "has_identity");
+      table.has_primary_key = get<bool>(row, "has_primary_key");
       table.owned = get<bool>(row, "owned");
       table.readable = get<bool>(row, "readable");
     }
@@ -152,11 +170,9 @@ Result<std::vector<SourceTable>> Catalog::tables() {
 
 Result<Catalog::TableShape> Catalog::shape(const SourceTable& table, const std::string& publication) {
   return run([&](Session& session) {
-    // Column lists and row filters came with PostgreSQL 15; to_jsonb reads them without naming columns
-    // that older servers lack.
     const std::string oid = literal(table.oid);
     const pqxx::result rows = session.query(
-        "WITH listed AS (SELECT to_jsonb(r)->>'prattrs' AS attributes, to_jsonb(r)->>'prqual' AS filter"
+        "WITH listed AS (SELECT " + session.member_columns() + 
         "                FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid"
         "                WHERE p.pubname = " + session.connection.quote(publication) +
         "                  AND r.prrelid = " + oid + ")"
@@ -164,11 +180,11 @@ Result<Catalog::TableShape> Catalog::shape(const SourceTable& table, const std::
         "   CASE c.relreplident"
         "     WHEN 'f' THEN true"
         "     WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary"
-        "                                                    AND a.attnum = ANY (i.indkey))"
+        "                                                    AND i.indimmediate AND a.attnum = ANY (" + kKeyColumns + "))"
         "     WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident"
-        "                                                    AND a.attnum = ANY (i.indkey))"
+        "                                                    AND a.attnum = ANY (" + kKeyColumns + "))"
         "     ELSE false END AS identity,"
-        "   (SELECT pg_get_expr(filter::pg_node_tree, c.oid) FROM listed WHERE filter IS NOT NULL) AS filter"
+        "   (SELECT filter FROM listed) AS filter"
         " FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
         " WHERE a.attrelid = " + oid + " AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
         "   AND NOT EXISTS (SELECT FROM listed WHERE attributes IS NOT NULL"
@@ -208,6 +224,7 @@ Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& n
     const pqxx::row row = found.at(0);
     PublicationInfo info;
     info.all_tables = get<bool>(row, "puballtables");
+    info.inserts = get<bool>(row, "pubinsert");
     info.updates = get<bool>(row, "pubupdate");
     info.deletes = get<bool>(row, "pubdelete");
     std::string publishes = "publish=";
@@ -215,17 +232,17 @@ Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& n
       if (get<bool>(row, (std::string("pub") + operation).c_str()))
         publishes += (publishes.back() == '=' ? "" : ",") + std::string(operation);
     info.definition.push_back(publishes);
+    info.definition.push_back("OID " + text(row, "oid"));
     if (get<bool>(row, "via_root")) info.definition.emplace_back("publish_via_partition_root");
     if (info.all_tables) info.definition.emplace_back("ALL TABLES");
 
     const std::string oid = std::to_string(get<std::int64_t>(row, "oid"));
     for (const pqxx::row& member : session.query(
-             "SELECT n.nspname AS schema_name, c.relname AS table_name,"
-             " to_jsonb(r)->>'prattrs' AS attributes,"
-             " pg_get_expr((to_jsonb(r)->>'prqual')::pg_node_tree, r.prrelid) AS filter"
-             " FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid"
+             "SELECT n.nspname AS schema_name, c.relname AS table_name, c.oid::bigint AS table_oid,"
+             " r.oid::bigint AS member_oid, " + session.member_columns() + " FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid"
              " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = " + oid)) {
-      std::string line = category_of(text(member, "schema_name"), text(member, "table_name"));
+      std::string line = category_of(text(member, "schema_name"), text(member, "table_name")) + " (OID " +
+                         text(member, "table_oid") + ", member " + text(member, "member_oid") + ")";
       if (!member["attributes"].is_null()) line += " (columns " + text(member, "attributes") + ")";
       if (!member["filter"].is_null()) line += " WHERE " + text(member, "filter");
       info.definition.push_back(std::move(line));
@@ -275,20 +292,17 @@ Result<std::vector<std::string>> Catalog::running_transactions() {
     std::vector<std::string> lines;
     for (const pqxx::row& row : session.query(
              "SELECT pid, usename::text AS user_name, application_name AS application,"
-             " extract(epoch FROM now() - xact_start)::int AS seconds FROM pg_stat_activity"
+             " coalesce(' since ' || extract(epoch FROM now() - xact_start)::int || ' s', '') AS since"
+             " FROM pg_stat_activity"
              " WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 5"))
-      lines.push_back("pid " + text(row, "pid") + " (" + text(row, "user_name") + ", " +
-                      text(row, "application") + ") since " + text(row, "seconds") + " s");
+      lines.push_back("pid " + text(row, "pid") + " (" + text(row, "user_name") + ", " + text(row, "application") + ")" +
+                      text(row, "since"));
     return lines;
   });
 }
 
 Result<Lsn> Catalog::flushed_position() {
   MILLRACE_RETURN_IF_ERROR(execute("SELECT pg_logical_emit_message(true, 'millrace', '')"));
-  return current_position();
-}
-
-Result<Lsn> Catalog::current_position() {
   MILLRACE_ASSIGN_OR_RETURN(const std::string text, run([](Session& session) {
     return session.query("SELECT pg_current_wal_flush_lsn()::text").at(0).at(0).as<std::string>();
   }));
@@ -296,7 +310,9 @@ Result<Lsn> Catalog::current_position() {
 }
 
 Result<void> Catalog::execute(const std::string& sql) {
-  auto done = run([&](Session& session) { return session.query(sql).size(); });
+  // Not again after the connection broke: it may have been carried out.
+  MILLRACE_RETURN_IF_ERROR(server());  // a session that has broken in the meantime is made anew here
+  auto done = run([&](Session& session) { return session.query(sql).size(); }, Retry::kNo);
   if (!done) return std::move(done).error();
   return {};
 }
@@ -344,7 +360,7 @@ Result<std::vector<std::string>> Catalog::primary_key(std::uint32_t relation_oid
     std::vector<std::string> names;
     for (const pqxx::row& row : session.query(
              "SELECT a.attname AS name FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid"
-             " AND a.attnum = ANY (i.indkey) WHERE i.indisprimary AND i.indrelid = " +
+             " AND a.attnum = ANY (" + kKeyColumns + ") WHERE i.indisprimary AND i.indrelid = " +
              literal(relation_oid) + " ORDER BY array_position(i.indkey::int2[], a.attnum)"))
       names.push_back(text(row, "name"));
     return names;

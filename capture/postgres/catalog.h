@@ -29,8 +29,10 @@ struct SourceTable {
   std::uint32_t oid = 0;
   std::string schema_name, table_name;
   bool partitioned = false;
+  std::uint32_t root_oid = 0;  ///< Of a partition: the table that it is a part of; else 0.
   ReplicaIdentity identity = ReplicaIdentity::kDefault;
   bool has_identity = false;  ///< Updates and deletes can be published.
+  bool has_primary_key = false;
   bool owned = false;         ///< By a role that we are: may go into a publication that we make.
   bool readable = false;
 
@@ -47,8 +49,9 @@ struct SourceColumn {
 
 struct PublicationInfo {
   bool all_tables = false;
-  bool updates = true, deletes = true;
-  /// What it publishes and how, a sorted line each, for comparison and for people: "public.orders", "publish=insert,update", ...
+  bool inserts = true, updates = true, deletes = true;
+  /// What it publishes and how, a sorted line each, for comparison and for people: "publish=insert,update",
+  /// "public.orders (OID 16391, member 16402)". The OIDs tell what was dropped and made again in between.
   std::vector<std::string> definition;
   /// Tables that it has now, partitions under their root where it publishes via root.
   std::vector<std::uint32_t> table_oids;
@@ -70,7 +73,7 @@ class Catalog final : public CatalogLookup {
   ~Catalog() override;
 
   Result<ServerInfo> server();
-  /// Every permanent table that a user made, partitions left out (their root stands for them), sorted by name.
+  /// Every permanent table that a user made, partitions and their roots too, sorted by name.
   Result<std::vector<SourceTable>> tables();
   /// Columns that are replicated, in the table's order: no dropped, no generated ones; of a publication with
   /// a column list only those in it. And the row filter, if the publication has one for the table.
@@ -84,13 +87,13 @@ class Catalog final : public CatalogLookup {
   Result<std::string> storage_of(const std::vector<SourceTable>& tables);
   Result<std::optional<PublicationInfo>> publication(const std::string& name);
   Result<std::optional<SlotInfo>> slot(const std::string& name);
-  /// Transactions that are older than `seconds`, for people: a slot waits for them to end.
+  /// Some that are running now, oldest first, for people: a slot waits for them to end.
   Result<std::vector<std::string>> running_transactions();
   /// Commits an empty marker and gives the WAL position up to which everything committed before is flushed.
   Result<Lsn> flushed_position();
-  Result<Lsn> current_position();
 
-  /// For statements that change the source: publications and slots.
+  /// For statements that change the source: publications and slots. Waits at most 15 s for a lock. If the connection breaks
+  /// (kUnavailable) it may have been carried out.
   Result<void> execute(const std::string& sql);
 
   Result<ColumnType> type(std::uint32_t oid, std::int32_t modifier) override;
@@ -98,8 +101,9 @@ class Catalog final : public CatalogLookup {
 
  private:
   struct Session;
+  enum class Retry { kYes, kNo };
   template <typename Work>
-  auto run(Work&& work) -> Result<decltype(work(std::declval<Session&>()))>;
+  auto run(Work&& work, Retry retry = Retry::kYes) -> Result<decltype(work(std::declval<Session&>()))>;
 
   SourceAddress address_;
   std::unique_ptr<Session> session_;

@@ -81,6 +81,12 @@ void look_at_slot(const Preflight& found, const PreflightQuestion& question, Fin
                        "SELECT pg_drop_replication_slot('...');  -- one that nobody needs, see pg_replication_slots; or ALTER "
                        "SYSTEM SET max_replication_slots = " +
                            std::to_string(server.replication_slots_max + 5) + "; and restart PostgreSQL");
+    else if (!question.temporary && server.replication_slots_used + 1 >= server.replication_slots_max)
+      findings.problem("max_replication_slots",
+                       "Only one replication slot is free of " + std::to_string(server.replication_slots_max) +
+                           ": the first start needs two, one of them until its snapshot is whole.",
+                       "ALTER SYSTEM SET max_replication_slots = " + std::to_string(server.replication_slots_max + 5) +
+                           ";  -- then restart PostgreSQL");
     else
       findings.fine(subject, "A replication slot is free.");
     return;
@@ -113,16 +119,30 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
   const std::string subject = "publication " + question.publication;
   const std::string quoted = quote_identifier(question.publication);
   std::vector<SourceTable> matching, missing, beyond;
+  std::vector<std::uint32_t> members;
+  if (found.publication) members = found.publication->table_oids;
+  const auto is_member = [&](std::uint32_t oid) { return std::find(members.begin(), members.end(), oid) != members.end(); };
+  const auto with_oid = [&](std::uint32_t oid) {
+    return std::find_if(all.begin(), all.end(), [&](const SourceTable& table) { return table.oid == oid; });
+  };
   for (const SourceTable& table : all) {
-    const bool match = question.patterns.match(table.schema_name, table.table_name);
-    if (match) matching.push_back(table);
-    if (!found.publication) continue;
-    const auto& members = found.publication->table_oids;
-    const bool member = std::find(members.begin(), members.end(), table.oid) != members.end();
-    if (member) found.tables.push_back(table);
-    if (member && !match && question.patterns.given()) beyond.push_back(table);
-    if (match && !member) missing.push_back(table);
+    // Whoever names a partitioned table means its partitions too, which some publications list in its place.
+    const auto root = table.root_oid == 0 ? all.end() : with_oid(table.root_oid);
+    const bool match = question.patterns.match(table.schema_name, table.table_name) ||
+                       (root != all.end() && question.patterns.match(root->schema_name, root->table_name));
+    const bool by_partitions = std::any_of(all.begin(), all.end(), [&](const SourceTable& other) {
+      return other.root_oid == table.oid && is_member(other.oid);
+    });
+    if (match && table.root_oid == 0) matching.push_back(table);
+    if (is_member(table.oid)) found.tables.push_back(table);
+    if (is_member(table.oid) && !match && question.patterns.given()) beyond.push_back(table);
+    if (match && table.root_oid == 0 && !is_member(table.oid) && !by_partitions) missing.push_back(table);
   }
+  for (const std::uint32_t oid : members)
+    if (with_oid(oid) == all.end())
+      findings.problem(subject, "It publishes the table with OID " + std::to_string(oid) + ", which millrace can't read: it is in a "
+                                "schema of the system, or has just vanished.",
+                       "ALTER PUBLICATION " + quoted + " DROP TABLE ...;");
   if (!found.publication) {
     found.tables = matching;
     std::vector<SourceTable> foreign;
@@ -145,11 +165,11 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
       findings.problem(subject, "It publishes tables that --tables leaves out: " + joined_names(beyond) + ".",
                        "ALTER PUBLICATION " + quoted + " DROP TABLE " + joined_names(beyond) +
                            ";  -- or use another --publication");
-    if (!missing.empty())
+    if (!missing.empty() && question.patterns.given())
       findings.warn(subject, "Tables that match are not in it and are not captured: " + joined_names(missing) + ".",
                     "ALTER PUBLICATION " + quoted + " ADD TABLE " + joined_names(missing) + ";");
-    if (!found.publication->updates || !found.publication->deletes)
-      findings.warn(subject, "It does not publish all of insert, update and delete.",
+    if (!found.publication->inserts || !found.publication->updates || !found.publication->deletes)
+      findings.warn(subject, "It does not publish all of insert, update and delete: the views will differ from the tables.",
                     "ALTER PUBLICATION " + quoted + " SET (publish = 'insert, update, delete, truncate');");
     findings.fine(subject, "It exists with " + std::to_string(found.tables.size()) + " tables.");
   }
@@ -157,15 +177,31 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
     findings.problem("tables", "No table matches.", "-- see --tables; a pattern is schema.table, as in 'public.*'");
 }
 
-void look_at_tables(Preflight& found, const PreflightQuestion& question, Findings& findings) {
+/// PostgreSQL asks the partition that holds the row, whatever its root has.
+std::vector<SourceTable> without_identity(const SourceTable& table, const std::vector<SourceTable>& all) {
+  std::vector<SourceTable> lacking;
+  if (!table.partitioned) {
+    if (!table.has_identity) lacking.push_back(table);
+    return lacking;
+  }
+  for (const SourceTable& part : all)
+    if (part.root_oid == table.oid && !part.partitioned && !part.has_identity) lacking.push_back(part);
+  if (lacking.empty() && !table.has_identity) lacking.push_back(table);  // for partitions to come
+  return lacking;
+}
+
+void look_at_tables(Preflight& found, const std::vector<SourceTable>& all, const PreflightQuestion& question,
+                    Findings& findings) {
   const bool updates = !found.publication || found.publication->updates || found.publication->deletes;
   std::vector<SourceTable> usable;
   for (const SourceTable& table : found.tables) {
     const std::string subject = "table " + table.name();
-    const bool identity_missing = updates && !table.has_identity;
-    const std::string fix = "ALTER TABLE " + table.quoted() +
-                            " REPLICA IDENTITY FULL;  -- or give it a primary key, or leave it out with --tables '...,!" +
-                            table.schema_name + "." + table.table_name + "'";
+    const std::vector<SourceTable> lacking = without_identity(table, all);
+    const bool identity_missing = updates && !lacking.empty();
+    std::string fix;
+    for (const SourceTable& part : lacking) fix += "ALTER TABLE " + part.quoted() + " REPLICA IDENTITY FULL; ";
+    fix += " -- or, better, give it a primary key (not a deferrable one); or leave it out with --tables '...,!" +
+           table.schema_name + "." + table.table_name + "'";
     if (identity_missing && question.temporary)
       findings.warn(subject, "It has no replica identity and is left out.", fix);
     else if (identity_missing)
@@ -178,6 +214,11 @@ void look_at_tables(Preflight& found, const PreflightQuestion& question, Finding
                        "GRANT USAGE ON SCHEMA " + quote_identifier(table.schema_name) + " TO " +
                            quote_identifier(found.server.user) + "; GRANT SELECT ON " + table.quoted() + " TO " +
                            quote_identifier(found.server.user) + ";");
+    else if (!identity_missing && table.identity == ReplicaIdentity::kFull && !table.has_primary_key)
+      findings.warn(subject,
+                    "Replica identity is FULL and there is no primary key: rows that are equal in every column are one row to "
+                    "millrace, and go together when one of them is deleted.",
+                    "-- give it a primary key if it can have equal rows");
     else if (!identity_missing)
       findings.fine(subject, table.identity == ReplicaIdentity::kFull
                                  ? "Replica identity is FULL."
@@ -217,7 +258,7 @@ Result<Preflight> run_preflight(Catalog& catalog, const PreflightQuestion& quest
   look_at_server(found.server, findings);
   look_at_slot(found, question, findings);
   look_at_publication(found, all, question, findings);
-  look_at_tables(found, question, findings);
+  look_at_tables(found, all, question, findings);
   return found;
 }
 

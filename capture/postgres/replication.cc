@@ -59,10 +59,13 @@ std::string copy_statement(const SourceTable& table, const Catalog::TableShape& 
 
 }  // namespace
 
-bool is_slot_name(std::string_view name) {
-  return !name.empty() && name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
-           return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
-         });
+Result<void> require_slot_name(std::string_view name) {
+  const bool good = !name.empty() && name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+  });
+  if (good) return {};
+  return Error(ErrorCode::kInvalidArgument, "'" + printable(name) + "' can't be a slot's name")
+      .hint("PostgreSQL takes 1 to 63 of a-z, 0-9 and _.");
 }
 
 Result<SystemIdentity> identify_system(PostgresConnection& connection) {
@@ -74,27 +77,24 @@ Result<SystemIdentity> identify_system(PostgresConnection& connection) {
                         .database = row[3].value_or("")};
 }
 
-Result<NewSlot> create_slot(PostgresConnection& connection, Catalog& catalog, const std::string& slot,
-                            SlotLife life) {
+Result<NewSlot> create_temporary_slot(PostgresConnection& connection, Catalog& catalog, const std::string& slot,
+                                      bool export_snapshot) {
   MILLRACE_ASSIGN_OR_RETURN(const auto waiting_for, catalog.running_transactions());
   for (const std::string& transaction : waiting_for)
     spdlog::info("the slot can begin once this transaction has ended: {}", printable(transaction));
-  const bool temporary = life == SlotLife::kTemporary;
-  auto made = only_row(
-      connection.query("CREATE_REPLICATION_SLOT " + quote_identifier(slot) + (temporary ? " TEMPORARY" : "") +
-                       " LOGICAL pgoutput " + (temporary ? "NOEXPORT_SNAPSHOT" : "EXPORT_SNAPSHOT")),
-      3);
+  auto made = only_row(connection.query("CREATE_REPLICATION_SLOT " + quote_identifier(slot) + " TEMPORARY LOGICAL pgoutput " +
+                                        (export_snapshot ? "EXPORT_SNAPSHOT" : "NOEXPORT_SNAPSHOT")),
+                       3);
   if (!made) return std::move(made).error().context("create replication slot " + slot);
   MILLRACE_ASSIGN_OR_RETURN(const Lsn consistent_point, parse_lsn((*made)[1].value_or("")));
-  return NewSlot{.consistent_point = consistent_point, .snapshot_name = (*made)[2].value_or("")};
+  return NewSlot{.name = slot, .consistent_point = consistent_point, .snapshot_name = (*made)[2].value_or("")};
 }
 
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
                                const std::string& publication) {
-  const int protocol = connection.server_version() >= 140'000 ? 2 : 1;
-  return connection.start_copy_both("START_REPLICATION SLOT " + quote_identifier(slot) + " LOGICAL " + to_string(from) +
-                                    " (proto_version '" + std::to_string(protocol) + "', publication_names " +
-                                    quote_literal(quote_identifier(publication)) + ")");
+  const std::string options = connection.server_version() >= 140'000 ? "proto_version '2', messages 'true'" : "proto_version '1'";
+  return connection.start_copy_both("START_REPLICATION SLOT " + quote_identifier(slot) + " LOGICAL " + to_string(from) + " (" +
+                                    options + ", publication_names " + quote_literal(quote_identifier(publication)) + ")");
 }
 
 Result<void> begin_snapshot(PostgresConnection& connection, const std::vector<SourceTable>& tables,

@@ -21,14 +21,15 @@ struct SystemIdentity {
 Result<SystemIdentity> identify_system(PostgresConnection& connection);
 
 struct NewSlot {
+  std::string name;
   Lsn consistent_point;       ///< Changes of transactions that commit at or after it are sent.
-  std::string snapshot_name;  ///< Of all that was committed before; valid while this connection is idle.
+  std::string snapshot_name;  ///< Of all that was committed before, if asked for; valid while this connection is idle.
 };
-enum class SlotLife { kPermanent, kTemporary };
 
-/// Makes a slot for pgoutput. PostgreSQL waits for every transaction that is running now to end: they are logged.
-Result<NewSlot> create_slot(PostgresConnection& connection, Catalog& catalog, const std::string& slot,
-                            SlotLife life);
+/// Makes a slot for pgoutput that goes with its connection. PostgreSQL waits for every transaction that is running now to
+/// end: they are logged.
+Result<NewSlot> create_temporary_slot(PostgresConnection& connection, Catalog& catalog, const std::string& slot,
+                                      bool export_snapshot);
 
 /// Enters streaming of `slot` from `from` on.
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
@@ -45,7 +46,7 @@ Result<std::uint64_t> copy_snapshot(PostgresConnection& connection, Catalog& cat
                                     const NewSlot& slot, ChangeEncoder& encoder);
 Result<void> end_snapshot(PostgresConnection& connection);
 
-/// Is `name` what PostgreSQL takes as a slot's name: 1 to 63 of a-z, 0-9, '_'?
-bool is_slot_name(std::string_view name);
+/// kInvalidArgument unless `name` is what PostgreSQL takes as a slot's name: 1 to 63 of a-z, 0-9, '_'.
+Result<void> require_slot_name(std::string_view name);
 
 }  // namespace millrace

@@ -19,6 +19,7 @@ class BackgroundCapture {
   explicit BackgroundCapture(CaptureOptions options);
   ~BackgroundCapture() { static_cast<void>(stop()); }
 
+  void request_stop() { thread_.request_stop(); }
   /// Asks it to stop and gives what run_capture gave.
   Result<void> stop();
   /// What it ended with by itself; throws if it has not within 30 s.

@@ -33,7 +33,7 @@ class Fold {
       table.erase(key);
     } else if (op == "c" || op == "r") {
       if (table.contains(key)) fault(event, "creates a row that is there");
-      table[key] = completed(event, change.moved_from().empty() ? nlohmann::json() : moved_);
+      table[key] = completed(event, change.has_moved_from() ? moved_ : nlohmann::json());
     } else if (op == "u") {
       if (!table.contains(key)) fault(event, "updates a row that is not there");
       table[key] = completed(event, table[key]);
@@ -94,6 +94,10 @@ CapturedLog read_captured_log(const Path& store) {
                              .payload = event->payload, .captured = true, .commit_lsn = batch->info.source.commit,
                              .xid = batch->info.source_xid, .commit_time = batch->info.commit_time}, *schemas, text);
       if (!rendered) throw std::runtime_error(rendered.error().to_string());
+      if (!event->type.empty()) {  // what capture itself has to say
+        log.events.push_back(nlohmann::json::parse(text));
+        continue;
+      }
       v1::Change change;
       if (!change.ParseFromArray(event->payload.data(), static_cast<int>(event->payload.size())))
         throw std::runtime_error("payload is no Change");
