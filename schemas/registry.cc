@@ -92,23 +92,31 @@ Result<void> SchemaRegistry::open_for_writing() {
     MILLRACE_RETURN_IF_ERROR(write_file_atomically(*files_, path_, registry_file::encode_header()));
   const MutexLock lock(file_mutex_);
   MILLRACE_ASSIGN_OR_RETURN(file_, files_->open(path_, OpenMode::kReadWrite));
-  MILLRACE_ASSIGN_OR_RETURN(const bool marked, load());
-  MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t size, file_->size());
-  return repair_tail(size, marked);
+  MILLRACE_ASSIGN_OR_RETURN(const Loaded loaded, load());
+  return settle(loaded);
 }
 
-/// Cuts off what is beyond the last whole item. What is before it may be in the page cache only,
-/// left there by a process that died before its sync: it becomes durable here, as events may refer
-/// to it from now on.
-Result<void> SchemaRegistry::repair_tail(std::uint64_t size, bool marked) {
-  if (size == end_ && marked) return {};
+/// Cuts off what is beyond the last whole item, and makes durable what is before it: events may
+/// refer to it from now on.
+///
+/// That takes more than a sync. Somebody died before his sync, or it failed; after a failed one the
+/// page cache holds bytes that are called clean and never reached the disk, so they are written
+/// once more. Only the last mark and what follows it can be in that state: nothing is written
+/// behind a mark before it is synced. The file's name may not be durable either.
+Result<void> SchemaRegistry::settle(const Loaded& loaded) {
+  MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t size, file_->size());
   if (size != end_) {
     spdlog::warn("{}: cut off {} bytes at byte {} that a crash left unfinished", path_.string(),
                  size - end_, end_);
     MILLRACE_RETURN_IF_ERROR(file_->truncate(end_));
   }
+  std::string bytes(end_ - loaded.mark, '\0');
+  MILLRACE_ASSIGN_OR_RETURN(const std::size_t count, file_->read_at(loaded.mark, bytes));
+  MILLRACE_CHECK(count == bytes.size());  // load() has just read it
+  if (!bytes.empty()) MILLRACE_RETURN_IF_ERROR(file_->write_at(loaded.mark, bytes));
   MILLRACE_RETURN_IF_ERROR(file_->sync());
-  return marked ? Result<void>{} : write_mark();
+  MILLRACE_RETURN_IF_ERROR(files_->sync_directory(path_.parent_path()));
+  return loaded.marked ? Result<void>{} : write_mark();
 }
 
 Result<void> SchemaRegistry::write_mark() {
@@ -120,14 +128,14 @@ Result<void> SchemaRegistry::write_mark() {
   return {};
 }
 
-/// Takes in what the file holds beyond `end_`; true if its last whole item is a mark.
-Result<bool> SchemaRegistry::load() {
+/// Takes in what the file holds beyond `end_`.
+Result<SchemaRegistry::Loaded> SchemaRegistry::load() {
   const auto wrong = [&](Error error) { return std::move(error).context(path_.string()); };
   MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t size, file_->size());
   if (size < end_) return wrong(registry_file::damage(size, "the file has become shorter"));
   if (size > registry_file::kFileBytesMax)
     return wrong(registry_file::damage(size, "the file is larger than it can be"));
-  if (size == end_ && end_ != 0) return true;
+  if (size == end_ && end_ != 0) return Loaded{.mark = end_};
   std::string bytes(size - end_, '\0');
   MILLRACE_ASSIGN_OR_RETURN(const std::size_t count, file_->read_at(end_, bytes));
   bytes.resize(count);
@@ -153,7 +161,7 @@ Result<bool> SchemaRegistry::load() {
     versions_[schema->category].push_back(std::move(schema));
   }
   end_ = scanned->end;
-  return scanned->marked;
+  return Loaded{.mark = scanned->mark, .marked = scanned->marked};
 }
 
 /// For readers: looks at the file again. It may come into being after the reader did.

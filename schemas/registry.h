@@ -68,8 +68,13 @@ class SchemaRegistry {
   SchemaRegistry(FileSystem* files, Path path, Mode mode);
 
   Result<void> open_for_writing();
-  Result<void> repair_tail(std::uint64_t size, bool marked) MILLRACE_REQUIRES(file_mutex_);
-  Result<bool> load() MILLRACE_REQUIRES(file_mutex_);
+  /// Where the last mark is, and whether it is the last whole item.
+  struct Loaded {
+    std::uint64_t mark = 0;
+    bool marked = true;
+  };
+  Result<Loaded> load() MILLRACE_REQUIRES(file_mutex_);
+  Result<void> settle(const Loaded& loaded) MILLRACE_REQUIRES(file_mutex_);
   Result<void> refresh();
   Result<void> append(const std::vector<Schema>& schemas) MILLRACE_REQUIRES(file_mutex_);
   Result<void> write_mark() MILLRACE_REQUIRES(file_mutex_);

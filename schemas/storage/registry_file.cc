@@ -171,7 +171,7 @@ Result<void> append_record(const TableSchema& schema, std::uint64_t position, st
 void append_mark(std::uint64_t position, std::string& out) { append_item({}, position, out); }
 
 Result<Scan> scan(std::string_view bytes, std::uint64_t position) {
-  Scan result{.records = {}, .end = position, .marked = true};
+  Scan result{.records = {}, .end = position, .mark = position, .marked = true};
   while (!bytes.empty()) {
     std::string_view content;
     if (!read_item(bytes, result.end, content)) {
@@ -179,7 +179,9 @@ Result<Scan> scan(std::string_view bytes, std::uint64_t position) {
       break;
     }
     result.marked = content.empty();
-    if (!content.empty()) {
+    if (result.marked) {
+      result.mark = result.end;
+    } else {
       auto schema = decode_record(content);
       if (!schema && schema.error().code() == ErrorCode::kUnsupported)
         return std::move(schema).error();

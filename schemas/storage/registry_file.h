@@ -45,8 +45,11 @@ struct Record {
 };
 struct Scan {
   std::vector<Record> records;
-  std::uint64_t end = 0;  ///< After the last whole item.
-  bool marked = true;     ///< The last whole item is a mark, or there is none.
+  std::uint64_t end = 0;   ///< After the last whole item.
+  /// The last mark; where there is none, where the items start. What is before it is on disk; it
+  /// and what is behind it may not be.
+  std::uint64_t mark = 0;
+  bool marked = true;  ///< The last whole item is a mark, or there is none.
 };
 
 /// "byte 24: ..." as kCorruption, with what to do.
