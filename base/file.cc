@@ -168,15 +168,7 @@ class PosixFileSystem final : public FileSystem {
     const int flags = mode == OpenMode::kRead        ? O_RDONLY
                       : mode == OpenMode::kReadWrite ? O_RDWR
                                                      : O_RDWR | O_CREAT | O_EXCL;
-    Descriptor descriptor(::open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
-    if (descriptor.number() < 0) {
-      if (errno == ELOOP) return not_regular(path);
-      return Error::from_errno(errno, "open " + path.string());
-    }
-    struct stat status {};
-    if (::fstat(descriptor.number(), &status) != 0)
-      return Error::from_errno(errno, "stat " + path.string());
-    if (!S_ISREG(status.st_mode)) return not_regular(path);
+    MILLRACE_ASSIGN_OR_RETURN(Descriptor descriptor, open_regular(path, flags));
     return std::make_unique<PosixFile>(std::move(descriptor), path);
   }
 
@@ -227,8 +219,7 @@ class PosixFileSystem final : public FileSystem {
   }
 
   Result<std::unique_ptr<FileLock>> lock(const Path& path) override {
-    Descriptor descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (descriptor.number() < 0) return Error::from_errno(errno, "open " + path.string());
+    MILLRACE_ASSIGN_OR_RETURN(Descriptor descriptor, open_regular(path, O_RDWR | O_CREAT));
     // lock_holder() takes a shared lock for an instant: that is no holder, so ask again shortly
     // after.
     for (int attempt = 0; ::flock(descriptor.number(), LOCK_EX | LOCK_NB) != 0; ++attempt) {
@@ -243,21 +234,18 @@ class PosixFileSystem final : public FileSystem {
   }
 
   Result<std::string> lock_holder(const Path& path) override {
-    const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-    if (descriptor.number() < 0) {
-      if (errno == ENOENT) return std::string();
-      return Error::from_errno(errno, "open " + path.string());
-    }
-    if (::flock(descriptor.number(), LOCK_SH | LOCK_NB) == 0) return std::string();
+    const auto descriptor = open_regular(path, O_RDONLY);
+    if (!descriptor && descriptor.error().code() == ErrorCode::kNotFound) return std::string();
+    if (!descriptor) return descriptor.error();
+    if (::flock(descriptor->number(), LOCK_SH | LOCK_NB) == 0) return std::string();
     if (errno != EWOULDBLOCK) return Error::from_errno(errno, "lock " + path.string());
-    return holder_in(descriptor.number());
+    return holder_in(descriptor->number());
   }
 
   Result<std::unique_ptr<SharedWord>> shared_word(const Path& path,
                                                   std::uint64_t position) override {
     MILLRACE_CHECK(position % 4 == 0 && position < PosixSharedWord::kPageBytes);
-    const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-    if (descriptor.number() < 0) return Error::from_errno(errno, "open " + path.string());
+    MILLRACE_ASSIGN_OR_RETURN(const Descriptor descriptor, open_regular(path, O_RDONLY));
     void* page =
         ::mmap(nullptr, PosixSharedWord::kPageBytes, PROT_READ, MAP_SHARED, descriptor.number(), 0);
     if (page == MAP_FAILED) return Error::from_errno(errno, "map " + path.string());
@@ -271,6 +259,20 @@ class PosixFileSystem final : public FileSystem {
   }
 
  private:
+  /// Never waits, whatever lies there.
+  static Result<Descriptor> open_regular(const Path& path, int flags) {
+    Descriptor descriptor(::open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
+    if (descriptor.number() < 0) {
+      if (errno == ELOOP) return not_regular(path);
+      return Error::from_errno(errno, "open " + path.string());
+    }
+    struct stat status {};
+    if (::fstat(descriptor.number(), &status) != 0)
+      return Error::from_errno(errno, "stat " + path.string());
+    if (!S_ISREG(status.st_mode)) return not_regular(path);
+    return descriptor;
+  }
+
   static std::string holder_in(int descriptor) {
     char holder[256];
     const ssize_t size = ::pread(descriptor, holder, sizeof holder, 0);

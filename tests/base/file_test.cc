@@ -57,6 +57,22 @@ TEST_CASE("opening says what is wrong with what is there", "[base]") {
         ErrorCode::kFailedPrecondition);
 }
 
+TEST_CASE("B32: what is no regular file is refused in place of a lock and of a shared word",
+          "[base]") {
+  const TemporaryDirectory folder;
+  REQUIRE(files().open(folder / "there", OpenMode::kCreate));
+  REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);  // opening it must not wait for a writer
+  std::filesystem::create_symlink(folder / "there", folder / "link");
+  for (const Path& path : {folder / "fifo", folder / "link"}) {
+    CAPTURE(path);
+    CHECK(files().lock(path).error().code() == ErrorCode::kFailedPrecondition);
+    CHECK(files().lock_holder(path).error().code() == ErrorCode::kFailedPrecondition);
+    CHECK(files().shared_word(path, 0).error().code() == ErrorCode::kFailedPrecondition);
+  }
+  CHECK_FALSE(files().lock(folder.path()));
+  CHECK(files().lock_holder(folder.path()).error().code() == ErrorCode::kFailedPrecondition);
+}
+
 TEST_CASE("F20: a file over its size limit is a full disk, not a death", "[base]") {
   const TemporaryDirectory folder;
   // /dev/full is no regular file, so it is refused before it could be full.
