@@ -1,5 +1,9 @@
 #include "base/bytes.h"
 
+#include <charconv>
+
+#include "base/utf8.h"
+
 namespace millrace {
 
 std::uint64_t ByteReader::long_varint() {
@@ -60,23 +64,13 @@ Result<std::string> from_hex(std::string_view hex) {
   return bytes;
 }
 
-namespace {
-
-/// Length of the well-formed UTF-8 sequence that `text` starts with; 0 if there is none.
-std::size_t utf8_length(std::string_view text) {
-  const auto at = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
-  const std::uint8_t lead = at(0);
-  const std::size_t length = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
-  if (length == 0 || length > text.size()) return 0;
-  for (std::size_t i = 1; i < length; ++i)
-    if ((at(i) & 0xc0) != 0x80) return 0;
-  const bool overlong = (lead == 0xe0 && at(1) < 0xa0) || (lead == 0xf0 && at(1) < 0x90);
-  const bool surrogate = lead == 0xed && at(1) >= 0xa0;
-  const bool too_large = lead == 0xf4 && at(1) >= 0x90;
-  return overlong || surrogate || too_large ? 0 : length;
+void append_padded(std::uint64_t number, std::size_t width, std::string& out) {
+  char digits[20];
+  const char* end = std::to_chars(digits, digits + sizeof digits, number).ptr;
+  const auto size = static_cast<std::size_t>(end - digits);
+  if (size < width) out.append(width - size, '0');
+  out.append(digits, size);
 }
-
-}  // namespace
 
 std::string printable(std::string_view text, std::size_t bytes_max) {
   std::string out;

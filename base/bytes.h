@@ -151,6 +151,9 @@ std::string to_hex(std::string_view bytes);
 /// kInvalidArgument when `hex` is not pairs of hexadecimal digits.
 Result<std::string> from_hex(std::string_view hex);
 
+/// Decimal digits, with zeros in front up to `width`.
+void append_padded(std::uint64_t number, std::size_t width, std::string& out);
+
 /// `text` safe for one log line: control characters, quotes and invalid UTF-8 are escaped, and what
 /// is longer than `bytes_max` is cut.
 std::string printable(std::string_view text, std::size_t bytes_max = 256);

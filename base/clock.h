@@ -24,7 +24,16 @@ class Clock {
   static Clock& system();
 };
 
-/// "2026-01-01T00:00:00.000001Z".
+struct CivilDate {
+  std::int64_t year = 0;  ///< Astronomical: 0 is 1 BC.
+  unsigned month = 0;
+  unsigned day = 0;
+};
+/// In the proleptic Gregorian calendar; `days` since 1970-01-01.
+CivilDate civil_from_days(std::int64_t days);
+
+/// "2026-01-01T00:00:00.000001Z", always with six digits.
+void append_iso8601(UnixMicros time, std::string& out);
 std::string to_iso8601(UnixMicros time);
 
 }  // namespace millrace

@@ -3,10 +3,10 @@
 #include <charconv>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "schemas/lsn.h"
 #include "schemas/rendering/change.h"
 #include "schemas/rendering/json_string.h"
-#include "schemas/rendering/pg_text.h"
 
 namespace millrace {
 namespace {
@@ -66,7 +66,7 @@ void append_source(const EventRecord& event, std::uint64_t lsn, std::string& out
   out += "\",\"xid\":";
   append_number(event.xid, out);
   out += ",\"commit_time\":\"";
-  rendering::append_utc(event.commit_time, out);
+  append_iso8601(event.commit_time, out);
   out += "\"}";
 }
 

@@ -3,8 +3,8 @@
 
 #include <string>
 
+#include "base/utf8.h"
 #include "schemas/rendering/json_string.h"
-#include "schemas/rendering/utf8.h"
 
 namespace millrace::rendering {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "base/bytes.h"
-#include "schemas/rendering/utf8.h"
+#include "base/utf8.h"
 
 namespace millrace::rendering {
 namespace {

@@ -6,42 +6,15 @@
 #include <limits>
 #include <string_view>
 
+#include "base/bytes.h"
+#include "base/clock.h"
+
 namespace millrace::rendering {
 namespace {
 
 constexpr std::int64_t kMicrosPerSecond = 1'000'000;
 constexpr std::int64_t kMicrosPerDay = 86'400 * kMicrosPerSecond;
-
-struct CivilDate {
-  std::int64_t year = 0;  ///< Astronomical: 0 is 1 BC.
-  unsigned month = 0;
-  unsigned day = 0;
-};
-
-/// Proleptic Gregorian calendar, in which PostgreSQL counts too
-/// (https://howardhinnant.github.io/date_algorithms.html#civil_from_days).
-CivilDate civil_from_days(std::int64_t days_since_2000) {
-  const std::int64_t days = days_since_2000 + 730'425;  // since 0000-03-01
-  const std::int64_t era = (days >= 0 ? days : days - 146'096) / 146'097;
-  const auto day_of_era = static_cast<unsigned>(days - era * 146'097);
-  const unsigned year_of_era =
-      (day_of_era - day_of_era / 1'460 + day_of_era / 36'524 - day_of_era / 146'096) / 365;
-  const unsigned day_of_year =
-      day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-  const unsigned shifted_month = (5 * day_of_year + 2) / 153;
-  const unsigned month = shifted_month < 10 ? shifted_month + 3 : shifted_month - 9;
-  return {.year = static_cast<std::int64_t>(year_of_era) + era * 400 + (month <= 2 ? 1 : 0),
-          .month = month,
-          .day = day_of_year - (153 * shifted_month + 2) / 5 + 1};
-}
-
-void append_padded(std::uint64_t number, std::size_t width, std::string& out) {
-  char digits[20];
-  const char* end = std::to_chars(digits, digits + sizeof digits, number).ptr;
-  const auto size = static_cast<std::size_t>(end - digits);
-  if (size < width) out.append(width - size, '0');
-  out.append(digits, size);
-}
+constexpr std::int64_t kDaysTo2000 = 10'957;
 
 /// ".789"; nothing for a whole second.
 void append_fraction(std::uint64_t micros, std::string& out) {
@@ -186,7 +159,7 @@ void append_number(Float value, std::string& out) {
 
 void append_date(std::int32_t days, std::string& out) {
   if (append_infinity(days, out)) return;
-  const CivilDate date = civil_from_days(days);
+  const CivilDate date = civil_from_days(kDaysTo2000 + days);
   append_civil(date, out);
   append_era(date, out);
 }
@@ -212,24 +185,12 @@ void append_timestamp(std::int64_t micros, bool zone, DateTimeStyle style, std::
   if (append_infinity(micros, out)) return;
   std::int64_t days = micros / kMicrosPerDay, time = micros % kMicrosPerDay;
   if (time < 0) --days, time += kMicrosPerDay;
-  const CivilDate date = civil_from_days(days);
+  const CivilDate date = civil_from_days(kDaysTo2000 + days);
   append_civil(date, out);
   out += static_cast<char>(style);
   append_clock(static_cast<std::uint64_t>(time), out);
   if (zone) out += style == DateTimeStyle::kJson ? "+00:00" : "+00";
   append_era(date, out);
-}
-
-void append_utc(UnixMicros time, std::string& out) {
-  constexpr std::int64_t kDaysTo2000 = 10'957;
-  std::int64_t days = time.value / kMicrosPerDay, micros = time.value % kMicrosPerDay;
-  if (micros < 0) --days, micros += kMicrosPerDay;
-  append_civil(civil_from_days(days - kDaysTo2000), out);
-  out += 'T';
-  append_clock(static_cast<std::uint64_t>(micros - micros % kMicrosPerSecond), out);
-  out += '.';
-  append_padded(static_cast<std::uint64_t>(micros % kMicrosPerSecond), 6, out);
-  out += 'Z';
 }
 
 void append_interval(std::int32_t months, std::int32_t days, std::int64_t micros,

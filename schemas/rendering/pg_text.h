@@ -3,8 +3,6 @@
 #include <cstdint>
 #include <string>
 
-#include "base/clock.h"
-
 /// Values as PostgreSQL writes them under DateStyle ISO, IntervalStyle postgres, TimeZone UTC and
 /// extra_float_digits 3.
 namespace millrace::rendering {
@@ -21,8 +19,6 @@ void append_time_tz(std::int64_t micros, std::int32_t offset_seconds, std::strin
 /// Microseconds since 2000-01-01. In JSON style "2026-01-01T00:00:00.5" and, with `zone`,
 /// "...+00:00".
 void append_timestamp(std::int64_t micros, bool zone, DateTimeStyle style, std::string& out);
-/// "2026-01-01T00:00:00.000001Z", always with six digits.
-void append_utc(UnixMicros time, std::string& out);
 /// "1 year 2 mons -3 days +04:05:06.789".
 void append_interval(std::int32_t months, std::int32_t days, std::int64_t micros, std::string& out);
 

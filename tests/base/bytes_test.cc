@@ -3,6 +3,7 @@
 #include <limits>
 #include <random>
 
+#include "base/utf8.h"
 #include "tests/support/catch.h"
 
 using namespace millrace;
@@ -115,4 +116,18 @@ TEST_CASE("B68: printable text holds nothing that could break a log line", "[bas
   CHECK(printable("\xf4\x90\x80\x80") == "\\xf4\\x90\\x80\\x80");  // beyond Unicode
   CHECK(printable(std::string(300, 'a'), 10) == "aaaaaaaaaa...");
   CHECK(printable("\xc3\xbc", 1) == "\\xc3...");  // cut within a character
+}
+
+TEST_CASE("UTF-8 is recognised as RFC 3629 has it", "[base]") {
+  for (const std::string_view good :
+       {"a", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xef\xbf\xbf",
+        "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"})
+    CHECK(utf8_length(good) == good.size());
+  for (const std::string_view bad :
+       {"\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xc2", "\xc2\x41", "\xe0\x9f\xbf", "\xe0\xa0",
+        "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf0\x90\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
+        "\xff"}) {
+    CAPTURE(bad);
+    CHECK(utf8_length(bad) == 0);
+  }
 }

@@ -1,6 +1,7 @@
 #include "base/error.h"
 
 #include <cerrno>
+#include <limits>
 #include <set>
 
 #include "base/check.h"
@@ -78,6 +79,12 @@ TEST_CASE("time is printed in UTC with microseconds, also before 1970", "[base]"
   CHECK(to_iso8601({1'767'225'600'000'001}) == "2026-01-01T00:00:00.000001Z");
   CHECK(to_iso8601({-1}) == "1969-12-31T23:59:59.999999Z");
   CHECK(to_iso8601({951'782'400'000'000}) == "2000-02-29T00:00:00.000000Z");
+  CHECK(to_iso8601({-62'167'219'200'000'001}) == "-0001-12-31T23:59:59.999999Z");
+  CHECK(to_iso8601({std::numeric_limits<std::int64_t>::min()}).starts_with("-290308-"));
+  CHECK(to_iso8601({std::numeric_limits<std::int64_t>::max()}).starts_with("294247-"));
+  std::string out = "at ";  // what was there stays
+  append_iso8601({0}, out);
+  CHECK(out == "at 1970-01-01T00:00:00.000000Z");
 }
 
 TEST_CASE("the system's clocks run forward and near the present", "[base]") {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
-namespace millrace::rendering {
+namespace millrace {
 
 /// Length of the well-formed UTF-8 character that `text`, which is not empty, starts with (RFC
 /// 3629); 0 if there is none.
@@ -27,4 +27,4 @@ inline std::size_t utf8_length(std::string_view text) {
   return overlong || too_large ? 0 : 4;
 }
 
-}  // namespace millrace::rendering
+}  // namespace millrace
