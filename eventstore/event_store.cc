@@ -115,7 +115,7 @@ Result<LogWriter> recover_log(FileSystem& files, const StorePaths& paths,
                               const LogWriter::Options& options) {
   MILLRACE_ASSIGN_OR_RETURN(const auto head, HeadReader(files, paths, options.store).read());
   MILLRACE_ASSIGN_OR_RETURN(const LogState state,
-                            log::recover(files, paths, options.store, head.durable));
+                            log::recover(files, paths, options.store, head.at_least));
   MILLRACE_RETURN_IF_ERROR(remove_leftovers(files, paths));
   return LogWriter::resume(paths, options, state);
 }
@@ -148,6 +148,10 @@ Result<std::unique_ptr<EventStore>> open_store(const StorePaths& paths, StoreOpt
                                                : create_log(files, paths, log_options));
   MILLRACE_ASSIGN_OR_RETURN(auto head, HeadWriter::open(files, paths, log_options.store));
   MILLRACE_RETURN_IF_ERROR(head.publish(writer.mark()));
+  // From here on recovery knows that what is there now was durable. The names are those of HEAD,
+  // and of what a killed process made.
+  MILLRACE_RETURN_IF_ERROR(head.sync());
+  MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.directory));
   return std::make_unique<log::StoreWriter>(std::move(options), log_options.store, *std::move(lock),
                                             std::move(head), std::move(writer));
 }

@@ -56,7 +56,7 @@ class Verifier {
   StoreId id_;
   const std::function<void(std::uint64_t, std::uint64_t)>& progress_;
   std::vector<std::uint64_t> segments_;
-  std::optional<LogMark> durable_;  // as HEAD says
+  std::optional<LogMark> durable_, at_least_;  // as HEAD says
   bool writer_runs_ = false;
   std::uint64_t bytes_in_all_ = 0, bytes_told_ = 0;
   /// How the segment before ended; nothing if that can't be told.
@@ -87,10 +87,11 @@ Result<VerifyReport> Verifier::run() {
   writer_runs_ = !writer.empty();
   MILLRACE_ASSIGN_OR_RETURN(const auto head, log::HeadReader(files_, paths_, id_).read());
   durable_ = head.durable;
+  at_least_ = head.at_least;
   MILLRACE_ASSIGN_OR_RETURN(segments_, log::list_segments(files_, paths_));
   if (segments_.empty()) return log::no_segments(paths_);
-  if (durable_ && durable_->segment > segments_.back())
-    add_fault(durable_->segment, 0, "missing segment", "HEAD says that the log goes on in it");
+  if (at_least_ && at_least_->segment > segments_.back())
+    add_fault(at_least_->segment, 0, "missing segment", "HEAD says that the log goes on in it");
   // What a running writer has not published yet changes under our eyes.
   if (writer_runs_ && durable_)
     std::erase_if(segments_, [&](std::uint64_t first) { return first > durable_->segment; });
@@ -151,7 +152,7 @@ Result<Verifier::Extent> Verifier::extent_of(std::uint64_t segment, std::uint64_
 
 Result<Verifier::Extent> Verifier::extent_of_tail(std::uint64_t segment) {
   MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files_, paths_, id_, segment));
-  auto tail = log::examine_tail(reader, durable_);
+  auto tail = log::examine_tail(reader, at_least_);
   if (!tail && tail.error().code() != ErrorCode::kUnsupported) return std::move(tail).error();
   if (!tail || judge(tail->evidence) == log::TailVerdict::kRefuse)
     return Extent{.limit = SegmentReader::kNoLimit,
@@ -231,7 +232,7 @@ Result<StoreSummary> summarize_store(const Path& directory, FileSystem& files) {
   if (head.durable) {
     durable = *head.durable;
   } else {
-    MILLRACE_ASSIGN_OR_RETURN(durable, log::find_end(files, paths, description.id));
+    MILLRACE_ASSIGN_OR_RETURN(durable, log::find_end(files, paths, description.id, head.at_least));
   }
   StoreSummary summary{.id = description.id,
                        .format_version = description.version,

@@ -73,7 +73,8 @@ class Reader final : public LogReader {
 Result<void> Reader::refresh() {
   MILLRACE_ASSIGN_OR_RETURN(HeadView head, head_.read());
   if (!head.durable && !end_found_) {
-    MILLRACE_ASSIGN_OR_RETURN(const LogMark found, log::find_end(*options_.files, paths_, id_));
+    MILLRACE_ASSIGN_OR_RETURN(const LogMark found,
+                              log::find_end(*options_.files, paths_, id_, head.at_least));
     // A writer may have started meanwhile, and what was found need not be durable. It publishes
     // HEAD before it writes anything, so a HEAD that still says nothing settles it.
     MILLRACE_ASSIGN_OR_RETURN(head, head_.read());

@@ -136,7 +136,7 @@ std::uint64_t HeaderSeal::at(std::uint64_t position) const {
 void encode_batch_header(const BatchHeader& header, char* to) {
   store_le<std::uint32_t>(to, kBatchMagic);
   store_le<std::uint32_t>(to + kLengthAt, header.length);
-  store_le<std::uint64_t>(to + 8, header.base);
+  store_le<std::uint64_t>(to + kBatchBaseAt, header.base);
   store_le<std::uint32_t>(to + 16, header.span);
   store_le<std::uint32_t>(to + 20, header.count);
   store_le<std::uint64_t>(to + 24, header.ordinal);
@@ -182,7 +182,7 @@ BatchFault decode_batch_header(const char* from, std::uint64_t seal, BatchHeader
   if (load_le<std::uint64_t>(from + kChecksumAt) != checksum({from, kChecksumAt}, seal))
     return BatchFault::kHeaderChecksum;
   into = {.length = load_le<std::uint32_t>(from + kLengthAt),
-          .base = load_le<std::uint64_t>(from + 8),
+          .base = load_le<std::uint64_t>(from + kBatchBaseAt),
           .span = load_le<std::uint32_t>(from + 16),
           .count = load_le<std::uint32_t>(from + 20),
           .ordinal = load_le<std::uint64_t>(from + 24),

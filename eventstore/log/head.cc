@@ -126,7 +126,9 @@ Result<HeadView> HeadReader::read() {
     if (size < kHeadBytes) return HeadView{};
     if (is_whole(bytes)) {
       HeadView view{.sequence = load_le<std::uint32_t>(bytes)};
-      if (stamp_of(bytes) == Stamp{store_, boot_, identity_}) view.durable = mark_of(bytes);
+      const Stamp stamp = stamp_of(bytes);
+      if (stamp == Stamp{store_, stamp.boot, identity_}) view.at_least = mark_of(bytes);
+      if (stamp.boot == boot_) view.durable = view.at_least;
       return view;
     }
     std::this_thread::yield();

@@ -15,8 +15,10 @@
 // processes need not look, and on whose first word they sleep until it changes.
 //
 // It is written in one piece with its own checksum and read the same way: what is torn by a write
-// at the same moment is read again. It is never synced and never believed for recovery: a reader
-// trusts it only if it was written since the machine started, in this very file, for this store.
+// at the same moment is read again. It is synced only when a writer starts and when it ends, so
+// after a power loss it may be an older one. A reader takes it for the end only if it was written
+// since the machine started, in this very file, for this store. An older one still is a lower
+// bound: whatever was published once was durable before.
 namespace millrace::log {
 
 /// Publishes the durable end; the writer has one.
@@ -27,6 +29,8 @@ class HeadWriter {
 
   /// Errors: as File::write_at.
   Result<void> publish(const LogMark& durable);
+  /// Makes what was published survive a power loss.
+  Result<void> sync() { return file_->sync(); }
 
  private:
   std::unique_ptr<File> file_;
@@ -41,6 +45,8 @@ class HeadWriter {
 struct HeadView {
   std::uint32_t sequence = 0;        ///< The word to sleep on.
   std::optional<LogMark> durable{};  ///< Nothing: find the end by reading the log.
+  /// As `durable`, also of an earlier start of the machine: the log ends here or further on.
+  std::optional<LogMark> at_least{};
 };
 
 class HeadReader {

@@ -17,35 +17,58 @@ bool is_before(const LogMark& mark, const LogMark& other) {
   return std::tie(mark.segment, mark.position) < std::tie(other.segment, other.position);
 }
 
-/// True if a crash can have left out a piece of what belongs in [from, to).
-Result<bool> lacks_sector(SegmentReader& reader, std::uint64_t from, std::uint64_t to,
-                          std::uint64_t file_bytes) {
-  if (to > file_bytes) return true;
-  while (from < to) {
-    const std::uint64_t end = std::min(to, align_up(from + 1, kSectorBytes));
-    MILLRACE_ASSIGN_OR_RETURN(const auto part, reader.fetch(from, end - from));
-    if (std::all_of(part.begin(), part.end(), [](char byte) { return byte == 0; })) return true;
-    from = end;
+bool all_zero(std::string_view bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](char byte) { return byte == 0; });
+}
+
+/// Up to the end of the sector that `position` is in.
+Result<std::string_view> rest_of_sector(SegmentReader& reader, std::uint64_t position) {
+  return reader.fetch(position, align_up(position + 1, kSectorBytes) - position);
+}
+
+/// True if a sector of the payload may be missing. Not one that it shares with the header, which is
+/// there, nor what is behind the payload, which is zeros anyway.
+Result<bool> payload_lacks_sector(SegmentReader& reader, const SegmentReader::Found& found) {
+  const std::uint64_t start = found.position + kBatchHeaderBytes;
+  const std::uint64_t end = start + found.header.payload_bytes;
+  for (std::uint64_t at = align_up(start, kSectorBytes); at < end; at += kSectorBytes) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto sector, rest_of_sector(reader, at));
+    if (all_zero(sector)) return true;
   }
   return false;
 }
 
+/// A header that is not whole lies in one or two sectors, each as it was written or missing.
+Result<TailBytes> classify_header(SegmentReader& reader, std::uint64_t position,
+                                  std::uint64_t file_bytes) {
+  const std::uint64_t sector_end = align_up(position + 1, kSectorBytes);
+  const std::uint64_t header_end = position + kBatchHeaderBytes;
+  MILLRACE_ASSIGN_OR_RETURN(const auto start, rest_of_sector(reader, position));
+  if (all_zero(start)) return TailBytes::kTorn;
+  if (!reader.may_begin_next(start)) return TailBytes::kDamaged;
+  if (file_bytes < header_end) return TailBytes::kTorn;
+  if (sector_end >= header_end) return TailBytes::kDamaged;  // it is all there
+  MILLRACE_ASSIGN_OR_RETURN(const auto second, rest_of_sector(reader, sector_end));
+  return all_zero(second) ? TailBytes::kTorn : TailBytes::kDamaged;
+}
+
 Result<TailBytes> classify(SegmentReader& reader, const SegmentReader::Found& found,
                            std::uint64_t file_bytes) {
-  std::uint64_t end = found.position + kBatchHeaderBytes;
   switch (found.fault) {
-    case BatchFault::kAbsent: return TailBytes::kNothing;
-    case BatchFault::kIncomplete: return TailBytes::kTorn;
-    case BatchFault::kHeaderChecksum: {
-      MILLRACE_ASSIGN_OR_RETURN(const auto header, reader.fetch(found.position, kBatchHeaderBytes));
-      if (!reader.is_meant_next(header)) return TailBytes::kForeign;
-      break;
+    case BatchFault::kAbsent: {
+      MILLRACE_ASSIGN_OR_RETURN(const auto start, rest_of_sector(reader, found.position));
+      return all_zero(start) ? TailBytes::kNothing : TailBytes::kDamaged;
     }
-    case BatchFault::kPayloadChecksum: end = found.position + found.header.length; break;
-    default: return TailBytes::kWhole;
+    case BatchFault::kIncomplete:
+      if (found.header.length != 0) return TailBytes::kTorn;  // in its payload
+      [[fallthrough]];
+    case BatchFault::kHeaderChecksum: return classify_header(reader, found.position, file_bytes);
+    case BatchFault::kPayloadChecksum: {
+      MILLRACE_ASSIGN_OR_RETURN(const bool torn, payload_lacks_sector(reader, found));
+      return torn ? TailBytes::kTorn : TailBytes::kDamaged;
+    }
+    default: return TailBytes::kDamaged;
   }
-  MILLRACE_ASSIGN_OR_RETURN(const bool torn, lacks_sector(reader, found.position, end, file_bytes));
-  return torn ? TailBytes::kTorn : TailBytes::kWhole;
 }
 
 /// True if some batch behind `position` was written when `position` had been synced already.
@@ -144,8 +167,7 @@ TailVerdict judge(const TailEvidence& evidence) {
   switch (evidence.bytes) {
     case TailBytes::kNothing: return TailVerdict::kClean;
     case TailBytes::kTorn: return TailVerdict::kCut;
-    case TailBytes::kForeign: return TailVerdict::kCut;
-    case TailBytes::kWhole: return TailVerdict::kRefuse;
+    case TailBytes::kDamaged: return TailVerdict::kRefuse;
   }
   return TailVerdict::kRefuse;
 }
@@ -198,11 +220,12 @@ Error no_segments(const StorePaths& paths) {
       .hint("The log of this store is gone; put it back from a backup.");
 }
 
-Result<LogMark> find_end(FileSystem& files, const StorePaths& paths, const StoreId& store) {
+Result<LogMark> find_end(FileSystem& files, const StorePaths& paths, const StoreId& store,
+                         const std::optional<LogMark>& known_durable) {
   MILLRACE_ASSIGN_OR_RETURN(const auto segments, list_segments(files, paths));
   if (segments.empty()) return no_segments(paths);
   MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files, paths, store, segments.back()));
-  MILLRACE_ASSIGN_OR_RETURN(const Tail tail, examine_tail(reader, std::nullopt));
+  MILLRACE_ASSIGN_OR_RETURN(const Tail tail, examine_tail(reader, known_durable));
   if (judge(tail.evidence) == TailVerdict::kRefuse) return refusal(paths, tail);
   return tail.state.mark();
 }

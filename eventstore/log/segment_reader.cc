@@ -104,14 +104,16 @@ void SegmentReader::advance(const Found& found) {
 
 void SegmentReader::resume_at(const Found& found) { state_.resume(found.header, found.position); }
 
-bool SegmentReader::is_meant_next(std::string_view header) const {
-  char mended[kBatchHeaderBytes];
-  std::memcpy(mended, header.data(), sizeof mended);
-  if (load_le<std::uint64_t>(mended + kBatchChainAt) == state_.chain()) return true;
-  store_le<std::uint64_t>(mended + kBatchChainAt, state_.chain());
-  BatchHeader decoded;
-  const BatchFault fault = decode_batch_header(mended, seal_.at(state_.position()), decoded);
-  return fault != BatchFault::kAbsent && fault != BatchFault::kHeaderChecksum;
+bool SegmentReader::may_begin_next(std::string_view bytes) const {
+  char known[kBatchHeaderBytes] = {};
+  store_le<std::uint32_t>(known, kBatchMagic);
+  store_le<std::uint64_t>(known + kBatchBaseAt, state_.next().value);
+  store_le<std::uint64_t>(known + kBatchChainAt, state_.chain());
+  const auto agrees = [&](std::size_t from, std::size_t size) {
+    const std::string_view part = bytes.substr(std::min(from, bytes.size()), size);
+    return part == std::string_view(known + from, part.size());
+  };
+  return agrees(0, 4) && agrees(kBatchBaseAt, 8) && agrees(kBatchChainAt, 8);
 }
 
 Result<SegmentReader::Found> SegmentReader::find_header(std::uint64_t position) {

@@ -42,9 +42,9 @@ class SegmentReader {
   void advance(const Found& found);
   /// Goes on at `position`, where a header is that find_header() found: after damage.
   void resume_at(const Found& found);
-  /// True if `header`, damaged, was meant to be the next one here: it has the chain value of that,
-  /// or lacks nothing else to be intact.
-  bool is_meant_next(std::string_view header) const;
+  /// True if `bytes` can be the start of the next batch: nothing that is known of its header
+  /// contradicts them.
+  bool may_begin_next(std::string_view bytes) const;
   /// The first intact header at or after `position` (a multiple of 8); kAbsent if there is none.
   Result<Found> find_header(std::uint64_t position);
 

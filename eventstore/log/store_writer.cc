@@ -76,6 +76,7 @@ StoreWriter::~StoreWriter() {
   flusher_.join();
   Result<void> ended = status();
   if (ended) ended = writer_.close();
+  if (ended) ended = head_.sync();
   if (!ended)
     spdlog::error("the store was closed after an error; its next opening recovers: {}",
                   ended.error().message());
