@@ -102,19 +102,21 @@ Error missing_segment(std::uint64_t from, std::uint64_t to) {
       .hint("Put the file back from a backup; nothing was changed.");
 }
 
-/// The segment before must be there, whole, as its successor remembers it.
+/// The segment before `header`'s must be there, whole, as its successor remembers it.
 Result<void> check_predecessor(FileSystem& files, const StorePaths& paths, const StoreId& store,
                                const SegmentHeader& header,
                                const std::vector<std::uint64_t>& segments) {
-  const std::uint64_t before = segments.size() < 2 ? 0 : segments[segments.size() - 2];
+  const auto here = std::lower_bound(segments.begin(), segments.end(), header.segment);
+  const bool is_first = here == segments.begin();
+  const std::uint64_t before = is_first ? 0 : *(here - 1);
   if (!header.predecessor) {
-    if (segments.size() > 1)
+    if (!is_first)
       return Error(ErrorCode::kCorruption, file_name(header.segment) +
                                                " calls itself the first segment, but there is " +
                                                file_name(before));
     return {};
   }
-  if (segments.size() < 2 || before != header.predecessor->segment)
+  if (is_first || before != header.predecessor->segment)
     return missing_segment(header.predecessor->segment, header.segment);
   MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files, paths, store, before));
   MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t size, reader.file_size());
@@ -124,6 +126,38 @@ Result<void> check_predecessor(FileSystem& files, const StorePaths& paths, const
                                              std::to_string(header.predecessor->bytes_used))
         .hint("Put the file back from a backup; nothing was changed.");
   return {};
+}
+
+Result<Tail> start_of(SegmentReader& reader) {
+  Tail tail{.header = reader.header(),
+            .state = reader.state(),
+            .evidence = {},
+            .mark_chain = reader.state().chain(),
+            .synced_position = kSegmentHeaderBytes};
+  MILLRACE_ASSIGN_OR_RETURN(tail.file_bytes, reader.file_size());
+  return tail;
+}
+
+/// Goes over the good batches that start below `limit`; gives what ended that, fault kNone if it
+/// was the limit.
+Result<SegmentReader::Found> walk(SegmentReader& reader, Tail& tail, std::uint64_t limit) {
+  SegmentReader::Found found;
+  while (reader.state().position() < limit) {
+    MILLRACE_ASSIGN_OR_RETURN(found, reader.peek());
+    if (found.fault == BatchFault::kNone) MILLRACE_RETURN_IF_ERROR(reader.load(found));
+    if (found.fault != BatchFault::kNone) break;
+    tail.synced_position = std::max(tail.synced_position, found.header.synced_position);
+    reader.advance(found);
+    if (!reader.state().in_transaction()) tail.mark_chain = reader.state().chain();
+  }
+  if (found.fault == BatchFault::kUnsupported)
+    return Error(ErrorCode::kUnsupported, file_name(tail.header.segment) + " at byte " +
+                                              std::to_string(found.position) +
+                                              ": written by a newer millrace")
+        .hint("Install that version, or a newer one.");
+  tail.state = reader.state();
+  tail.fault = found.fault;
+  return found;
 }
 
 /// Writes again what may have been acknowledged by the kernel and yet never have reached the disk:
@@ -146,6 +180,32 @@ Result<void> settle(FileSystem& files, const StorePaths& paths, const Tail& tail
   if (tail.file_bytes > end) MILLRACE_RETURN_IF_ERROR(file->truncate(end));
   MILLRACE_RETURN_IF_ERROR(write_again(*file, std::min(tail.synced_position, end), end));
   return file->sync();
+}
+
+/// Reads the segment in which `mark` lies up to there: the log has to be what the mark says.
+Result<Tail> examine_start(FileSystem& files, const StorePaths& paths, const StoreId& store,
+                           const LogMark& mark, const std::vector<std::uint64_t>& segments) {
+  if (!std::binary_search(segments.begin(), segments.end(), mark.segment))
+    return missing_segment(mark.segment, mark.end.value);
+  MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files, paths, store, mark.segment));
+  MILLRACE_RETURN_IF_ERROR(check_predecessor(files, paths, store, reader.header(), segments));
+  MILLRACE_ASSIGN_OR_RETURN(Tail tail, start_of(reader));
+  MILLRACE_RETURN_IF_ERROR(walk(reader, tail, mark.position));
+  if (tail.state.in_transaction() || tail.state.mark() != mark) {
+    tail.evidence.synced_before = true;  // the segments behind it were made later
+    return refusal(paths, tail);
+  }
+  return tail;
+}
+
+/// Newest first, so that a crash in between leaves the same question to the next start.
+Result<void> remove_behind(FileSystem& files, const StorePaths& paths, std::uint64_t segment,
+                           const std::vector<std::uint64_t>& segments) {
+  for (auto last = segments.rbegin(); last != segments.rend() && *last > segment; ++last) {
+    MILLRACE_RETURN_IF_ERROR(files.remove(paths.segment(*last)));
+    MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.log()));
+  }
+  return {};
 }
 
 void log_cut(const StorePaths& paths, const Tail& tail) {
@@ -173,28 +233,8 @@ TailVerdict judge(const TailEvidence& evidence) {
 }
 
 Result<Tail> examine_tail(SegmentReader& reader, const std::optional<LogMark>& known_durable) {
-  Tail tail{.header = reader.header(),
-            .state = reader.state(),
-            .evidence = {},
-            .mark_chain = reader.state().chain(),
-            .synced_position = kSegmentHeaderBytes};
-  MILLRACE_ASSIGN_OR_RETURN(tail.file_bytes, reader.file_size());
-  SegmentReader::Found found;
-  for (;;) {
-    MILLRACE_ASSIGN_OR_RETURN(found, reader.peek());
-    if (found.fault == BatchFault::kNone) MILLRACE_RETURN_IF_ERROR(reader.load(found));
-    if (found.fault != BatchFault::kNone) break;
-    tail.synced_position = std::max(tail.synced_position, found.header.synced_position);
-    reader.advance(found);
-    if (!reader.state().in_transaction()) tail.mark_chain = reader.state().chain();
-  }
-  if (found.fault == BatchFault::kUnsupported)
-    return Error(ErrorCode::kUnsupported, file_name(tail.header.segment) + " at byte " +
-                                              std::to_string(found.position) +
-                                              ": written by a newer millrace")
-        .hint("Install that version, or a newer one.");
-  tail.state = reader.state();
-  tail.fault = found.fault;
+  MILLRACE_ASSIGN_OR_RETURN(Tail tail, start_of(reader));
+  MILLRACE_ASSIGN_OR_RETURN(const auto found, walk(reader, tail, SegmentReader::kNoLimit));
   MILLRACE_ASSIGN_OR_RETURN(tail.evidence.bytes, classify(reader, found, tail.file_bytes));
   MILLRACE_ASSIGN_OR_RETURN(tail.evidence.synced_before, later_batch_knows(reader, found.position));
   MILLRACE_ASSIGN_OR_RETURN(tail.torn_bytes, bytes_behind(reader, found.position));
@@ -232,27 +272,27 @@ Result<LogMark> find_end(FileSystem& files, const StorePaths& paths, const Store
 
 Result<LogState> recover(FileSystem& files, const StorePaths& paths, const StoreId& store,
                          const std::optional<LogMark>& known_durable) {
-  for (;;) {
-    MILLRACE_ASSIGN_OR_RETURN(const auto segments, list_segments(files, paths));
-    if (segments.empty()) return no_segments(paths);
-    MILLRACE_ASSIGN_OR_RETURN(auto reader,
-                              SegmentReader::open(files, paths, store, segments.back()));
+  MILLRACE_ASSIGN_OR_RETURN(const auto segments, list_segments(files, paths));
+  if (segments.empty()) return no_segments(paths);
+  MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files, paths, store, segments.back()));
+  MILLRACE_ASSIGN_OR_RETURN(Tail tail, examine_tail(reader, known_durable));
+  const LogMark mark = tail.state.mark();
+  const bool ends_before = mark.segment != segments.back();
+  if (!ends_before)
     MILLRACE_RETURN_IF_ERROR(check_predecessor(files, paths, store, reader.header(), segments));
-    MILLRACE_ASSIGN_OR_RETURN(const Tail tail, examine_tail(reader, known_durable));
-    if (judge(tail.evidence) == TailVerdict::kRefuse) return refusal(paths, tail);
-    log_cut(paths, tail);
-    if (tail.state.mark().segment == segments.back()) {
-      MILLRACE_RETURN_IF_ERROR(settle(files, paths, tail));
-      MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.log()));
-      LogState state = tail.state;
-      if (state.in_transaction()) state.rewind(tail.mark_chain);
-      return state;
-    }
-    // The transaction that was being written began in an older segment: back to it, newest first,
-    // so that a crash in between leaves the same question to the next start.
-    MILLRACE_RETURN_IF_ERROR(files.remove(paths.segment(segments.back())));
-    MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.log()));
+  if (judge(tail.evidence) == TailVerdict::kRefuse) return refusal(paths, tail);
+  log_cut(paths, tail);
+  if (ends_before) {
+    // The transaction that was being written began in an older segment. Nothing behind its start
+    // was ever committed, so it goes without a look at it.
+    MILLRACE_ASSIGN_OR_RETURN(tail, examine_start(files, paths, store, mark, segments));
+    MILLRACE_RETURN_IF_ERROR(remove_behind(files, paths, mark.segment, segments));
   }
+  MILLRACE_RETURN_IF_ERROR(settle(files, paths, tail));
+  MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.log()));
+  LogState state = tail.state;
+  if (state.in_transaction()) state.rewind(tail.mark_chain);
+  return state;
 }
 
 }  // namespace millrace::log

@@ -665,6 +665,52 @@ TEST_CASE("F3: an interrupted recovery ends the same way when it is done again",
   }
 }
 
+TEST_CASE("G28: of an interrupted transaction only its ends are looked at",
+          "[eventstore][recovery]") {
+  const History written{sample_transaction(1, 2), sample_transaction(2, 3, 30),
+                        sample_transaction(3, 400, 100)};
+  const auto disk = disk_with(written);
+  const auto names = disk->names(kStore / "log");
+  REQUIRE(names.size() >= 5);
+  const std::string last = disk->content(last_segment(*disk));
+  disk->set_content(last_segment(*disk), last.substr(0, last.size() - 8));  // it never came so far
+  const std::string first = disk->content(kFirstSegment);
+  const auto positions = batch_positions(first);
+  SECTION("damage in its segments does not matter") {
+    for (std::size_t i = 1; i + 1 < names.size(); ++i)
+      disk->set_content(kStore / "log" / names[i], std::string(1 + i * 3000, 'x'));
+  }
+  SECTION("nor does it where it began") {
+    std::string damaged = first;
+    damaged[positions[2] + 300] = static_cast<char>(damaged[positions[2] + 300] ^ 1);
+    disk->set_content(kFirstSegment, damaged);
+  }
+  SECTION("damage before it does") {
+    std::string damaged = first;
+    damaged[positions[1] + 140] = static_cast<char>(damaged[positions[1] + 140] ^ 1);
+    disk->set_content(kFirstSegment, damaged);
+    const Error error = open_small(*disk).error();
+    CHECK(error.code() == ErrorCode::kCorruption);
+    CHECK(error.message().find("at byte " + std::to_string(positions[1])) != std::string::npos);
+    CHECK(disk->names(kStore / "log") == names);  // nothing was changed
+    CHECK(disk->content(kFirstSegment) == damaged);
+    return;
+  }
+  SECTION("and so does a segment that is gone there") {
+    disk->erase(kFirstSegment);
+    CHECK(open_small(*disk).error().code() == ErrorCode::kCorruption);
+    CHECK(disk->names(kStore / "log").size() == names.size() - 1);
+    return;
+  }
+  {
+    const auto store = must(open_small(*disk));
+    CHECK(store->durable_end().value == 5);
+    must(append_durably(*store, written[2]));
+  }
+  CHECK(read_history(kStore, *disk) == written);
+  CHECK(must(verify_store(kStore, {}, *disk)).faults.empty());
+}
+
 TEST_CASE("a store whose making was interrupted at any step is made the next time",
           "[eventstore][recovery]") {
   for (std::uint64_t step = 1;; ++step) {
