@@ -27,8 +27,6 @@ struct StoreOptions {
   /// refer to (their schemas) is made durable here, so that the log never points at something that
   /// is not there. An error poisons the store as a failed write does.
   std::function<Result<void>()> before_flush;
-  /// Runs after each flush, on the flushing thread; keep it short, must not throw.
-  std::function<void()> after_flush;
   FileSystem* files = &FileSystem::real();
   Clock* clock = &Clock::system();
 };

@@ -291,12 +291,6 @@ void StoreWriter::run_flusher() {
       in_flight_.clear(2 * options_.pending_bytes_max);
       mutex_.lock();
       finish_flush(flushed);
-      if (flushed && options_.after_flush) {
-        progress_.notify_all();
-        mutex_.unlock();
-        options_.after_flush();
-        mutex_.lock();
-      }
     } else {
       break;  // stopping, and all is done
     }
