@@ -16,8 +16,8 @@ struct StoreOptions {
   /// A segment is sealed before it would become larger than this (only a single batch may). Larger:
   /// fewer files; smaller: less to read when opening. At least 8 KiB.
   std::uint64_t segment_bytes = 128u << 20;
-  /// Appended but not yet being written. Larger rides out a slower disk; costs this much memory
-  /// twice.
+  /// Appended but not yet being written, from where on has_room() is false. Larger rides out a
+  /// slower disk; costs this much memory twice, and at most three times (see add()).
   std::size_t pending_bytes_max = 8u << 20;
   /// Without a request_flush(), what was appended is synced after this long ...
   std::chrono::milliseconds flush_interval{10};
@@ -59,7 +59,8 @@ class EventStore {
   /// Errors: kInvalidArgument (a captured one whose commit position is not above the last of its
   /// epoch, or whose epoch is below the last), kFailedPrecondition (one is open).
   virtual Result<void> begin(const TransactionInfo& info) = 0;
-  /// Adds one event. Blocks while there is no room (see has_room).
+  /// Adds one event. Blocks only while twice pending_bytes_max are pending: who must not block asks
+  /// has_room() before each handful of events, not before each one.
   /// Errors: kInvalidArgument (over a limit of types.h; the transaction goes on without it),
   /// kFailedPrecondition (no transaction is open).
   virtual Result<void> add(const NewEvent& event) = 0;
@@ -80,7 +81,7 @@ class EventStore {
   /// never mind); false when `timeout` was first. Asks for no flush.
   virtual Result<bool> wait_durable(Offset end, std::uint64_t source_end,
                                     std::chrono::milliseconds timeout) = 0;
-  /// True while add() would not block.
+  /// True below pending_bytes_max; add() then takes as much again before it blocks.
   virtual bool has_room() const = 0;
   /// Waits for room, asking for a flush; false when `timeout` was first. True also for a poisoned
   /// store: the next add() tells.

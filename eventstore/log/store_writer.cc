@@ -16,6 +16,8 @@ constexpr std::size_t kBatchBytesMin = 1 << 10;
 /// An open transaction larger than this goes to the disk before its commit.
 constexpr std::size_t kSpillBytes = 4 << 20;
 constexpr std::chrono::hours kLongest{24 * 365};
+/// add() blocks at so many times pending_bytes_max.
+constexpr std::size_t kOvershoot = 2;
 
 std::chrono::steady_clock::time_point deadline_after(std::chrono::milliseconds timeout) {
   return std::chrono::steady_clock::now() +
@@ -107,8 +109,8 @@ Result<void> StoreWriter::add(const NewEvent& event) {
   if (!in_transaction_) [[unlikely]]
     return Error(ErrorCode::kFailedPrecondition, "no transaction is open: begin one first");
   MILLRACE_RETURN_IF_ERROR(check_limits(event));
-  if (!has_room()) [[unlikely]]
-    MILLRACE_RETURN_IF_ERROR(wait_for_room());
+  if (!holds_less_than(kOvershoot)) [[unlikely]]
+    MILLRACE_RETURN_IF_ERROR(wait_to_add());
   builder_.add(event);
   open_bytes_.store(open_.size(), std::memory_order_relaxed);
   if (open_.size() > spill_bytes_) spill();
@@ -180,17 +182,27 @@ Result<void> StoreWriter::rollback() {
   return {};
 }
 
-bool StoreWriter::has_room() const {
+/// What is open and pending, in whole `times` of pending_bytes_max.
+bool StoreWriter::holds_less_than(std::size_t times) const {
   const std::size_t pending = pending_bytes_.load(std::memory_order_relaxed);
   // With nothing pending there is nothing to wait for.
-  return pending == 0 ||
-         open_bytes_.load(std::memory_order_relaxed) + pending < options_.pending_bytes_max;
+  return pending == 0 || (open_bytes_.load(std::memory_order_relaxed) + pending) / times <
+                             options_.pending_bytes_max;
 }
 
-Result<void> StoreWriter::wait_for_room() {
-  while (!wait_room(std::chrono::duration_cast<std::chrono::milliseconds>(kLongest))) {
+bool StoreWriter::has_room() const { return holds_less_than(1); }
+
+Result<void> StoreWriter::wait_to_add() {
+  MutexLock lock(mutex_);
+  while (!holds_less_than(kOvershoot) && !poison_) {
+    if (!flush_requested_) {
+      flush_requested_ = true;
+      work_.notify_one();
+    }
+    progress_.wait(mutex_);
   }
-  return status();
+  if (poison_) return *poison_;
+  return {};
 }
 
 bool StoreWriter::wait_room(std::chrono::milliseconds timeout) {

@@ -43,7 +43,8 @@ class StoreWriter final : public EventStore {
   const StoreId& id() const override { return id_; }
 
  private:
-  Result<void> wait_for_room();
+  bool holds_less_than(std::size_t times) const;
+  Result<void> wait_to_add();
   void spill();
   void move_to_pending(std::size_t bytes) MILLRACE_REQUIRES(mutex_);
 
