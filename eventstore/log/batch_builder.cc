@@ -1,5 +1,7 @@
 #include "eventstore/log/batch_builder.h"
 
+#include <limits>
+
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/checksum.h"
@@ -8,6 +10,14 @@ namespace millrace::log {
 namespace {
 
 constexpr std::size_t kVarintBytesMax = 10;
+/// A record's flags and the numbers before its parts.
+constexpr std::size_t kRecordOverheadMax = 1 + 6 * kVarintBytesMax;
+/// Empty properties; category and type, each with count and size.
+constexpr std::size_t kTailOverheadMax = 1 + 4 * kVarintBytesMax;
+// A batch with one event of any size: a larger one is closed before it takes another event.
+static_assert(kBatchHeaderBytes + kRecordOverheadMax + kEventBytesMax + kTailOverheadMax +
+                  kBatchAlignment <=
+              std::numeric_limits<std::uint32_t>::max());
 
 char* put_varint(char* to, std::uint64_t value) {
   while (value >= 0x80) {
@@ -47,7 +57,7 @@ void BatchBuilder::start_batch() {
 // Batch::next.
 void BatchBuilder::add(const NewEvent& event) {
   const std::size_t event_bytes_max =
-      1 + 6 * kVarintBytesMax + event.key.size() + event.metadata.size() + event.payload.size();
+      kRecordOverheadMax + event.key.size() + event.metadata.size() + event.payload.size();
   // Cut before an event, not after one: so the last batch of a transaction always has the last
   // event.
   if (batch_open_ && out_.size() - batch_at_ + event_bytes_max > batch_bytes_) close_batch(0, 0);

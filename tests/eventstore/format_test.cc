@@ -2,6 +2,7 @@
 
 #include <fstream>
 #include <iterator>
+#include <limits>
 
 #include "base/bytes.h"
 #include "base/checksum.h"
@@ -283,6 +284,35 @@ TEST_CASE("records may leave offsets out, carry a version, and a tail may have p
   batch = batch_of(payload, names_at, 2, 8);  // records that nobody counted
   CHECK(offsets_of(batch).size() == 2);
   CHECK_FALSE(batch.status());
+}
+
+TEST_CASE("the largest event fits into the lengths of a batch", "[eventstore][format]") {
+  // Nothing of that size is made: the numbers alone.
+  const std::uint64_t seal = HeaderSeal(sample_id(), kSegment).at(kSegmentHeaderBytes);
+  const std::uint64_t payload_bytes = kEventBytesMax + 4096;
+  const std::uint64_t length = align_up(kBatchHeaderBytes + payload_bytes, kBatchAlignment);
+  REQUIRE(kEventBytesMax > std::size_t{2} << 30);
+  REQUIRE(length <= std::numeric_limits<std::uint32_t>::max());
+  const BatchHeader header{.length = static_cast<std::uint32_t>(length),
+                           .span = 1,
+                           .count = 1,
+                           .flags = kFirstOfTransaction | kLastOfTransaction,
+                           .payload_bytes = static_cast<std::uint32_t>(payload_bytes),
+                           .raw_bytes = static_cast<std::uint32_t>(payload_bytes),
+                           .names_at = static_cast<std::uint32_t>(kEventBytesMax),
+                           .source = {},
+                           .commit_time = {},
+                           .append_time = {}};
+  char bytes[kBatchHeaderBytes];
+  encode_batch_header(header, bytes);
+  stamp_batch_header(bytes, 0, 0, seal);
+  BatchHeader decoded;
+  REQUIRE(decode_batch_header(bytes, seal, decoded) == BatchFault::kNone);
+  CHECK(decoded.length == length);
+  CHECK(decoded.payload_bytes == payload_bytes);
+  LogState state;
+  state.advance(decoded, 0);
+  CHECK(state.position() == length);
 }
 
 TEST_CASE("a batch is cut before the event that would make it too large", "[eventstore][format]") {
