@@ -66,13 +66,17 @@ const EventView* Batch::next() {
   return &event_;
 }
 
-// RECORD = u8 flags            bits 0-2 EventFlags, 3 has type, 4 has metadata, 5 has version, 6
-// has gap
+// clang-format off
+// RECORD = u8 flags            bits 0-2 EventFlags, 3 has type, 4 has metadata, 5 has version, 6 has gap
 //          [varint gap]        offsets left out before this event, by compaction
 //          varint category     index into categories
 //          [varint type]       index into types
 //          [varint version]    of the event in its stream
-//          bytes key  [bytes metadata]  bytes payload        bytes = varint size, that many bytes
+//          bytes key
+//          [bytes metadata]
+//          bytes payload
+// bytes = varint size, that many bytes
+// clang-format on
 bool Batch::decode() {
   ByteReader in({cursor_, static_cast<std::size_t>(records_end_ - cursor_)});
   const std::uint8_t flags = in.u8();

@@ -69,16 +69,21 @@ void encode_segment_header(const SegmentHeader& header, char* to) {
   store_le<std::uint64_t>(to + kPageChecksumAt, checksum({to, kPageChecksumAt}));
 }
 
+// clang-format off
 // SEGMENT HEADER, 4096 bytes:
-//     0  8 bytes 89 4D 52 53 45 47 0D 0A      8  u32 format version     12  u32 oldest version that
-//     can read it
-//    16  16 bytes store id                    32  u64 first offset      40  i64 created,
-//    microseconds since 1970 48  u64 predecessor's first offset (all ones: none)   56  u64 its
-//    bytes used   64  u64 its last chain value 72  u64 offset after the last whole transaction 80
-//    u64 segment and 88  u64 byte where that ended 96  u32 epoch  104  u64 commit  112  u64 end:
-//    source position then   120  i64 commit time then
-//   128  u32 generation: 0 as written first; a rewritten segment counts up and needs a newer
-//   version 132  zeros                              4088  u64 XXH3-64 of all before
+//     0  8 bytes 89 4D 52 53 45 47 0D 0A
+//     8  u32 format version               12  u32 oldest version that can read it
+//    16  16 bytes store id                32  u64 first offset
+//    40  i64 created, microseconds since 1970
+//    48  u64 predecessor's first offset (all ones: none)
+//    56  u64 its bytes used               64  u64 its last chain value
+//    72  u64 offset after the last whole transaction
+//    80  u64 segment and                  88  u64 byte where that ended
+//    96  u32 epoch                       104  u64 commit          112  u64 end: source position then
+//   120  i64 commit time then
+//   128  u32 generation: 0 as written first; a rewritten segment counts up and needs a newer version
+//   132  zeros                          4088  u64 XXH3-64 of all before
+// clang-format on
 // Magic, the two versions and the checksum stay in their places in every later format.
 Result<SegmentHeader> decode_segment_header(std::string_view page) {
   const auto wrong = [](std::string_view what) {
@@ -166,16 +171,24 @@ void stamp_batch_header(char* header, std::uint64_t chain, std::uint64_t synced_
   store_le<std::uint64_t>(header + kChecksumAt, checksum({header, kChecksumAt}, seal));
 }
 
+// clang-format off
 // BATCH = header payload padding(zeros, to a multiple of 8)
 // header, 128 bytes:
-//     0  u32 "MRB1"         4  u32 length of the batch     8  u64 offset of its first event
-//    16  u32 offset span   20  u32 count of events        24  u64 ordinal of its first event in its
-//    transaction 32  u16 flags         34  u8 codec (0 none, 1 zstd)  35  u8 zero 36  u32 payload
-//    bytes as stored    40  u32 decompressed    44  u32 where the tail starts, in the decompressed
-//    48  u64 XXH3-64 of payload and padding               56  u64 chain: XXH3-64 of the header
-//    before 64  u32 source epoch  68  u32 source xid  72  u64 source commit  80  u64 source end 88
-//    i64 commit time   96  i64 append time           104  u64 synced position
-//   112  u64 zero         120  u64 XXH3-64 of all before, seeded (HeaderSeal)
+//     0  u32 "MRB1"                  4  u32 length of the batch
+//     8  u64 offset of its first event
+//    16  u32 offset span            20  u32 count of events
+//    24  u64 ordinal of its first event in its transaction
+//    32  u16 flags                  34  u8 codec (0 none, 1 zstd)      35  u8 zero
+//    36  u32 payload bytes as stored
+//    40  u32 decompressed           44  u32 where the tail starts, in the decompressed
+//    48  u64 XXH3-64 of payload and padding
+//    56  u64 chain: XXH3-64 of the header before
+//    64  u32 source epoch           68  u32 source xid
+//    72  u64 source commit          80  u64 source end
+//    88  i64 commit time            96  i64 append time
+//   104  u64 synced position       112  u64 zero
+//   120  u64 XXH3-64 of all before, seeded (HeaderSeal)
+// clang-format on
 BatchFault decode_batch_header(const char* from, std::uint64_t seal, BatchHeader& into) {
   if (load_le<std::uint32_t>(from) != kBatchMagic)
     return all_zero({from, kBatchHeaderBytes}) ? BatchFault::kAbsent : BatchFault::kHeaderChecksum;

@@ -11,12 +11,18 @@
 namespace millrace::log {
 namespace {
 
+// clang-format off
 // HEAD, 128 bytes:
-//   0  u32 sequence, the futex word: changes with every write    4  "MRHEAD1\0"
-//  12  u32 zero      16  16 bytes store id       32  u64 XXH3-64 of the boot id    40  u64 inode of
-//  this file 48  u64 durable end offset    56  u64 segment and 64  u64 byte of it 72  u32 epoch 80
-//  u64 commit     88  u64 end: durable source position    96  i64 commit time
-// 104  zeros        120  u64 XXH3-64 of all before
+//     0  u32 sequence, the futex word: changes with every write
+//     4  "MRHEAD1\0"                12  u32 zero
+//    16  16 bytes store id          32  u64 XXH3-64 of the boot id
+//    40  u64 inode of this file
+//    48  u64 durable end offset
+//    56  u64 segment and            64  u64 byte of it
+//    72  u32 epoch                  80  u64 commit               88  u64 end: durable source position
+//    96  i64 commit time
+//   104  zeros                     120  u64 XXH3-64 of all before
+// clang-format on
 constexpr std::size_t kHeadBytes = 128;
 constexpr std::size_t kChecksumAt = 120;
 constexpr std::string_view kMagic("MRHEAD1\0", 8);
