@@ -12,6 +12,7 @@ inline EventRecord to_record(const EventView& event, const TransactionInfo& tran
   record.category = event.category;
   record.key = event.key;
   record.type = event.type;
+  record.version = event.version;
   record.payload = event.payload;
   record.captured = transaction.source.epoch != 0;
   record.commit_lsn = transaction.source.commit;

@@ -98,8 +98,9 @@ bool Batch::decode() {
       return fail();
     event_.type = types_[type];
   }
+  event_.version.reset();
   if ((flags & log::kRecordHasVersion) != 0) [[unlikely]]
-    in.varint();
+    event_.version = in.varint();
   event_.key = in.bytes(in.varint());
   event_.metadata =
       (flags & log::kRecordHasMetadata) != 0 ? in.bytes(in.varint()) : std::string_view();

@@ -3,6 +3,7 @@
 #include <array>
 #include <compare>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -74,6 +75,8 @@ struct EventView {
   std::string_view payload;
   std::string_view metadata;
   EventFlags flags = EventFlags::kNone;
+  /// Its place in its stream, from 0; nothing where the log does not say it.
+  std::optional<std::uint64_t> version;
 };
 
 inline constexpr std::size_t kCategoryBytesMax = 1024;

@@ -92,6 +92,7 @@ void append_domain_event(const EventRecord& event, bool with_offset, std::string
   append_stream(event, out);
   out += ",\"type\":";
   rendering::append_json_name(event.type, out);
+  if (event.version) append_number(*event.version, out += ",\"version\":");
   out += ',';
   append_data_member(event.payload, out);
   out += ',';

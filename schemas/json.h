@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -16,6 +17,7 @@ struct EventRecord {
   std::string_view category = {};
   std::string_view key = {};
   std::string_view type = {};  ///< Empty: `payload` is a millrace.v1.Change. Else a domain event.
+  std::optional<std::uint64_t> version = {};  ///< Of a domain event in its stream, if known.
   std::string_view payload = {};
   bool captured = false;  ///< The three below are set.
   std::uint64_t commit_lsn = 0;

@@ -3,6 +3,7 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <optional>
 
 #include "base/bytes.h"
 #include "base/checksum.h"
@@ -278,6 +279,10 @@ TEST_CASE("records may leave offsets out, carry a version, and a tail may have p
   CHECK(offsets_of(batch) == std::vector<std::uint64_t>{100, 104, 106});
   CHECK(batch.status());
   CHECK(batch.mentions("cat"));
+  batch.rewind();
+  std::vector<std::optional<std::uint64_t>> versions;
+  while (const EventView* event = batch.next()) versions.push_back(event->version);
+  CHECK(versions == std::vector<std::optional<std::uint64_t>>{std::nullopt, std::nullopt, 150});
   batch = batch_of(payload, names_at, 3, 6);  // beyond its span
   CHECK(offsets_of(batch) == std::vector<std::uint64_t>{100, 104});
   CHECK_FALSE(batch.status());

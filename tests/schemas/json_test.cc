@@ -225,6 +225,9 @@ TEST_CASE("a domain event shows its data as JSON, or as base64 under another nam
       fixture.json(event) ==
       R"({"offset":3,"op":"a","category":"cart","stream":"cart/9f\"3a","type":"ItemAdded","data":{"sku": 1, "n": 2},"source":null})");
   CHECK(fixture.text(event) == R"(3  a  cart/9f\"3a  ItemAdded  {"sku": 1, "n": 2})");
+  event.version = 0;
+  CHECK(fixture.json(event).find(R"("type":"ItemAdded","version":0,"data":{)") !=
+        std::string::npos);
   event.payload = "\x08\x01";
   event.captured = true;
   event.commit_lsn = 16;
