@@ -23,27 +23,22 @@ namespace {
 //    96  i64 commit time
 //   104  zeros                     120  u64 XXH3-64 of all before
 // clang-format on
-constexpr std::size_t kHeadBytes = 128;
 constexpr std::size_t kChecksumAt = 120;
 constexpr std::string_view kMagic("MRHEAD1\0", 8);
 constexpr int kTornReadsMax = 100;
 constexpr std::chrono::nanoseconds kUntrustedPoll = std::chrono::milliseconds(20);
 constexpr std::chrono::nanoseconds kTrustedPoll = std::chrono::seconds(1);
 
-struct Stamp {
-  StoreId store{};
-  std::uint64_t boot = 0;
-  std::uint64_t identity = 0;
-  bool operator==(const Stamp&) const = default;
-};
+}  // namespace
 
-void encode(std::uint32_t sequence, const Stamp& stamp, const LogMark& durable, char* to) {
+void encode_head(const PublishedHead& head, char* to) {
+  const LogMark& durable = head.durable;
   std::memset(to, 0, kHeadBytes);
-  store_le<std::uint32_t>(to, sequence);
+  store_le<std::uint32_t>(to, head.sequence);
   std::memcpy(to + 4, kMagic.data(), kMagic.size());
-  std::memcpy(to + 16, stamp.store.bytes.data(), stamp.store.bytes.size());
-  store_le<std::uint64_t>(to + 32, stamp.boot);
-  store_le<std::uint64_t>(to + 40, stamp.identity);
+  std::memcpy(to + 16, head.store.bytes.data(), head.store.bytes.size());
+  store_le<std::uint64_t>(to + 32, head.boot);
+  store_le<std::uint64_t>(to + 40, head.identity);
   store_le<std::uint64_t>(to + 48, durable.end.value);
   store_le<std::uint64_t>(to + 56, durable.segment);
   store_le<std::uint64_t>(to + 64, durable.position);
@@ -54,29 +49,26 @@ void encode(std::uint32_t sequence, const Stamp& stamp, const LogMark& durable, 
   store_le<std::uint64_t>(to + kChecksumAt, checksum({to, kChecksumAt}));
 }
 
-bool is_whole(const char* from) {
-  return std::string_view(from + 4, kMagic.size()) == kMagic &&
-         load_le<std::uint64_t>(from + kChecksumAt) == checksum({from, kChecksumAt});
+std::optional<PublishedHead> decode_head(std::string_view bytes) {
+  if (bytes.size() < kHeadBytes || bytes.substr(4, kMagic.size()) != kMagic) return std::nullopt;
+  const char* from = bytes.data();
+  if (load_le<std::uint64_t>(from + kChecksumAt) != checksum({from, kChecksumAt}))
+    return std::nullopt;
+  PublishedHead head{
+      .sequence = load_le<std::uint32_t>(from),
+      .store = {},
+      .boot = load_le<std::uint64_t>(from + 32),
+      .identity = load_le<std::uint64_t>(from + 40),
+      .durable = {.end = {load_le<std::uint64_t>(from + 48)},
+                  .segment = load_le<std::uint64_t>(from + 56),
+                  .position = load_le<std::uint64_t>(from + 64),
+                  .source = {.epoch = load_le<std::uint32_t>(from + 72),
+                             .commit = load_le<std::uint64_t>(from + 80),
+                             .end = load_le<std::uint64_t>(from + 88)},
+                  .commit_time = {static_cast<std::int64_t>(load_le<std::uint64_t>(from + 96))}}};
+  std::memcpy(head.store.bytes.data(), from + 16, head.store.bytes.size());
+  return head;
 }
-
-Stamp stamp_of(const char* from) {
-  Stamp stamp{.boot = load_le<std::uint64_t>(from + 32),
-              .identity = load_le<std::uint64_t>(from + 40)};
-  std::memcpy(stamp.store.bytes.data(), from + 16, stamp.store.bytes.size());
-  return stamp;
-}
-
-LogMark mark_of(const char* from) {
-  return {.end = {load_le<std::uint64_t>(from + 48)},
-          .segment = load_le<std::uint64_t>(from + 56),
-          .position = load_le<std::uint64_t>(from + 64),
-          .source = {.epoch = load_le<std::uint32_t>(from + 72),
-                     .commit = load_le<std::uint64_t>(from + 80),
-                     .end = load_le<std::uint64_t>(from + 88)},
-          .commit_time = {static_cast<std::int64_t>(load_le<std::uint64_t>(from + 96))}};
-}
-
-}  // namespace
 
 Result<HeadWriter> HeadWriter::open(FileSystem& files, const StorePaths& paths,
                                     const StoreId& store) {
@@ -97,7 +89,12 @@ Result<HeadWriter> HeadWriter::open(FileSystem& files, const StorePaths& paths,
 
 Result<void> HeadWriter::publish(const LogMark& durable) {
   char bytes[kHeadBytes];
-  encode(++sequence_, {store_, boot_, identity_}, durable, bytes);
+  encode_head({.sequence = ++sequence_,
+               .store = store_,
+               .boot = boot_,
+               .identity = identity_,
+               .durable = durable},
+              bytes);
   MILLRACE_RETURN_IF_ERROR(file_->write_at(0, {bytes, sizeof bytes}));
   word_->wake_all();
   return {};
@@ -130,11 +127,10 @@ Result<HeadView> HeadReader::read() {
   for (int attempt = 0; attempt < kTornReadsMax; ++attempt) {
     MILLRACE_ASSIGN_OR_RETURN(const std::size_t size, file_->read_at(0, bytes));
     if (size < kHeadBytes) return HeadView{};
-    if (is_whole(bytes)) {
-      HeadView view{.sequence = load_le<std::uint32_t>(bytes)};
-      const Stamp stamp = stamp_of(bytes);
-      if (stamp == Stamp{store_, stamp.boot, identity_}) view.at_least = mark_of(bytes);
-      if (stamp.boot == boot_) view.durable = view.at_least;
+    if (const auto head = decode_head({bytes, sizeof bytes})) {
+      HeadView view{.sequence = head->sequence};
+      if (head->store == store_ && head->identity == identity_) view.at_least = head->durable;
+      if (head->boot == boot_) view.durable = view.at_least;
       return view;
     }
     std::this_thread::yield();

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <stop_token>
+#include <string_view>
 
 #include "base/file.h"
 #include "base/result.h"
@@ -20,6 +21,23 @@
 // since the machine started, in this very file, for this store. An older one still is a lower
 // bound: whatever was published once was durable before.
 namespace millrace::log {
+
+inline constexpr std::size_t kHeadBytes = 128;
+
+/// What the file holds.
+struct PublishedHead {
+  std::uint32_t sequence = 0;
+  StoreId store{};
+  std::uint64_t boot = 0;      ///< When and ...
+  std::uint64_t identity = 0;  ///< ... where it was written.
+  LogMark durable{};
+  bool operator==(const PublishedHead&) const = default;
+};
+
+/// Fills `kHeadBytes` at `to`.
+void encode_head(const PublishedHead& head, char* to);
+/// Nothing if it is torn, or no HEAD.
+std::optional<PublishedHead> decode_head(std::string_view bytes);
 
 /// Publishes the durable end; the writer has one.
 class HeadWriter {
