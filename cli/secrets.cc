@@ -29,12 +29,22 @@ std::size_t skip_blanks(std::string_view text, std::size_t from) {
   return from;
 }
 
-std::size_t end_of_value(std::string_view text, std::size_t begin) {
-  const bool quoted = begin < text.size() && text[begin] == '\'';
+/// Whether `text[at]` is in the query of a URI, where '&' ends a value: its word, as far as it was
+/// read, has a "://" and a '?'. In the keyword form a '&' is a character like any other.
+bool in_uri_query(std::string_view text, std::size_t at) {
+  std::string_view word = text.substr(0, at);
+  word.remove_prefix(word.find_last_of(" \t\n") + 1);  // npos + 1 == 0
+  const std::size_t scheme = word.find("://");
+  return scheme != word.npos && word.find('?', scheme) != word.npos;
+}
+
+std::size_t end_of_value(std::string_view text, std::size_t begin, bool in_uri) {
+  const bool quoted = !in_uri && begin < text.size() && text[begin] == '\'';
   for (std::size_t at = begin + (quoted ? 1 : 0); at < text.size(); ++at) {
     if (text[at] == '\\')
       ++at;
-    else if (quoted ? text[at] == '\'' : (text[at] == '&' || text[at] == ' '))
+    else if (quoted ? text[at] == '\''
+                    : text[at] == ' ' || text[at] == '\n' || (in_uri && text[at] == '&'))
       return at + (quoted ? 1 : 0);
   }
   return text.size();
@@ -47,7 +57,7 @@ void find_keywords(std::string_view text, std::vector<Span>& spans) {
     const std::size_t equals = skip_blanks(text, at + kKeyword.size());
     if (equals >= text.size() || text[equals] != '=') continue;
     const std::size_t begin = skip_blanks(text, equals + 1);
-    spans.push_back({begin, end_of_value(text, begin)});
+    spans.push_back({begin, end_of_value(text, begin, in_uri_query(text, at))});
   }
 }
 

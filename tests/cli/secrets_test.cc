@@ -19,6 +19,13 @@ TEST_CASE("passwords of every form of connection string are hidden", "[cli][secr
   CHECK(without_passwords("host=h password=pw user=me") == "host=h password=*** user=me");
   CHECK(without_passwords("password = 'p w\\' x' user=me") == "password = *** user=me");
   CHECK(without_passwords("password='never closed") == "password=***");
+  CHECK(without_passwords("host=h password=ab&cd user=me") == "host=h password=*** user=me");
+  CHECK(without_passwords("--source=password=ab&cd") == "--source=password=***");
+  CHECK(without_passwords("host=h password='ab&c d' user=me") == "host=h password=*** user=me");
+  CHECK(without_passwords("can't connect to host=h password=ab&cd\n  Try again.\n") ==
+        "can't connect to host=h password=***\n  Try again.\n");
+  CHECK(without_passwords("postgresql://h/d?sslpassword=a&password=b&user=me") ==
+        "postgresql://h/d?sslpassword=***&password=***&user=me");
   CHECK(without_passwords("sslpassword=pw") == "sslpassword=***");
   CHECK(without_passwords("password=") == "password=");
 }
@@ -36,6 +43,10 @@ TEST_CASE("the arguments of the process lose their passwords in place", "[cli][s
   hide_passwords(3, argv.data());
   CHECK(source == "postgresql://me:******@host/db");
   CHECK(store == "x");
+
+  source = "host=h password=ab&cd";
+  hide_passwords(2, argv.data());
+  CHECK(source == "host=h password=*****");
 }
 
 TEST_CASE("a password appears neither in the process list nor in an error", "[cli][secrets]") {
