@@ -69,6 +69,13 @@ class LogTail final : public Command {
   }
 
   Result<void> run() override {
+    auto printed = print_events();
+    auto flushed = output_.flush();  // also after an error: what came before it is good
+    return printed ? std::move(flushed) : std::move(printed);
+  }
+
+ private:
+  Result<void> print_events() {
     std::optional<StopSignals> signals;
     if (follow_) signals.emplace();
     const std::stop_token stop = signals ? signals->token() : std::stop_token();
@@ -80,14 +87,13 @@ class LogTail final : public Command {
         MILLRACE_RETURN_IF_ERROR(print(*batch, *schemas));
         continue;
       }
-      MILLRACE_RETURN_IF_ERROR(output_.flush());
       if (!follow_) break;
+      MILLRACE_RETURN_IF_ERROR(output_.flush());
       MILLRACE_RETURN_IF_ERROR(reader->wait(kWait, stop));
     }
-    return output_.flush();
+    return {};
   }
 
- private:
   Result<std::unique_ptr<LogReader>> open_reader() {
     if (from_ == "end") {
       MILLRACE_ASSIGN_OR_RETURN(auto at_start, LogReader::open(store_));

@@ -136,17 +136,30 @@ TEST_CASE_METHOD(Fixture, "log verify finds nothing wrong with a good store, bes
   CHECK(report.at("faults").empty());
 }
 
+TEST_CASE_METHOD(Fixture, "log tail prints what comes before a damage, then the error",
+                 "[cli][log]") {
+  store.close();
+  damage(store.segment(), "three");
+  const CommandResult result = tail({});
+  CHECK(result.exit_code == 3);
+  CHECK(offsets(result.out) == Offsets{0, 1});
+  CHECK_THAT(result.err, Contains("log/00000000000000000000.log at byte "));
+  CHECK(offsets(tail({"--limit", "2"}).out) == Offsets{0, 1});
+}
+
+TEST_CASE_METHOD(Fixture, "log tail prints what comes before an event without its schema",
+                 "[cli][log]") {
+  store.unreadable_event();
+  store.sync();
+  const CommandResult result = tail({"--from", "3"});
+  CHECK(result.exit_code == 1);
+  CHECK(offsets(result.out) == Offsets{3, 4, 5});
+  CHECK_THAT(result.err, Contains("public.orders"));
+}
+
 TEST_CASE_METHOD(Fixture, "log verify names a damaged byte's file and ends with 3", "[cli][log]") {
   store.close();
-  {
-    std::fstream file(store.segment(), std::ios::in | std::ios::out | std::ios::binary);
-    std::string bytes(std::istreambuf_iterator<char>(file), {});
-    const std::size_t at = bytes.find("two");  // in the second of six batches
-    REQUIRE(at != bytes.npos);
-    file.clear();
-    file.seekp(static_cast<std::streamoff>(at));
-    file.put('T');
-  }
+  damage(store.segment(), "two");  // in the second of six batches
   const CommandResult text = millrace({"log", "verify", "--store", store.path()});
   CHECK(text.exit_code == 3);
   CHECK_THAT(text.out, Contains("log/00000000000000000000.log at byte "));
@@ -173,18 +186,15 @@ TEST_CASE("what is no store, or a newer one, is said so and left alone", "[cli][
   std::filesystem::create_directory(directory / "empty");
   std::filesystem::create_directory(directory / "other");
   std::ofstream(directory / "other/file") << "mine";
-  SampleStore sample(directory / "newer");
-  sample.close();
-  const auto description = directory / "newer/store.json";
-  json store = json::parse(std::ifstream(description));
-  store.at("version") = 999;
-  std::ofstream(description, std::ios::trunc) << store.dump();
+  SampleStore(directory / "newer").make_newer();
+  const std::string out = (directory / "proto").string();
 
   for (const std::string name : {"missing", "empty", "other", "newer"}) {
     for (const std::vector<std::string>& command : {std::vector<std::string>{"log", "tail"},
                                                     {"log", "stat"},
                                                     {"log", "verify"},
                                                     {"schema", "list"},
+                                                    {"schema", "export", "--out", out},
                                                     {"status"}}) {
       std::vector<std::string> arguments = command;
       arguments.insert(arguments.end(), {"--store", (directory / name).string()});
@@ -195,6 +205,7 @@ TEST_CASE("what is no store, or a newer one, is said so and left alone", "[cli][
       CHECK_THAT(result.err, Contains((directory / name).string()));
     }
   }
+  CHECK_FALSE(std::filesystem::exists(out));
   CHECK_FALSE(std::filesystem::exists(directory / "missing"));
   CHECK(std::filesystem::is_empty(directory / "empty"));
 }

@@ -1,7 +1,10 @@
 #pragma once
 
 #include <filesystem>
+#include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -26,6 +29,17 @@ template <typename T>
 T value_of(Result<T> result) {
   if (!result) throw std::runtime_error(result.error().to_string());
   if constexpr (!std::is_void_v<T>) return *std::move(result);
+}
+
+/// Changes the first letter of `word` where the log file first holds it; nobody may write it.
+inline void damage(const std::filesystem::path& segment, const std::string& word) {
+  std::fstream file(segment, std::ios::in | std::ios::out | std::ios::binary);
+  const std::string bytes(std::istreambuf_iterator<char>(file), {});
+  const std::size_t at = bytes.find(word);
+  if (at == bytes.npos) throw std::runtime_error("'" + word + "' is not in " + segment.string());
+  file.clear();
+  file.seekp(static_cast<std::streamoff>(at));
+  file.put(static_cast<char>(word[0] ^ 0x20));
 }
 
 /// A store as a capture of public.orders(id integer primary key, note text) and
@@ -75,6 +89,14 @@ class SampleStore {
     const Offset end = store_->appended_end();
     if (!value_of(store_->wait_durable(end, 0, std::chrono::seconds(30))))
       throw std::runtime_error("the store did not become durable");
+  }
+  /// As a later version of millrace would have written it; closed.
+  void make_newer() {
+    close();
+    const auto description = directory_ / "store.json";
+    nlohmann::json store = nlohmann::json::parse(std::ifstream(description));
+    store.at("version") = 999;
+    std::ofstream(description, std::ios::trunc) << store.dump();
   }
   /// The writer goes, the directory stays.
   void close() {
