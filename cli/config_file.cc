@@ -59,7 +59,9 @@ Result<std::vector<Setting>> read_config_file(const Path& path,
   std::error_code ignored;
   const Path resolved = std::filesystem::canonical(path, ignored);
   auto text = read_file(FileSystem::real(), resolved.empty() ? path : resolved, kFileBytesMax);
-  if (!text) return std::move(text).error().context("--config");
+  if (!text)  // whatever the reason: the command line names a file that can't be used
+    return Error(ErrorCode::kInvalidArgument, "--config: " + text.error().message())
+        .hint(text.error().hint());
   return parse_config(path.string(), *text, known_keys);
 }
 

@@ -90,10 +90,8 @@ int run_command(const Commands& commands, Command& command,
   CommonOptions common;
   CommandOptions options(command, common);
   const Environment environment = [](const char* name) { return std::getenv(name); };
-  if (auto read = read_options(options, arguments, environment, known_keys(commands)); !read) {
-    if (read.error().code() != ErrorCode::kInvalidArgument) return finish(std::move(read));
+  if (auto read = read_options(options, arguments, environment, known_keys(commands)); !read)
     return usage_error(program, read.error());
-  }
   if (common.help) return print(command_help(command, options));
   if (auto logging = start_logging(common.log_level); !logging)
     return usage_error(program, logging.error());

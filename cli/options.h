@@ -34,8 +34,8 @@ using Environment = std::function<const char*(const char* name)>;
 /// from the file that --config names. `known_keys` are the options of any command: one file serves
 /// them all.
 ///
-/// With --help nothing else is looked at. Errors: kInvalidArgument (also for a wrong file, named
-/// with its line), kNotFound and kIo (the file).
+/// With --help nothing else is looked at. Errors: kInvalidArgument (also for a file that can't be
+/// read or is wrong, which is named with its line).
 Result<void> read_options(CommandOptions& options, const std::vector<std::string>& arguments,
                           const Environment& environment,
                           const std::vector<std::string>& known_keys);

@@ -169,10 +169,14 @@ TEST_CASE("one file serves every command, but a key of none is an error with its
   CHECK_THAT(error_of("store = x\nstore = y\n"), Contains(file) && Contains("store"));
 }
 
-TEST_CASE("a configuration file that is not there is named", "[cli][config]") {
-  const CommandResult result = millrace({"status", "--config", "/nowhere/millrace.ini"});
-  CHECK(result.exit_code == 1);
-  CHECK_THAT(result.err, Contains("/nowhere/millrace.ini"));
+TEST_CASE("a configuration file that can't be read is wrong usage, and is named", "[cli][config]") {
+  const TemporaryDirectory directory;
+  for (const std::string& file :
+       {std::string("/nowhere/millrace.ini"), directory.path().string()}) {
+    const CommandResult result = millrace({"status", "--config", file});
+    CHECK(result.exit_code == 2);
+    CHECK_THAT(result.err, Contains("--config") && Contains(file));
+  }
 }
 
 TEST_CASE("F13: standard output that is full or closed is an error, not a crash", "[cli][output]") {
