@@ -47,6 +47,9 @@ const std::map<std::string, Names, std::less<>> kWrappedIn = {
     {"millrace/v1/", {"schemas", "capture", "projections", "cli", "examples", "tests", "bench"}},
 };
 
+// Files that no check would see.
+const Names kOtherEndings = {".c", ".cpp", ".cxx", ".hh", ".hpp", ".hxx"};
+
 struct Include {
   int line = 0;
   std::string path;
@@ -111,6 +114,11 @@ std::optional<std::string> fault_of_library(const std::string& file, const std::
   return {};
 }
 
+/// One that holds what was built, not what builds.
+bool is_build_folder(const fs::path& folder) {
+  return folder.filename() == "build" || fs::exists(folder / "CMakeCache.txt");
+}
+
 class FileCheck {
  public:
   FileCheck(const fs::path& root, std::string file, std::vector<std::string>& faults)
@@ -133,10 +141,11 @@ class FileCheck {
   void check(const Include& include) {
     if (first_.empty()) first_ = include.path;
     if (const auto what = fault_of_library(file_, include.path)) fault(include.line, *what);
-    if (!include.quoted) return;
     if (is_ours(include.path)) {
+      if (!include.quoted)
+        fault(include.line, "includes <" + include.path + ">: ours are in quotes");
       if (const auto what = fault_of_own(file_, include.path)) fault(include.line, *what);
-    } else if (!include.path.ends_with(".pb.h")) {
+    } else if (include.quoted && !include.path.ends_with(".pb.h")) {
       fault(include.line, "includes \"" + include.path + "\": name it by folder");
     }
   }
@@ -162,19 +171,26 @@ class FileCheck {
 }  // namespace
 
 std::vector<std::string> layering_faults(const fs::path& root) {
-  std::vector<std::string> files;
-  for (const auto& folder : fs::directory_iterator(root)) {
-    const std::string name = folder.path().filename();
-    if (!folder.is_directory() || (!kMayInclude.contains(name) && !kFree.contains(name))) continue;
-    for (const auto& entry : fs::recursive_directory_iterator(folder.path())) {
-      const std::string file = entry.path().lexically_relative(root).generic_string();
-      if (entry.is_regular_file() && (file.ends_with(".h") || file.ends_with(".cc")))
-        files.push_back(file);
+  std::vector<std::string> files, faults;
+  for (fs::recursive_directory_iterator entry(root), end; entry != end; ++entry) {
+    const std::string name = entry->path().filename();
+    const std::string file = entry->path().lexically_relative(root).generic_string();
+    if (entry->is_directory()) {
+      if (name.starts_with(".") || is_build_folder(entry->path()))
+        entry.disable_recursion_pending();
+    } else if (kOtherEndings.contains(entry->path().extension().string())) {
+      faults.push_back(file + ": C++ files end in .h or .cc here");
+    } else if (file.ends_with(".h") || file.ends_with(".cc")) {
+      files.push_back(file);
     }
   }
   std::sort(files.begin(), files.end());
-  std::vector<std::string> faults;
-  for (const std::string& file : files) FileCheck(root, file, faults).run();
+  for (const std::string& file : files) {
+    if (is_ours(file))
+      FileCheck(root, file, faults).run();
+    else
+      faults.push_back(file + ": its folder is not in the picture");
+  }
   return faults;
 }
 

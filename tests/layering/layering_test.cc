@@ -63,6 +63,24 @@ TEST_CASE("an include by bare name is found", "[layering]") {
   CHECK(faults_of_include("cli/a.cc", "\"output.h\"").size() == 1);
 }
 
+TEST_CASE("an include of ours in angle brackets is found, and checked like any other",
+          "[layering]") {
+  CHECK(faults_of_include("cli/a.cc", "<capture/capture.h>") ==
+        Faults{"cli/a.cc:1: includes <capture/capture.h>: ours are in quotes"});
+  CHECK(faults_of_include("eventstore/a.cc", "<capture/capture.h>").size() == 2);
+  CHECK(faults_of_include("base/a.cc", "<vector>").empty());
+}
+
+TEST_CASE("a source file that no rule is about is found", "[layering]") {
+  CHECK(faults_of("service/server.cc", "") ==
+        Faults{"service/server.cc: its folder is not in the picture"});
+  CHECK(faults_of("a.h", "#pragma once\n").size() == 1);
+  CHECK(faults_of("base/a.cpp", "").size() == 1);
+  CHECK(faults_of("service/README.md", "").empty());
+  CHECK(faults_of("build/dev/generated.cc", "").empty());
+  CHECK(faults_of(".cache/a.cc", "").empty());
+}
+
 TEST_CASE("a header without #pragma once is found", "[layering]") {
   CHECK(faults_of("base/a.h", "int x();\n").size() == 1);
   CHECK(faults_of("base/a.h", "#pragma once\n").empty());
