@@ -13,6 +13,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "tests/support/temporary_directory.h"
+
 namespace millrace::test {
 namespace {
 
@@ -73,12 +75,10 @@ const std::vector<std::string> kForeignSettings = {
 
 PostgresServer::PostgresServer(PostgresOptions options)
     : options_(std::move(options)), binaries_(find_binaries()), user_(server_user()) {
-  std::string pattern = "/tmp/millrace-pg-XXXXXX";  // short: a socket's path has 107 bytes at most
-  if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp " + pattern);
-  directory_ = pattern;
+  directory_ = make_temporary_directory("millrace-pg");  // scripts/test knows servers by that name
   try {
     if (user_ && chown(directory_.c_str(), user_->user, user_->group) != 0)
-      throw std::runtime_error("chown " + pattern);
+      throw std::runtime_error("chown " + directory_.string());
     std::vector<std::string> arguments = {program("initdb"),
                                           "-D",
                                           data_directory(),

@@ -27,7 +27,7 @@ struct PostgresOptions {
   std::vector<std::string> initdb_arguments = {};  ///< As "--wal-segsize=1".
 };
 
-/// A private PostgreSQL in a folder of its own below /tmp. It goes with its object, also when a
+/// A private PostgreSQL in a folder of its own below temporary_root(). It goes with its object, also when a
 /// test fails, and with the process, should the test be killed. Run by root, the server becomes
 /// user `postgres` (or `nobody`), since it refuses root.
 ///
