@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/stop_signals.h"
 
 namespace millrace::bench {
 
@@ -17,6 +18,7 @@ struct Figure {
   std::string limit;  ///< What the limit is: "pg_recvlogical".
   double goal = 0;    ///< For the ratio ours/limit; 0: none, the figure is for information.
   bool at_most = false;  ///< The ratio must stay below the goal (latencies, memory), not above.
+  double goal_of_ours = 0;  ///< For our figure itself, which must reach it; 0: none.
   std::vector<double> ours = {}, limits = {};  ///< One a round.
 };
 
@@ -56,10 +58,18 @@ double median(std::vector<double> values);
 /// Nearest-rank percentile, 0 < share <= 1.
 double percentile(std::vector<double> values, double share);
 
-/// Ends the program with what failed: a bench that goes on after an error measures nothing.
+/// Ends the bench with what failed, as an exception that main() reports: a bench that goes on after an error measures
+/// nothing.
 [[noreturn]] void give_up(const std::string& what);
+
+/// SIGINT and SIGTERM from the start of the program on.
+const StopSignals& stop_signals();
+/// Gives up once such a signal has come. Workloads with long loops call it, or must(), in them.
+void stop_if_asked();
+
 template <typename T>
 T must(Result<T> result) {
+  stop_if_asked();
   if (!result) give_up(result.error().to_string());
   if constexpr (!std::is_void_v<T>) return *std::move(result);
 }

@@ -1,4 +1,3 @@
-#include <poll.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -16,12 +15,35 @@ namespace {
 
 constexpr int kTransactionsPerSecond = 500;
 
-/// Commits one-row transactions at an even pace.
-void write_load(test::PostgresServer& server, int transactions) {
-  const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < transactions; ++i) {
-    std::this_thread::sleep_until(start + std::chrono::microseconds(1'000'000 / kTransactionsPerSecond * i));
-    server.exec("latency", "INSERT INTO orders (total, note) VALUES (" + std::to_string(i) + ", 'a note')");
+/// Commits one-row transactions at an even pace, on a thread that ends with its object.
+class Load {
+ public:
+  Load(test::PostgresServer& server, int transactions)
+      : thread_([this, &server, transactions](const std::stop_token& stop) { run(server, transactions, stop); }) {}
+  bool failed() const { return failed_; }
+
+ private:
+  void run(test::PostgresServer& server, int transactions, const std::stop_token& stop) {
+    const auto start = std::chrono::steady_clock::now();
+    try {
+      for (int i = 0; i < transactions && !stop.stop_requested(); ++i) {
+        std::this_thread::sleep_until(start + std::chrono::microseconds(1'000'000 / kTransactionsPerSecond * i));
+        server.exec("latency", "INSERT INTO orders (total, note) VALUES (" + std::to_string(i) + ", 'a note')");
+      }
+    } catch (const std::exception&) {  // the server is gone
+      failed_ = true;
+    }
+  }
+
+  std::atomic<bool> failed_ = false;
+  std::jthread thread_;
+};
+
+/// Until somebody reads the slot.
+void wait_active(test::PostgresServer& server, const std::string& slot) {
+  while (server.value("latency", "SELECT active FROM pg_replication_slots WHERE slot_name = '" + slot + "'") != "t") {
+    stop_if_asked();
+    std::this_thread::yield();
   }
 }
 
@@ -53,9 +75,8 @@ std::size_t message_size(std::string_view bytes) {
 std::vector<double> receive_latencies(test::PostgresServer& server, int transactions) {
   PipedProcess process({server.program("pg_recvlogical"), "-d", server.uri("latency"), "-S", "recv", "--start", "-o",
                         "proto_version=2", "-o", "publication_names=millrace", "-f", "-", "--no-loop"});
-  while (server.value("latency", "SELECT active FROM pg_replication_slots WHERE slot_name = 'recv'") != "t")
-    std::this_thread::yield();
-  std::jthread load([&] { write_load(server, transactions); });
+  wait_active(server, "recv");
+  const Load load(server, transactions);
   std::vector<double> latencies;
   std::string pending;
   while (latencies.size() < static_cast<std::size_t>(transactions)) {
@@ -81,14 +102,14 @@ std::vector<double> receive_latencies(test::PostgresServer& server, int transact
 std::vector<double> store_latencies(const Settings& settings, test::PostgresServer& server, const Path& store, int transactions) {
   PipedProcess process({settings.program, "capture", "run", "--source", server.uri("latency"), "--store", store.string(),
                         "--log-level", "warn"});
-  while (server.value("latency", "SELECT active FROM pg_replication_slots WHERE slot_name = 'millrace'") != "t")
-    std::this_thread::yield();
+  wait_active(server, "millrace");
   auto end = must(LogReader::open(store))->durable_end();
   const auto reader = must(LogReader::open(store, {.from = end, .category = {}}));
-  std::jthread load([&] { write_load(server, transactions); });
+  const Load load(server, transactions);
   std::vector<double> latencies;
   while (latencies.size() < static_cast<std::size_t>(transactions)) {
     const Batch* batch = must(reader->next());
+    if (load.failed()) give_up("the server is gone");
     if (batch == nullptr)
       must(reader->wait(std::chrono::seconds(1)));
     else if (batch->count > 0)

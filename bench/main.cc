@@ -1,7 +1,8 @@
 // millrace_bench [--rounds N] [--tiny] [--json] [workload ...]
 //
 // Runs each workload and the limit that it is held against in turn, several rounds of both, and prints the
-// median of each and the median of the ratios, pair by pair: absolute figures move from machine to machine.
+// median of each and the median of the ratios, pair by pair: absolute figures move from machine to machine. Scratch files
+// are in MILLRACE_BENCH_DIR, else in /tmp, and go with the program, also when it fails or is interrupted.
 //
 //   append          150-byte events, group commit, against raw writes with the same sizes and syncs
 //   scan            all events of a store on one core, against reading and hashing the same files
@@ -15,8 +16,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "bench/bench.h"
+#include "tests/support/temporary_directory.h"
 
 namespace millrace::bench {
 
@@ -38,12 +41,38 @@ double percentile(std::vector<double> values, double share) {
 
 double median(std::vector<double> values) { return percentile(std::move(values), 0.5); }
 
-void give_up(const std::string& what) {
-  std::fprintf(stderr, "bench: %s\n", what.c_str());
-  std::exit(1);
+void give_up(const std::string& what) { throw std::runtime_error(what); }
+
+const StopSignals& stop_signals() {
+  static const StopSignals signals;
+  return signals;
+}
+
+void stop_if_asked() {
+  if (stop_signals().received() != 0) give_up("interrupted");
 }
 
 namespace {
+
+/// A scratch folder that goes with its object; in MILLRACE_BENCH_DIR where it is given.
+class Scratch {
+ public:
+  Scratch() {
+    const char* base = std::getenv("MILLRACE_BENCH_DIR");
+    path_ = test::make_temporary_directory("millrace-bench", base == nullptr ? test::temporary_root() : base);
+    std::filesystem::permissions(path_, std::filesystem::perms(0755));
+  }
+  ~Scratch() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
 
 std::vector<double> ratios(const Figure& figure) {
   std::vector<double> list;
@@ -58,18 +87,22 @@ std::string number(double value) {
   return text;
 }
 
+std::string verdict(double goal, bool at_most, double value, const std::string& unit = "") {
+  const bool reached = at_most ? value <= goal : value >= goal;
+  return std::string("  goal ") + (at_most ? "<= " : ">= ") + number(goal) + unit + (reached ? ": reached" : ": MISSED");
+}
+
 void print_text(const Figure& figure) {
-  std::printf("%-22s %14s %-10s", figure.name.c_str(), number(median(figure.ours)).c_str(), figure.unit.c_str());
+  const double ours = median(figure.ours);
+  std::printf("%-22s %14s %-10s", figure.name.c_str(), number(ours).c_str(), figure.unit.c_str());
   const std::vector<double> all = ratios(figure);
   if (!all.empty()) {
     const double middle = median(all);
     std::printf("  %14s %-28s ratio %.2f (%.2f-%.2f)", number(median(figure.limits)).c_str(), figure.limit.c_str(), middle,
                 *std::min_element(all.begin(), all.end()), *std::max_element(all.begin(), all.end()));
-    if (figure.goal > 0) {
-      const bool reached = figure.at_most ? middle <= figure.goal : middle >= figure.goal;
-      std::printf("  goal %s %.2f: %s", figure.at_most ? "<=" : ">=", figure.goal, reached ? "reached" : "MISSED");
-    }
+    if (figure.goal > 0) std::printf("%s", verdict(figure.goal, figure.at_most, middle).c_str());
   }
+  if (figure.goal_of_ours > 0) std::printf("%s", verdict(figure.goal_of_ours, false, ours, " " + figure.unit).c_str());
   std::printf("\n");
   std::fflush(stdout);
 }
@@ -82,6 +115,7 @@ void print_json(const Figure& figure) {
     json["ratio"] = median(ratios(figure));
   }
   if (figure.goal > 0) json["goal"] = figure.goal, json["goal_is"] = figure.at_most ? "at most" : "at least";
+  if (figure.goal_of_ours > 0) json["goal_of_ours"] = figure.goal_of_ours;
   std::printf("%s\n", json.dump().c_str());
   std::fflush(stdout);
 }
@@ -113,20 +147,29 @@ int run(int argc, char** argv) {
       return std::find(names.begin(), names.end(), w.name) == names.end();
     });
 
-  char scratch[] = "/tmp/millrace-bench-XXXXXX";
-  const char* base = std::getenv("MILLRACE_BENCH_DIR");
-  std::string pattern = base == nullptr ? scratch : std::string(base) + "/millrace-bench-XXXXXX";
-  if (mkdtemp(pattern.data()) == nullptr) give_up("can't make a scratch folder " + pattern);
-  std::filesystem::permissions(pattern, std::filesystem::perms(0755));
-  settings.directory = pattern;
+  const Scratch scratch;
+  settings.directory = scratch.path();
   settings.program = MILLRACE_PROGRAM;
-  for (const Workload& workload : chosen)
+  for (const Workload& workload : chosen) {
+    stop_if_asked();
     for (const Figure& figure : workload.run(settings)) json ? print_json(figure) : print_text(figure);
-  std::filesystem::remove_all(settings.directory);
+  }
   return 0;
 }
 
 }  // namespace
 }  // namespace millrace::bench
 
-int main(int argc, char** argv) { return millrace::bench::run(argc, argv); }
+// Every end but a second signal goes through here, and so past the destructors: of servers, of child processes, of the
+// scratch folder.
+int main(int argc, char** argv) {
+  namespace bench = millrace::bench;
+  bench::stop_signals();
+  try {
+    return bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "bench: %s\n", error.what());
+  }
+  const int signal = bench::stop_signals().received();
+  return signal == 0 ? 1 : 128 + signal;
+}

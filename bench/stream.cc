@@ -98,9 +98,11 @@ std::vector<Figure> run_stream(const Settings& settings) {
   server.exec("w1", "CREATE TABLE orders (id bigint PRIMARY KEY, customer_id int, status text, total numeric(12,2),"
                     " note text, created_at timestamptz, paid boolean)");
   inserts.begin();
-  for (int i = 0; i < transactions; ++i)
+  for (int i = 0; i < transactions; ++i) {
+    stop_if_asked();
     server.exec("w1", "INSERT INTO orders SELECT " + std::to_string(i) + " * 1000 + g, g % 997, 'shipped', g * 1.25,"
                       " 'note number ' || g, now(), g % 2 = 0 FROM generate_series(1, 1000) g");
+  }
   inserts.end();
   measure(settings, inserts, transactions * 1000.0, figures[0], figures[1], figures[2]);
 
