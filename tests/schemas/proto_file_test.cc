@@ -169,7 +169,7 @@ TEST_CASE("a column that would hide an accessor of another gets another name", "
         Names{"descriptor_1", "default_instance_2"});
 }
 
-TEST_CASE("C++ takes what protoc makes of awkward columns", "[schemas][proto][slow]") {
+TEST_CASE("C++ takes what protoc makes of awkward columns", "[schemas][proto]") {
   const TemporaryDirectory directory;
   TableSchema schema = table("awkward", {"image",
                                          "has_image",
