@@ -59,7 +59,8 @@ class ViewWriter {
  public:
   virtual ~ViewWriter() = default;
 
-  /// Carries out what was put off. Comes before each commit.
+  /// Carries out what was put off. Comes before each commit that a reader may see: what an erase()
+  /// and a put() are to each other in a change of key must hold across those that nobody sees.
   virtual void flush() = 0;
 
   void at(const RawChange& change) { change_ = &change; }

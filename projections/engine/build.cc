@@ -10,8 +10,6 @@ namespace {
 using sqlite::Database;
 using sqlite::Mode;
 
-constexpr std::uint64_t kEventsPerCommit = 200'000;
-
 class Builder {
  public:
   Builder(const View& view, const Context& context, const BuildHooks& hooks)
@@ -73,7 +71,8 @@ class Builder {
                                 context_.open_reader(view_, fold->checkpoint().offset));
       end = reader->durable_end();
       if (fold->checkpoint().offset >= end) break;
-      MILLRACE_RETURN_IF_ERROR(fold_until(*fold, database, *reader, end, context_.stop, show));
+      MILLRACE_RETURN_IF_ERROR(fold_until(*fold, database, *reader, end, hooks_.events_per_commit,
+                                          context_.stop, show));
     }
     checkpoint_ = fold->checkpoint();
     return {};
@@ -89,8 +88,8 @@ class Builder {
       if (comparable && reached.offset > checkpoint_.offset) {
         MILLRACE_ASSIGN_OR_RETURN(const auto fold,
                                   Fold::make(view_, database, *context_.schemas, checkpoint_));
-        MILLRACE_RETURN_IF_ERROR(
-            fold_until(*fold, database, *reader, reached.offset, context_.stop, {}));
+        MILLRACE_RETURN_IF_ERROR(fold_until(*fold, database, *reader, reached.offset,
+                                            hooks_.events_per_commit, context_.stop, {}));
         checkpoint_ = fold->checkpoint();
       }
     }
@@ -147,12 +146,13 @@ class Builder {
 }  // namespace
 
 Result<void> fold_until(Fold& fold, Database& database, LogReader& reader, Offset until,
-                        const std::stop_token& stop, const std::function<void()>& progress) {
+                        std::uint64_t events_per_commit, const std::stop_token& stop,
+                        const std::function<void()>& progress) {
   while (fold.checkpoint().offset < until) {
     MILLRACE_RETURN_IF_ERROR(database.begin());
     const std::uint64_t events = fold.checkpoint().events;
     while (fold.checkpoint().offset < until &&
-           fold.checkpoint().events - events < kEventsPerCommit) {
+           fold.checkpoint().events - events < events_per_commit) {
       if (stop.stop_requested())
         return Error(ErrorCode::kCancelled, "stopped while building the view");
       MILLRACE_ASSIGN_OR_RETURN(Batch * batch, reader.next());
@@ -162,7 +162,8 @@ Result<void> fold_until(Fold& fold, Database& database, LogReader& reader, Offse
       fold.advance_to(batch == nullptr ? until : std::min(until, reader.position()));
       if (progress) progress();
     }
-    MILLRACE_RETURN_IF_ERROR(fold.commit());
+    const bool done = fold.checkpoint().offset >= until;
+    MILLRACE_RETURN_IF_ERROR(done ? fold.commit() : fold.commit_part());
   }
   return {};
 }

@@ -10,10 +10,13 @@
 namespace millrace::projections {
 
 struct BuildHooks {
-  /// With each commit of the fold.
+  /// With each batch of the log that was folded.
   std::function<void(Offset done, Offset end)> progress{};
   /// At each step that leaves something new on disk, by name; for tests that stop there for good.
   std::function<void(std::string_view)> at_step{};
+  /// A SQLite transaction of the bulk fold takes in this many events. Larger: faster where the same
+  /// pages change again and again; costs memory for each page that is changed.
+  std::uint64_t events_per_commit = 200'000;
 };
 
 struct BuildReport {
@@ -35,12 +38,15 @@ struct BuildReport {
 Result<BuildReport> build_generation(const View& view, const Context& context,
                                      const BuildHooks& hooks = {});
 
-/// Gives the events from where `fold` stands up to `until` to it, committing now and then, wherever
-/// that falls: for files that nobody else sees. kCancelled if stop was asked.
+/// Gives the events from where `fold` stands up to `until`, the end of a source transaction, to it.
+/// For files that nobody else sees: a commit now and then falls wherever it falls, also in the
+/// middle of a source transaction, so that a huge one does not have to fit into SQLite's journal,
+/// which these files have in memory. kCancelled if stop was asked.
 ///
-/// `reader` is used up: where it skips what the view does not take, the batch that it gives last may lie
-/// beyond `until`, and is then lost to who would read on.
+/// `reader` is used up: where it skips what the view does not take, the batch that it gives last
+/// may lie beyond `until`, and is then lost to who would read on.
 Result<void> fold_until(Fold& fold, sqlite::Database& database, LogReader& reader, Offset until,
-                        const std::stop_token& stop, const std::function<void()>& progress);
+                        std::uint64_t events_per_commit, const std::stop_token& stop,
+                        const std::function<void()>& progress);
 
 }  // namespace millrace::projections

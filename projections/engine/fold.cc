@@ -113,6 +113,10 @@ void Fold::advance_to(Offset end) { checkpoint_.offset = std::max(checkpoint_.of
 Result<void> Fold::commit() {
   writer_->flush();
   if (writer_->failed()) return writer_->take_failure().context("view " + view_.name());
+  return commit_part();
+}
+
+Result<void> Fold::commit_part() {
   MILLRACE_RETURN_IF_ERROR(checkpoint_writer_.write(checkpoint_));
   MILLRACE_RETURN_IF_ERROR(database_.commit());
   committed_ = checkpoint_;

@@ -29,7 +29,11 @@ class Fold {
   /// Everything below `end` has been read; what of it was not given to apply() is of no interest to
   /// the view.
   void advance_to(Offset end);
+  /// At the end of a source transaction.
   Result<void> commit();
+  /// The same at any event, in a file that nobody sees before the next commit(): what waits for the
+  /// second half of a change of key goes on waiting, in memory.
+  Result<void> commit_part();
   /// Ends the database's transaction where nothing but the position has moved, which is kept for
   /// the next commit().
   Result<void> release();

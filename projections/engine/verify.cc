@@ -105,7 +105,7 @@ Result<void> compute(const View& view, const Context& context, Database& scratch
   MILLRACE_RETURN_IF_ERROR(view.create(scratch));
   MILLRACE_RETURN_IF_ERROR(view.begin_bulk(scratch));
   MILLRACE_ASSIGN_OR_RETURN(const auto fold, Fold::make(view, scratch, *context.schemas, start));
-  return fold_until(*fold, scratch, *reader, until, context.stop, [&] {
+  return fold_until(*fold, scratch, *reader, until, hooks.events_per_commit, context.stop, [&] {
     if (hooks.progress) hooks.progress(fold->checkpoint().offset, until);
   });
 }

@@ -186,7 +186,9 @@ inline NewEvent as_event(const EncodedChange& change) {
 
 class ShopStore {
  public:
-  explicit ShopStore(bool with_tables = true) {
+  /// `batch_bytes` cuts transactions into batches; the least that a store takes is 1 KiB.
+  explicit ShopStore(bool with_tables = true, std::size_t batch_bytes = 1 << 20)
+      : batch_bytes_(batch_bytes) {
     open();
     if (!with_tables) return;
     record(products_table());
@@ -196,6 +198,7 @@ class ShopStore {
 
   void open() {
     StoreOptions options;
+    options.pending_bytes_max = 8 * batch_bytes_;  // which the store makes its batches by
     options.before_flush = [this] { return schemas_ ? schemas_->flush() : Result<void>{}; };
     store_ = must(EventStore::open(directory(), options));
     schemas_ = must(SchemaRegistry::open(directory()));
@@ -244,6 +247,7 @@ class ShopStore {
   std::unique_ptr<SchemaRegistry> schemas_;
   std::unique_ptr<SchemaRegistry> readers_schemas_;
   std::unique_ptr<EventStore> store_;
+  std::size_t batch_bytes_;
   std::uint64_t lsn_ = 0;
 };
 
