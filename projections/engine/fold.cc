@@ -20,8 +20,15 @@ Result<std::unique_ptr<Fold>> Fold::make(const View& view, sqlite::Database& dat
   MILLRACE_ASSIGN_OR_RETURN(fold->writer_, view.make_writer(database));
   for (const auto& source : view.sources()) {
     Table table{&source, source.make_applier(*fold->writer_)};
-    if (const auto latest = schemas.latest(source.category))
+    const auto latest = schemas.latest(source.category);
+    if (latest) {
+      // Also where the program checked it at its start: a new shape may have come since.
+      if (auto fits = check_row(*source.row, **latest); !fits)
+        return std::move(fits).error().context("view " + view.name());
       table.checked_schema = (*latest)->version;
+    } else if (latest.error().code() != ErrorCode::kNotFound) {
+      return latest.error();
+    }
     fold->tables_.push_back(std::move(table));
   }
   return fold;
@@ -80,7 +87,7 @@ Result<void> Fold::check_change(Table& table) const {
   return {};
 }
 
-/// A newer shape than the one that was checked at start must still be readable. An older one always
+/// A newer shape than the one that make() checked must still be readable. An older one always
 /// is, but the values of a column that had another type then are in a field that the program does
 /// not have.
 Result<void> Fold::check_schema(Table& table) const {

@@ -20,7 +20,8 @@ namespace millrace::projections {
 /// rolled back. Threads: one.
 class Fold {
  public:
-  /// `from` is where the file stands.
+  /// `from` is where the file stands. kFailedPrecondition if the program's messages can't hold the
+  /// rows of the store's latest schemas.
   static Result<std::unique_ptr<Fold>> make(const View& view, sqlite::Database& database,
                                             SchemaRegistry& schemas, Checkpoint from);
 

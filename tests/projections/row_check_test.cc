@@ -1,6 +1,10 @@
 #include "projections/engine/row_check.h"
 
+#include <utility>
+
 #include "projections/engine/build.h"
+#include "projections/engine/worker.h"
+#include "retyped.pb.h"
 #include "tests/projections/shop_store.h"
 
 using namespace millrace;
@@ -96,23 +100,134 @@ TEST_CASE("a change without its old row stops a view that needs it", "[projectio
                                             Catch::Contains("without the old row"));
 }
 
-TEST_CASE("a shape that changes under a program stops it where it can't read on",
-          "[projections][rows]") {
-  ShopStore store;
+namespace {
+
+/// products_table() with a column of another type, which takes another field.
+TableSchema with_text_stock() {
   auto changed = products_table();
   changed.columns[5].kind = ValueKind::kText;
-  store.commit({inserted(product(1, "kettle"))});
-  store.record(changed);
-  auto event = inserted(product(2, "pan"));
+  return changed;
+}
+
+TableSchema with_weight() {
+  auto wider = products_table();
+  wider.columns.push_back(column("weight", ValueKind::kDouble));
+  return wider;
+}
+
+EncodedChange of_schema(EncodedChange event, std::uint32_t version) {
   v1::Change change;
   change.ParseFromString(event.payload);
-  change.set_schema(2);
+  change.set_schema(version);
   event.payload = change.SerializeAsString();
-  store.commit({event});
-  const auto refused = build_generation(product_cache(), store.context());
-  REQUIRE(refused);  // the program starts with version 2 as the latest; App checks that before it
-                     // builds
+  return event;
+}
+
+}  // namespace
+
+TEST_CASE("a shape that can't be read on stops the view before it, whenever it appears",
+          "[projections][rows]") {
+  ShopStore store;
   const auto view = product_cache();
-  CHECK_THAT(check_source(view, view.sources()[0], *store.context().schemas).error().message(),
-             Catch::Contains("another shape of public.products") && Catch::Contains("version 2"));
+  const Context context = store.context();
+  const auto stops = [](const Result<void>& result) {
+    REQUIRE_FALSE(result);
+    CHECK(result.error().code() == ErrorCode::kFailedPrecondition);
+    CHECK_THAT(result.error().to_string(),
+               Catch::Contains("another shape of public.products") &&
+                   Catch::Contains("version 2") && Catch::Contains("millrace schema export"));
+  };
+  const auto change_shape = [&] {
+    store.record(with_text_stock());
+    store.commit({of_schema(inserted(product(2, "pan")), 2)});
+  };
+  store.commit({inserted(product(1, "kettle"))});
+
+  bool armed = false;
+  const auto changing =
+      CacheTable("changing", Version{1}, {.key = integer("id"), .columns = {text("name")}})
+          .on<Products>("public.products",
+                        [&](const Change<Products>& change, CacheTable::Writer& table) {
+                          table.put(change.key(), {{"name", change[&Products::name]}});
+                          if (std::exchange(armed, false)) change_shape();
+                        });
+
+  SECTION("while a view is folded in bulk") {
+    armed = true;
+    const auto built = build_generation(changing, context);
+    REQUIRE_FALSE(built);
+    stops(built.error());
+    CHECK_THAT(built.error().message(), Catch::Contains("offset 1 of public.products"));
+  }
+  SECTION("while a worker follows the store") {
+    must(Worker(changing, context, {.until_caught_up = true}).run());
+    armed = true;
+    store.commit({inserted(product(3, "pot"))});
+    stops(Worker(changing, context, {.until_caught_up = true}).run());
+    CHECK(rows_of(store, "changing") == std::vector<std::string>{"1|kettle"});
+  }
+  SECTION("before a worker opens the live generation") {
+    must(Worker(view, context, {.until_caught_up = true}).run());
+    change_shape();
+    stops(Worker(view, context, {.until_caught_up = true}).run());
+    CHECK(rows_of(store, "product_cache", "id") == std::vector<std::string>{"1"});
+  }
+  for (const std::string_view when : {"prepared", "created", "indexed", "folded"})
+    SECTION("during a rebuild, when it has " + std::string(when)) {
+      const auto built = build_generation(view, context, {.at_step = [&](std::string_view step) {
+                                            if (step == when) change_shape();
+                                          }});
+      REQUIRE_FALSE(built);
+      stops(built.error());
+      CHECK_FALSE(must(context.generations(view).live()));
+    }
+}
+
+TEST_CASE("a worker reads on where a column came that its program does not know",
+          "[projections][rows]") {
+  ShopStore store;
+  bool changed = false;
+  const auto view =
+      CacheTable("widened", Version{1}, {.key = integer("id"), .columns = {text("name")}})
+          .on<Products>("public.products",
+                        [&](const Change<Products>& change, CacheTable::Writer& table) {
+                          table.put(change.key(), {{"name", change[&Products::name]}});
+                          if (std::exchange(changed, true)) return;
+                          store.record(with_weight());
+                          store.commit({of_schema(inserted(product(2, "pan")), 2),
+                                        inserted(product(3, "pot"))});
+                        });
+  store.commit({inserted(product(1, "kettle"))});
+  must(build_generation(view, store.context()));
+  CHECK(rows_of(store, "widened") == std::vector<std::string>{"1|kettle", "2|pan", "3|pot"});
+}
+
+TEST_CASE("a column whose type was changed is null in events from before that",
+          "[projections][rows]") {
+  // A program that was built after `stock` of version 1, a text in field 3, had become a number.
+  ShopStore store(false);
+  const auto products = [](ValueKind stock) {
+    return table("products", {column("id", ValueKind::kInt64, true),
+                              column("name", ValueKind::kText), column("stock", stock)});
+  };
+  store.record(products(ValueKind::kText));
+  store.record(products(ValueKind::kInt32));
+  shop::Products text_stock = product(1, "kettle", "7");  // field 3 is a text here
+  text_stock.clear_category();
+  text_stock.clear_price();
+  retyped::Products number_stock;
+  number_stock.set_id(2);
+  number_stock.set_name("pan");
+  number_stock.set_stock(8);
+  store.commit({inserted(text_stock), of_schema(inserted(number_stock), 2), inserted(text_stock)});
+  const auto view =
+      CacheTable("stocks", Version{1},
+                 {.key = integer("id"), .columns = {text("name"), integer("stock")}})
+          .on<retyped::Products>("public.products", [](const Change<retyped::Products>& row,
+                                                       CacheTable::Writer& table) {
+            table.put(row.key(), {{"name", row[&retyped::Products::name]},
+                                  {"stock", row[&retyped::Products::stock]}});
+          });
+  must(build_generation(view, store.context()));
+  CHECK(rows_of(store, "stocks") == std::vector<std::string>{"1|kettle|null", "2|pan|8"});
 }
