@@ -38,9 +38,11 @@ struct RawChange {
   std::uint32_t schema = 0;
   bool before_is_key = false;
   Lsn lsn;
-  std::string_view before, after;
-  std::string_view moved_from;           ///< Empty: the row was not moved here from another key.
-  std::vector<std::uint32_t> unchanged;  ///< Fields of `after` that were not sent.
+  /// A row image of no bytes is a row too: all of its columns are null.
+  std::optional<std::string_view> before;
+  std::string_view after;
+  std::optional<std::string_view> moved_from;  ///< The key that the row had; it may be empty.
+  std::vector<std::uint32_t> unchanged;        ///< Fields of `after` that were not sent.
   Offset offset;
   std::string_view category, key;
   const TransactionInfo* transaction = nullptr;
@@ -139,10 +141,7 @@ class Change {
   std::string_view key() const { return raw_->key; }
   /// The key that the row had before this change, where it changed: the kDelete before this one
   /// removed it.
-  std::optional<std::string_view> moved_from() const {
-    if (raw_->moved_from.empty()) return std::nullopt;
-    return raw_->moved_from;
-  }
+  std::optional<std::string_view> moved_from() const { return raw_->moved_from; }
 
   const Row* after() const { return has_after_ ? &after_ : nullptr; }
   /// All columns under REPLICA IDENTITY FULL (ask for it with kNeedsOldRows), else of a delete the
@@ -214,9 +213,9 @@ class Change {
     raw_ = &raw;
     made_.clear();
     has_after_ = raw.op != Op::kDelete && raw.op != Op::kTruncate;
-    has_before_ = !raw.before.empty();
+    has_before_ = raw.before.has_value();
     return (!has_after_ || parse(after_, raw.after)) &&
-           (!has_before_ || parse(before_, raw.before));
+           (!has_before_ || parse(before_, *raw.before));
   }
 
  private:

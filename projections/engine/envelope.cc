@@ -52,7 +52,9 @@ Result<void> decode_change(const EventView& event, const TransactionInfo& transa
   into.schema = 0;
   into.lsn = {};
   into.before_is_key = false;
-  into.before = into.after = into.moved_from = {};
+  into.before.reset();
+  into.after = {};
+  into.moved_from.reset();
   into.unchanged.clear();
   ByteReader in(event.payload);
   while (in.remaining() > 0) {

@@ -76,7 +76,7 @@ class PendingErase {
   Value key() const;
   /// `change` is the second half of the change of key whose first half erased this.
   bool is_first_half_of(const internal::RawChange& change) const {
-    return set_ && !change.moved_from.empty() && offset_.value + 1 == change.offset.value;
+    return set_ && change.moved_from && offset_.value + 1 == change.offset.value;
   }
 
  private:

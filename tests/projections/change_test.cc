@@ -86,6 +86,25 @@ TEST_CASE("the second half of a change of key knows the old key", "[projections]
   CHECK(Decoded(inserted(product(6, "kettle"))).change.moved_from() == std::nullopt);
 }
 
+TEST_CASE("an old row of nulls only and an old key without text are there all the same",
+          "[projections][change]") {
+  // Both fields with no bytes in them, as capture writes them: field 4 is `before`, 8 `moved_from`.
+  auto full = updated<Products>(product(5, "kettle"));
+  full.payload += std::string_view("\x22\x00", 2);
+  const Decoded with_before(full);
+  REQUIRE(with_before.parsed);
+  REQUIRE(with_before.change.before() != nullptr);
+  CHECK_FALSE(with_before.change.before()->has_id());
+  CHECK_FALSE(with_before.change.before_is_key());
+  auto from_empty = inserted(product(5, "kettle"));
+  from_empty.payload += std::string_view("\x42\x00", 2);
+  const Decoded second_half(from_empty);
+  CHECK(second_half.change.moved_from() == std::optional<std::string_view>(""));
+  const Decoded neither(inserted(product(5, "kettle")));
+  CHECK(neither.change.before() == nullptr);
+  CHECK(neither.change.moved_from() == std::nullopt);
+}
+
 TEST_CASE("map turns a column into something else only where there is a value",
           "[projections][change]") {
   auto row = product(5, "kettle");

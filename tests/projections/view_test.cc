@@ -54,6 +54,33 @@ TEST_CASE("an unchanged column keeps its value, also when the key changes", "[pr
   CHECK(search(store, "long") == std::vector<std::string>{"2"});
 }
 
+TEST_CASE("a row whose key was an empty text takes its unchanged columns along",
+          "[projections][view]") {
+  ShopStore store;
+  auto first = inserted(product(1, "kettle", "a very long text"));
+  first.key = "";
+  auto erased = deleted(product(1, ""));
+  erased.key = "";
+  auto moved_here = moved(product(2, "pot"), 1, {3});
+  v1::Change change;
+  change.ParseFromString(moved_here.payload);
+  change.clear_moved_from();
+  moved_here.payload = change.SerializeAsString() + std::string("\x42\x00", 2);
+  store.commit({first});
+  store.commit({erased, moved_here});
+  build(store, product_cache());
+  CHECK(rows_of(store, "product_cache") == std::vector<std::string>{"2|pot|a very long text"});
+}
+
+TEST_CASE("an old row of nulls only is an old row", "[projections][view]") {
+  ShopStore store;
+  auto change = updated<shop::Orders>(order(1, 7, 100));
+  change.payload += std::string_view("\x22\x00", 2);
+  store.commit({inserted(customer(7, "Ada")), change});
+  build(store, customer_totals());  // which needs old rows
+  CHECK(rows_of(store, "customer_totals") == std::vector<std::string>{"7|Ada|1|100"});
+}
+
 TEST_CASE("a row that is erased right before another moves is not mistaken for it",
           "[projections][view]") {
   ShopStore store;
