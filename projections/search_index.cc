@@ -135,7 +135,12 @@ class SearchIndex::Writer::Statements {
     MILLRACE_ASSIGN_OR_RETURN(made->renumber,
                               database.prepare("UPDATE " + table + " SET rowid = ?1, " +
                                                made->key_column + " = ?2 WHERE rowid = ?3"));
-    if (made->by_number) return made;
+    // Where the key is the document's number, what is there is only known by looking.
+    if (made->by_number) {
+      MILLRACE_ASSIGN_OR_RETURN(made->look_up,
+                                database.prepare("SELECT rowid FROM " + table + " WHERE rowid = ?1"));
+      return made;
+    }
     const std::string keys = key_table(index.name());
     MILLRACE_ASSIGN_OR_RETURN(made->look_up,
                               database.prepare("SELECT document FROM " + keys + " WHERE key = ?1"));
@@ -168,10 +173,11 @@ class SearchIndex::Writer::Statements {
   }
 
   Result<void> move(const Value& from, const Value& to) {
+    MILLRACE_RETURN_IF_ERROR(sqlite::check_key(from));
     MILLRACE_RETURN_IF_ERROR(sqlite::check_key(to));
-    MILLRACE_ASSIGN_OR_RETURN(const auto document, document_of(from));
+    MILLRACE_ASSIGN_OR_RETURN(const auto document, existing_document_of(from));
     if (!document) return {};
-    MILLRACE_ASSIGN_OR_RETURN(const auto replaced, document_of(to));
+    MILLRACE_ASSIGN_OR_RETURN(const auto replaced, existing_document_of(to));
     if (replaced == document) return {};
     if (replaced) MILLRACE_RETURN_IF_ERROR(remove(*replaced));
     if (!by_number) {
@@ -203,7 +209,17 @@ class SearchIndex::Writer::Statements {
       MILLRACE_ASSIGN_OR_RETURN(const std::int64_t number, number_of(key));
       return std::optional(number);
     }
-    look_up.bind(1, key);
+    return existing_document_of(key);
+  }
+
+  /// The number of the document with this key, if there is one.
+  Result<std::optional<std::int64_t>> existing_document_of(const Value& key) {
+    if (by_number) {
+      MILLRACE_ASSIGN_OR_RETURN(const std::int64_t wanted, number_of(key));
+      look_up.bind(1, wanted);
+    } else {
+      look_up.bind(1, key);
+    }
     MILLRACE_ASSIGN_OR_RETURN(const bool there, look_up.step());
     if (!there) return std::optional<std::int64_t>();
     const std::int64_t number = look_up.column(0).integer();

@@ -182,6 +182,42 @@ TEST_CASE("find, move and raise work on what was written so far", "[projections]
   CHECK(rows_of(store, "largest") == std::vector<std::string>{"y|c|3|c"});
 }
 
+TEST_CASE("a search index finds and moves documents, and moves nothing that is not there",
+          "[projections][view]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "first")), inserted(product(2, "second")),
+                inserted(product(3, "third")), inserted(product(9, "go"))});
+  const auto checked = [](Column key) {
+    return SearchIndex("moving", Version{1}, {.key = std::move(key), .text = {"name"}})
+        .on<Products>("public.products", [](const Change<Products>& change,
+                                            SearchIndex::Writer& index) {
+          if (change.key() != "9") return index.put(change.key(), {{"name", change[&Products::name]}});
+          CHECK((*index.find("2"))["name"].text() == "second");
+          CHECK_FALSE(index.find("7"));
+          index.move("7", "2");  // there is no 7
+          CHECK(index.find("2"));
+          index.move("1", "1");
+          CHECK((*index.find("1"))["name"].text() == "first");
+          index.move("1", "2");  // replaces it
+          CHECK_FALSE(index.find("1"));
+          CHECK((*index.find("2"))["name"].text() == "first");
+          index.erase("3");
+          index.move("3", "5");  // is gone already
+          CHECK_FALSE(index.find("5"));
+          index.move("2", "4");
+        });
+  };
+  for (const auto& key : {integer("id"), text("id")}) {
+    const auto view = checked(key);
+    build(store, view);
+    CHECK(rows_of(store, "moving") == std::vector<std::string>{"4|first"});
+    CHECK(query(store.views() / "moving.db",
+                "SELECT id FROM moving WHERE moving MATCH 'first OR second'") ==
+          std::vector<std::string>{"4"});
+    CHECK(must(verify_view(view, store.context())).different == 0);
+  }
+}
+
 TEST_CASE("a name that is hostile to SQL is only a name", "[projections][view]") {
   ShopStore store;
   store.commit({inserted(product(1, "kettle"))});
