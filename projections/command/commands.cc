@@ -32,11 +32,19 @@ Result<void> check_sources(const View& view, const Context& context) {
 }
 
 /// What one thread does for one view; gives its part of the exit code.
-int run_view(const View& view, const Context& context, const Options& options) {
-  Worker worker(view, context, {.until_caught_up = options.until_caught_up});
+///
+/// A view that stopped for good has the whole program end, or nobody would ever start it again. The
+/// others first fold what there is: should the program be started again and again, they get on.
+int run_view(const View& view, const Context& context, const Options& options,
+             std::stop_source& finish) {
+  Worker worker(view, context,
+                {.until_caught_up = options.until_caught_up, .finish = finish.get_token()});
   const auto done = worker.run();
   if (done) return kExitDone;
   report(done.error());
+  if (finish.request_stop() && !options.until_caught_up)
+    spdlog::error("view {} has stopped: {} ends once its other views have caught up", view.name(),
+                  context.program);
   return exit_code_for(done.error().code());
 }
 
@@ -106,10 +114,11 @@ Result<int> run_views(const Views& views, Context context, const Options& option
   const StopSignals signals;
   context.stop = signals.token();
   std::vector<int> codes(views.size(), kExitDone);
+  std::stop_source finish;
   {
     std::vector<std::jthread> workers;
     for (std::size_t i = 0; i < views.size(); ++i)
-      workers.emplace_back([&, i] { codes[i] = run_view(*views[i], context, options); });
+      workers.emplace_back([&, i] { codes[i] = run_view(*views[i], context, options, finish); });
   }
   int code = kExitDone;
   for (const int one : codes) code = worse(code, one);

@@ -15,7 +15,7 @@ using Views = std::vector<const View*>;
 // The subcommands. Each gives the exit code; an error is for what keeps the whole command from
 // being done, what concerns one view is logged and counts in the code.
 
-/// Until SIGTERM or SIGINT, or until no view is left that could go on.
+/// Until SIGTERM or SIGINT, or until a view has stopped for good and the others have caught up.
 Result<int> run_views(const Views& views, Context context, const Options& options);
 Result<int> rebuild_views(const Views& views, Context context);
 Result<int> verify_views(const Views& views, Context context, const Options& options);

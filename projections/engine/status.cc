@@ -53,8 +53,8 @@ Result<ViewStatus> status_of(const View& view, const Context& context) {
   if (auto read = read_file_of(view, context, *reader, status); !read) {
     status.state = "unreadable";
     status.reason = read.error().message();
-  } else if (!status.checkpoint.failure.empty() && status.worker.empty()) {
-    status.state = "failed";
+  } else if (!status.checkpoint.failure.empty() && status.state != "refused") {
+    status.state = status.worker.empty() ? "failed" : "retrying";
     status.reason = status.checkpoint.failure;
   }
   return status;

@@ -8,10 +8,10 @@ namespace millrace::projections {
 
 struct ViewStatus {
   std::string view;
-  /// "running", "stopped", "failed" (the worker had to stop), "unmade", "refused" (does not belong
-  /// to this store or program), "unreadable".
+  /// "running", "retrying" (the worker waits for an error to pass), "stopped", "failed" (the worker
+  /// had to stop), "unmade", "refused" (does not belong to this store or program), "unreadable".
   std::string state;
-  std::string reason;  ///< Of failed, refused and unreadable.
+  std::string reason;  ///< Of retrying, failed, refused and unreadable.
   std::string worker;  ///< Who keeps it up to date; empty if nobody.
   std::uint32_t generation = 0;
   Checkpoint checkpoint;

@@ -2,6 +2,9 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <thread>
+
 #include "projections/engine/row_check.h"
 
 namespace millrace::projections {
@@ -13,19 +16,29 @@ constexpr auto kWaitMax = std::chrono::milliseconds(250);
 /// How often the position is written while nothing happens but events that the view does not take.
 constexpr auto kPositionInterval = std::chrono::seconds(1);
 
+bool may_pass(ErrorCode code) {
+  return code == ErrorCode::kNoSpace || code == ErrorCode::kIo ||
+         code == ErrorCode::kUnavailable || code == ErrorCode::kLocked;
+}
+
 }  // namespace
 
 Result<void> Worker::run() {
   MILLRACE_ASSIGN_OR_RETURN(const auto lock, generations_.lock_worker(context_.holder("run")));
-  auto done = follow();
-  if (done || done.error().code() == ErrorCode::kCancelled) return {};
-  remember_failure(done.error());
-  return done;
+  for (;;) {
+    auto done = follow();
+    if (done || (stopping() && done.error().code() == ErrorCode::kCancelled)) return {};
+    remember_failure(done.error());
+    if (is_to_end() || !may_pass(done.error().code())) return done;
+    pause_after(done.error());
+    if (stopping()) return {};
+    if (is_to_end()) return done;
+  }
 }
 
 Result<void> Worker::follow() {
-  MILLRACE_RETURN_IF_ERROR(wait_for_tables());
-  if (stopping()) return {};
+  MILLRACE_ASSIGN_OR_RETURN(const bool can_start, wait_for_tables());
+  if (!can_start) return {};
   MILLRACE_RETURN_IF_ERROR(open_live());
   const Offset target = reader_->durable_end();
   while (!stopping()) {
@@ -36,7 +49,7 @@ Result<void> Worker::follow() {
       MILLRACE_RETURN_IF_ERROR(take(*batch));
       continue;
     }
-    const bool caught_up = options_.until_caught_up && end >= target;
+    const bool caught_up = is_to_end() && end >= target;
     MILLRACE_RETURN_IF_ERROR(settle(end, caught_up));
     if (caught_up) return {};
     MILLRACE_RETURN_IF_ERROR(reader_->wait(kWaitMax, context_.stop));
@@ -58,23 +71,27 @@ Result<bool> Worker::tables_are_known(LogReader& reader) const {
   return true;
 }
 
-Result<void> Worker::wait_for_tables() {
+/// False if the worker was told to end before there was anything to follow.
+Result<bool> Worker::wait_for_tables() {
   MILLRACE_ASSIGN_OR_RETURN(const auto reader, LogReader::open(context_.store));
   bool said = false;
   while (!stopping()) {
     MILLRACE_ASSIGN_OR_RETURN(const bool known, tables_are_known(*reader));
-    if (known || options_.until_caught_up) return {};
+    if (known || options_.until_caught_up) return true;
+    if (is_to_end()) break;
     if (!said)
       spdlog::info("view {}: the store is empty; waiting for the first captured table",
                    view_.name());
     said = true;
     MILLRACE_RETURN_IF_ERROR(reader->wait(kWaitMax, context_.stop));
   }
-  return {};
+  return false;
 }
 
 Result<void> Worker::open_live() {
   fold_.reset();
+  in_transaction_ = false;
+  whole_ = true;
   MILLRACE_ASSIGN_OR_RETURN(auto live, generations_.live());
   if (!live) {
     MILLRACE_ASSIGN_OR_RETURN(const BuildReport built,
@@ -137,6 +154,7 @@ Result<void> Worker::commit() {
   MILLRACE_RETURN_IF_ERROR(fold_->commit());
   in_transaction_ = false;
   committed_ = std::chrono::steady_clock::now();
+  goes_well();
   return {};
 }
 
@@ -149,6 +167,7 @@ Result<void> Worker::settle(Offset read_to, bool at_once) {
   if (!due || !fold_->has_moved()) {
     if (in_transaction_) MILLRACE_RETURN_IF_ERROR(fold_->release());
     in_transaction_ = false;
+    goes_well();
     return {};
   }
   if (!in_transaction_) {
@@ -158,12 +177,34 @@ Result<void> Worker::settle(Offset read_to, bool at_once) {
   return commit();
 }
 
-/// So that `status` can tell; the error itself goes to the caller in any case.
+/// So that `status` can tell; the error itself goes to the caller or the log in any case.
 void Worker::remember_failure(const Error& error) noexcept {
   if (fold_ == nullptr) return;
   fold_->rollback();
-  if (auto written = write_failure(*database_, error.message()); !written)
+  // Where the disk is full this may well fail too: once is enough to say so.
+  if (auto written = write_failure(*database_, error.message()); !written && pause_.count() == 0)
     spdlog::warn("view {}: {}", view_.name(), written.error().to_string());
+}
+
+/// Logs the first failure of a row of them, and waits before the next attempt.
+void Worker::pause_after(const Error& error) {
+  if (pause_.count() == 0)
+    spdlog::error("{}\n  View {} is tried again until this has passed.", error.to_string(),
+                  view_.name());
+  else
+    spdlog::debug("view {}: still: {}", view_.name(), error.message());
+  pause_ = pause_.count() == 0 ? options_.retry_first : std::min(2 * pause_, options_.retry_max);
+  const auto end = std::chrono::steady_clock::now() + pause_;
+  for (auto left = pause_; left.count() > 0 && !stopping() && !is_to_end();) {
+    std::this_thread::sleep_for(std::min(left, kWaitMax));
+    left = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+  }
+}
+
+void Worker::goes_well() {
+  if (pause_.count() == 0) return;
+  spdlog::info("view {}: it has passed; the view goes on", view_.name());
+  pause_ = {};
 }
 
 }  // namespace millrace::projections

@@ -19,15 +19,25 @@ struct WorkerOptions {
   /// ... or is this old. At the end of the log each commit follows at once. Larger: faster; a
   /// rebuild's switch and other writers of the file wait longer.
   std::chrono::milliseconds commit_interval{100};
+  /// After an error that may pass, the first pause before another attempt; each is twice as long as
+  /// the one before it ...
+  std::chrono::milliseconds retry_first{200};
+  /// ... up to this. Larger: less work in vain; later to notice that the cause has gone.
+  std::chrono::milliseconds retry_max{30'000};
+  /// Once this is asked, the worker ends as soon as it has caught up: another view of the program
+  /// has stopped for good.
+  std::stop_token finish{};
   BuildHooks build{};  ///< For the first generation.
 };
 
 /// Keeps the live generation of one view up to date with the store. One per view, on its own
 /// thread.
 ///
-/// A reader of the view sees whole source transactions only. Errors stop the worker with the view
-/// as of the last commit and are kept in its file for `status`. kLocked names the process that does
-/// this already.
+/// A reader of the view sees whole source transactions only. What may pass (kNoSpace, kIo,
+/// kUnavailable, and kLocked while somebody else makes the first generation) is tried again until
+/// it does, unless the worker is to end at `until_caught_up`; any other error stops it. Either way
+/// the view is as of the last commit, and the error is kept in its file for `status`. kLocked names
+/// the process that does this already.
 class Worker {
  public:
   Worker(const View& view, const Context& context, WorkerOptions options)
@@ -42,14 +52,17 @@ class Worker {
  private:
   Result<void> follow();
   Result<bool> tables_are_known(LogReader& reader) const;
-  Result<void> wait_for_tables();
+  Result<bool> wait_for_tables();
   Result<void> open_live();
   Result<bool> begin();
   Result<void> take(Batch& batch);
   Result<void> commit();
   Result<void> settle(Offset read_to, bool at_once);
   void remember_failure(const Error& error) noexcept;
+  void pause_after(const Error& error);
+  void goes_well();
   bool stopping() const { return context_.stop.stop_requested(); }
+  bool is_to_end() const { return options_.until_caught_up || options_.finish.stop_requested(); }
 
   const View& view_;
   const Context& context_;
@@ -63,6 +76,7 @@ class Worker {
   bool whole_ = true;            ///< What was taken ends with the end of a source transaction.
   std::uint64_t events_at_begin_ = 0;
   std::chrono::steady_clock::time_point began_, committed_;
+  std::chrono::milliseconds pause_{0};  ///< The last one, while attempts fail; else 0.
 };
 
 }  // namespace millrace::projections

@@ -42,7 +42,8 @@ Error error_of(sqlite3* handle, int code, const Path& file, std::string_view doi
           "The view's file is damaged. It is a cache of the log: make it anew with `rebuild`.");
     case ErrorCode::kNoSpace:
       return std::move(error).hint(
-          "Free some space on that file system; the view goes on where it was.");
+          "Free some space on that file system. `run` goes on by itself then; start anything else "
+          "again.");
     default: return error;
   }
 }

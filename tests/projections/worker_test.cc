@@ -2,6 +2,7 @@
 
 #include <thread>
 
+#include "projections/command/commands.h"
 #include "projections/engine/status.h"
 #include "projections/engine/verify.h"
 #include "tests/projections/shop_store.h"
@@ -22,9 +23,9 @@ Result<void> catch_up(ShopStore& store, const View& view) {
 /// A worker on a thread of its own.
 class Running {
  public:
-  Running(ShopStore& store, const View& view)
+  Running(ShopStore& store, const View& view, WorkerOptions options = {})
       : context_(store.context(stop_.get_token())),
-        worker_(view, context_, {}),
+        worker_(view, context_, std::move(options)),
         thread_([this] { result_ = worker_.run(); }) {}
   ~Running() { static_cast<void>(stop()); }
   Result<void> stop() {
@@ -295,6 +296,73 @@ TEST_CASE("F113: an event that can't be folded stops its view before it, and sta
   must(catch_up(store, picky));
   CHECK(rows_of(store, "picky").size() == 3);
   CHECK(must(status_of(picky, store.context())).state == "stopped");
+}
+
+TEST_CASE("what may pass is tried again until it has, and status tells meanwhile",
+          "[projections][worker]") {
+  ShopStore store;
+  std::atomic<bool> full = false;
+  std::atomic<int> attempts = 0;
+  const auto code = GENERATE(ErrorCode::kNoSpace, ErrorCode::kIo, ErrorCode::kUnavailable);
+  const auto view =
+      CacheTable("patient", Version{1}, {.key = integer("id"), .columns = {text("name")}})
+          .on<Products>("public.products",
+                        [&](const Change<Products>& change,
+                            CacheTable::Writer& table) -> Result<void> {
+                          table.put(change.key(), {{"name", change[&Products::name]}});
+                          if (!full) return {};
+                          ++attempts;
+                          return Error(code, "not now");
+                        });
+  store.commit({inserted(product(1, "kettle"))});
+  must(catch_up(store, view));
+  full = true;
+  store.commit({inserted(product(2, "pan"))});
+  CHECK_FALSE(catch_up(store, view));  // which is to end, so it does
+  CHECK(attempts == 1);
+  Running running(store, view, {.retry_first = std::chrono::milliseconds(1)});
+  REQUIRE(comes_true([&] { return attempts >= 5; }));
+  REQUIRE(comes_true([&] {
+    const auto status = must(status_of(view, store.context()));
+    return status.state == "retrying" && status.reason.find("not now") != std::string::npos;
+  }));
+  CHECK(rows_of(store, "patient").size() == 1);
+  full = false;
+  REQUIRE(comes_true([&] { return rows_of(store, "patient").size() == 2; }));
+  CHECK(must(status_of(view, store.context())).state == "running");
+  must(running.stop());
+}
+
+TEST_CASE("a worker that waits for an error to pass can be stopped", "[projections][worker]") {
+  ShopStore store;
+  std::atomic<int> attempts = 0;
+  const auto view = CacheTable("stuck", Version{1}, {.key = integer("id")})
+                        .on<Products>("public.products",
+                                      [&](const Change<Products>&, auto&) -> Result<void> {
+                                        ++attempts;
+                                        return Error(ErrorCode::kIo, "not now");
+                                      });
+  store.commit({inserted(product(1, "kettle"))});
+  Running running(store, view, {.retry_first = std::chrono::hours(1), .retry_max = std::chrono::hours(1)});
+  REQUIRE(comes_true([&] { return attempts >= 1; }));
+  must(running.stop());
+}
+
+TEST_CASE("a view that stops for good ends the program once the others have caught up",
+          "[projections][worker]") {
+  ShopStore store;
+  for (int id = 1; id <= 3; ++id) store.commit({inserted(product(id, "kettle"))});
+  const auto poisoned = CacheTable("poisoned", Version{1}, {.key = integer("id")})
+                            .on<Products>("public.products", [](const Change<Products>&, auto&) {
+                              throw std::runtime_error("I don't like it");
+                            });
+  const auto waiting = CacheTable("waiting", Version{1}, {.key = integer("id")})
+                           .on<Products>("public.products", [](const Change<Products>&, auto&) {});
+  const auto good = product_cache();
+  const auto code = must(run_views({&poisoned, &good, &waiting}, store.context(), {}));
+  CHECK(code == kExitFailed);
+  CHECK(rows_of(store, "product_cache").size() == 3);
+  CHECK(checkpoint_of(store, "waiting").offset == store.end());
 }
 
 TEST_CASE("a file that is no database is told apart and replaced by a rebuild",
