@@ -106,7 +106,8 @@ Keeps views of a millrace event store: SQLite files that follow the store.
 
 Commands
   run [VIEW...]             keep all views, or those named, up to date until SIGTERM
-      --until-caught-up     end once everything that is in the store now is folded
+      --until-caught-up     end once everything that is in the store now is folded; exits 1
+                            if it is stopped before that
   rebuild VIEW... | --all   make views anew from the beginning of the log, beside the
                             live ones, and switch over
   verify [VIEW...]          compute views once more and compare; exits 1 on a difference

@@ -21,19 +21,31 @@ bool may_pass(ErrorCode code) {
          code == ErrorCode::kUnavailable || code == ErrorCode::kLocked;
 }
 
+/// SQLite calls a wait for a lock that was given up "locked".
+bool is_of_a_stop(ErrorCode code) {
+  return code == ErrorCode::kCancelled || code == ErrorCode::kLocked;
+}
+
 }  // namespace
 
 Result<void> Worker::run() {
   MILLRACE_ASSIGN_OR_RETURN(const auto lock, generations_.lock_worker(context_.holder("run")));
   for (;;) {
     auto done = follow();
-    if (done || (stopping() && done.error().code() == ErrorCode::kCancelled)) return {};
+    if (done || (stopping() && is_of_a_stop(done.error().code()))) return ended();
     remember_failure(done.error());
     if (is_to_end() || !may_pass(done.error().code())) return done;
     pause_after(done.error());
     if (stopping()) return {};
     if (is_to_end()) return done;
   }
+}
+
+/// Whoever waits for the views to be up to date must not take a stop for it.
+Result<void> Worker::ended() const {
+  if (!options_.until_caught_up || caught_up_) return {};
+  return Error(ErrorCode::kCancelled, "view " + view_.name() + ": stopped before it had caught up")
+      .hint("What was folded is kept: the next `" + context_.program + " run` goes on from there.");
 }
 
 Result<void> Worker::follow() {
@@ -51,6 +63,7 @@ Result<void> Worker::follow() {
     }
     const bool caught_up = is_to_end() && end >= target;
     MILLRACE_RETURN_IF_ERROR(settle(end, caught_up));
+    caught_up_ = caught_up;
     if (caught_up) return {};
     MILLRACE_RETURN_IF_ERROR(reader_->wait(kWaitMax, context_.stop));
   }

@@ -46,11 +46,13 @@ class Worker {
         options_(std::move(options)),
         generations_(context.generations(view)) {}
 
-  /// Until the context's stop is asked (no error), or as `until_caught_up` says.
+  /// Until the context's stop is asked (no error), or as `until_caught_up` says; kCancelled if stop
+  /// was asked before that.
   Result<void> run();
 
  private:
   Result<void> follow();
+  Result<void> ended() const;
   Result<bool> tables_are_known(LogReader& reader) const;
   Result<bool> wait_for_tables();
   Result<void> open_live();
@@ -74,6 +76,7 @@ class Worker {
   std::unique_ptr<LogReader> reader_;
   bool in_transaction_ = false;  ///< Of the database.
   bool whole_ = true;            ///< What was taken ends with the end of a source transaction.
+  bool caught_up_ = false;       ///< As far as `until_caught_up` asks.
   std::uint64_t events_at_begin_ = 0;
   std::chrono::steady_clock::time_point began_, committed_;
   std::chrono::milliseconds pause_{0};  ///< The last one, while attempts fail; else 0.

@@ -154,6 +154,29 @@ TEST_CASE("SIGTERM and SIGINT end run with 0 and everything committed", "[projec
   }
 }
 
+TEST_CASE("run --until-caught-up that is stopped before it has caught up exits with 1",
+          "[projections][command]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle"))});
+  REQUIRE(shop_program(store, {"run", "product_search", "--until-caught-up"}).exit_code == 0);
+  const auto holder = must(
+      sqlite::Database::open(store.views() / "product_search.db", sqlite::Mode::kLive));
+  must(holder->begin());
+  store.commit({inserted(product(2, "pan"))});
+  ChildProcess worker({MILLRACE_SHOP_PROGRAM, "run", "product_search", "--until-caught-up",
+                       "--store", store.directory(), "--views", store.views()});
+  const auto state = [&] {
+    return json_lines(shop_program(store, {"status", "product_search", "--json"}).out)[0]["state"];
+  };
+  for (int i = 0; i < 1000 && state() != "running"; ++i) REQUIRE(worker.running());
+  worker.kill(SIGTERM);
+  CHECK(worker.wait() == 1);
+  CHECK_THAT(worker.error_output(), Catch::Contains("stopped before it had caught up"));
+  holder->rollback();
+  CHECK(shop_program(store, {"run", "product_search", "--until-caught-up"}).exit_code == 0);
+  CHECK(rows_of(store, "product_search").size() == 2);
+}
+
 TEST_CASE("options come from the environment and from a file too, the command line first",
           "[projections][command]") {
   ShopStore store;
