@@ -2,6 +2,7 @@
 
 #include <boost/program_options.hpp>
 
+#include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
 #include "capture/capture.h"
@@ -10,7 +11,6 @@
 #include "capture/tail.h"
 #include "cli/command.h"
 #include "cli/json.h"
-#include "cli/output.h"
 #include "cli/text.h"
 
 namespace millrace {

@@ -2,12 +2,12 @@
 #include <optional>
 #include <stop_token>
 
+#include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
 #include "cli/command.h"
 #include "cli/event_record.h"
 #include "cli/log_report.h"
-#include "cli/output.h"
 #include "cli/text.h"
 #include "eventstore/inspect.h"
 #include "eventstore/log_reader.h"

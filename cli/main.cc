@@ -8,10 +8,10 @@
 #include <cstdlib>
 
 #include "base/log.h"
+#include "base/output.h"
 #include "cli/command.h"
 #include "cli/help.h"
 #include "cli/options.h"
-#include "cli/output.h"
 #include "cli/secrets.h"
 #include "cli/text.h"
 #include "cli/version.h"

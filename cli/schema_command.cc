@@ -6,10 +6,10 @@
 #include <map>
 
 #include "base/bytes.h"
+#include "base/output.h"
 #include "capture/source_state.h"
 #include "cli/command.h"
 #include "cli/json.h"
-#include "cli/output.h"
 #include "cli/text.h"
 #include "eventstore/inspect.h"
 #include "millrace/v1/values.pb.h"

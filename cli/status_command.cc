@@ -2,11 +2,11 @@
 #include <map>
 
 #include "base/bytes.h"
+#include "base/output.h"
 #include "base/progress.h"
 #include "capture/source_state.h"
 #include "cli/command.h"
 #include "cli/json.h"
-#include "cli/output.h"
 #include "cli/text.h"
 #include "eventstore/inspect.h"
 #include "schemas/lsn.h"

@@ -3,9 +3,10 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <cstdio>
+#include <csignal>
 
 #include "base/log.h"
+#include "base/output.h"
 #include "projections/command/commands.h"
 #include "projections/command/options.h"
 
@@ -43,6 +44,14 @@ Result<Views> chosen(const OwnedViews& views, const std::vector<std::string>& na
   return out;
 }
 
+Result<int> print_help(const std::string& program) {
+  Output output;
+  output.text() = help_text(program);
+  if (auto written = output.flush(); !written && written.error().code() != ErrorCode::kCancelled)
+    return std::move(written).error();
+  return kExitDone;
+}
+
 Result<int> execute(const std::string& program, const OwnedViews& views, const Options& options) {
   MILLRACE_RETURN_IF_ERROR(check_declarations(views));
   MILLRACE_ASSIGN_OR_RETURN(const Views picked, chosen(views, options.names));
@@ -63,17 +72,15 @@ Result<int> execute(const std::string& program, const OwnedViews& views, const O
 }  // namespace
 
 int App::main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // a reader of our output that goes away is an error of write()
   const auto options = parse_options(argc, argv);
-  if (options && options->command == Command::kHelp) {
-    std::fputs(help_text(name_).c_str(), stdout);
-    return kExitDone;
-  }
   auto done = [&]() -> Result<int> {
     if (auto started = start_logging(options ? options->log_level : "info"); !started) {
       MILLRACE_RETURN_IF_ERROR(start_logging("info"));  // or there would be nowhere to say so
       return std::move(started).error();
     }
     if (!options) return options.error();
+    if (options->command == Command::kHelp) return print_help(name_);
     return execute(name_, views_, *options);
   }();
   if (done) return *done;

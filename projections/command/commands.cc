@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/bytes.h"
+#include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
 #include "projections/engine/build.h"
@@ -20,7 +21,23 @@
 namespace millrace::projections {
 namespace {
 
-void print(const std::string& line) { std::printf("%s\n", line.c_str()); }
+/// Lines on standard output. That nobody reads them any more (`| head`) is no error, and changes
+/// nothing of the exit code.
+class Lines {
+ public:
+  Result<void> add(const std::string& line) {
+    output_.text() += line;
+    return read_or_not(output_.end_of_line());
+  }
+  Result<void> flush() { return read_or_not(output_.flush()); }
+
+ private:
+  static Result<void> read_or_not(Result<void> written) {
+    if (!written && written.error().code() == ErrorCode::kCancelled) return {};
+    return written;
+  }
+  Output output_;
+};
 
 /// The first code that is not 0 stays.
 int worse(int code, int other) { return code != kExitDone ? code : other; }
@@ -77,33 +94,41 @@ std::string to_json(const View& view, const VerifyReport& report) {
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-void print_text(const View& view, const VerifyReport& report) {
+std::string to_text(const View& view, const VerifyReport& report) {
+  const std::string up_to = " the log up to offset " + std::to_string(report.offset.value);
   if (report.different == 0)
-    return print(view.name() + ": equal to the log up to offset " +
-                 std::to_string(report.offset.value) + " (" + grouped(report.compared) +
-                 " compared)");
-  print(view.name() + ": " + grouped(report.different) + " differences to the log up to offset " +
-        std::to_string(report.offset.value));
+    return view.name() + ": equal to" + up_to + " (" + grouped(report.compared) + " compared)";
+  std::string text = view.name() + ": " + grouped(report.different) + " differences to" + up_to;
   for (const auto& difference : report.differences)
-    print("  " + difference.what + " " + difference.key + "\n    view: " + difference.live +
-          "\n    log:  " + difference.computed);
-  if (report.different > report.differences.size()) print("  ...");
+    text += "\n  " + difference.what + " " + difference.key + "\n    view: " + difference.live +
+            "\n    log:  " + difference.computed;
+  if (report.different > report.differences.size()) text += "\n  ...";
+  return text;
 }
 
-void print_table(const std::vector<ViewStatus>& all) {
+template <typename... Cells>
+std::string table_row(std::size_t width, const std::string& view, const Cells&... cells) {
+  char text[160];
+  std::snprintf(text, sizeof text, "  %-10s %10s %7s %14s %12s %12s %12s", cells.c_str()...);
+  return view + std::string(width - view.size(), ' ') + text;
+}
+
+std::string to_table(const std::vector<ViewStatus>& all) {
   std::size_t width = 4;
   for (const auto& status : all) width = std::max(width, status.view.size());
-  std::printf("%-*s  %-10s %10s %7s %14s %12s %12s %12s\n", static_cast<int>(width), "view",
-              "state", "generation", "version", "offset", "lag", "rows", "KiB");
+  const auto heading = [](const char* text) { return std::string(text); };
+  std::string text =
+      table_row(width, "view", heading("state"), heading("generation"), heading("version"),
+                heading("offset"), heading("lag"), heading("rows"), heading("KiB"));
   for (const auto& status : all) {
-    std::printf("%-*s  %-10s %10u %7u %14s %12s %12s %12s\n", static_cast<int>(width),
-                status.view.c_str(), status.state.c_str(), status.generation,
-                status.checkpoint.version.value, grouped(status.checkpoint.offset.value).c_str(),
-                grouped(status.lag).c_str(), grouped(status.rows).c_str(),
-                grouped(status.bytes / 1024).c_str());
-    if (!status.worker.empty()) print("  kept up to date by " + printable(status.worker));
-    if (!status.reason.empty()) print("  " + status.reason);
+    text += '\n' + table_row(width, status.view, status.state, std::to_string(status.generation),
+                             std::to_string(status.checkpoint.version.value),
+                             grouped(status.checkpoint.offset.value), grouped(status.lag),
+                             grouped(status.rows), grouped(status.bytes / 1024));
+    if (!status.worker.empty()) text += "\n  kept up to date by " + printable(status.worker);
+    if (!status.reason.empty()) text += "\n  " + status.reason;
   }
+  return text;
 }
 
 }  // namespace
@@ -147,6 +172,7 @@ Result<int> verify_views(const Views& views, Context context, const Options& opt
   const StopSignals signals;
   context.stop = signals.token();
   int code = kExitDone;
+  Lines lines;
   for (const View* view : views) {
     const auto verified = check_view(*view, context);
     if (!verified) {
@@ -154,7 +180,9 @@ Result<int> verify_views(const Views& views, Context context, const Options& opt
       code = worse(code, exit_code_for(verified.error().code()));
       continue;
     }
-    options.json ? print(to_json(*view, *verified)) : print_text(*view, *verified);
+    MILLRACE_RETURN_IF_ERROR(
+        lines.add(options.json ? to_json(*view, *verified) : to_text(*view, *verified)));
+    MILLRACE_RETURN_IF_ERROR(lines.flush());  // the next view may take long
     if (verified->different != 0) code = worse(code, kExitFailed);
   }
   return code;
@@ -166,10 +194,11 @@ Result<int> show_status(const Views& views, const Context& context, const Option
     MILLRACE_ASSIGN_OR_RETURN(ViewStatus status, status_of(*view, context));
     all.push_back(std::move(status));
   }
-  if (!options.json)
-    print_table(all);
-  else
-    for (const auto& status : all) print(to_json(status));
+  Lines lines;
+  if (!options.json) MILLRACE_RETURN_IF_ERROR(lines.add(to_table(all)));
+  if (options.json)
+    for (const auto& status : all) MILLRACE_RETURN_IF_ERROR(lines.add(to_json(status)));
+  MILLRACE_RETURN_IF_ERROR(lines.flush());
   return kExitDone;
 }
 

@@ -139,6 +139,36 @@ TEST_CASE("run, status, verify and rebuild work together", "[projections][comman
   CHECK(shop_program(store, {"verify"}).exit_code == 0);
 }
 
+TEST_CASE("output that can't be written is an error, one that nobody reads is none",
+          "[projections][command]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle"))});
+  REQUIRE(shop_program(store, {"run", "--until-caught-up"}).exit_code == 0);
+  const std::string arguments =
+      " --store " + store.directory().string() + " --views " + store.views().string();
+  const auto shell = [&](const std::string& words, const std::string& to) {
+    return millrace::test::run_command(
+        {"/bin/sh", "-c", std::string(MILLRACE_SHOP_PROGRAM) + " " + words + arguments + to});
+  };
+  for (const auto* words : {"verify --json", "verify", "status --json", "status", "help"}) {
+    INFO(words);
+    const auto full = shell(words, " > /dev/full");
+    CHECK(full.exit_code == 1);
+    CHECK_THAT(full.err, Catch::Contains("standard output"));
+  }
+  must(must(sqlite::Database::open(store.views() / "customer_totals.db", sqlite::Mode::kLive))
+           ->execute("INSERT INTO customer_totals(id) VALUES(9)"));
+  for (const auto& [words, code] :
+       {std::pair{"verify --json", 1}, {"status --json", 0}, {"help", 0}}) {
+    INFO(words);
+    const auto unread = millrace::test::run_command(
+        {"/bin/bash", "-c", "set -o pipefail; { sleep 0.1; " + std::string(MILLRACE_SHOP_PROGRAM) +
+                                " " + words + arguments + "; } | true"});
+    CHECK(unread.exit_code == code);
+    CHECK(unread.err.empty());
+  }
+}
+
 TEST_CASE("SIGTERM and SIGINT end run with 0 and everything committed", "[projections][command]") {
   for (const int signal : {SIGTERM, SIGINT}) {
     ShopStore store;
