@@ -164,6 +164,7 @@ class CacheTable::Writer::Statements {
  public:
   Statements(sqlite::Database& to, const std::string& table, const CacheTableOptions& options)
       : database(to),
+        key_type(options.key.type),
         columns(names_of(options.columns)),
         sql(table, options.key.name, columns.all()) {}
 
@@ -196,9 +197,12 @@ class CacheTable::Writer::Statements {
     return statement->run();
   }
 
-  Result<void> write(Verb verb, const Value& key, Assignments assignments,
+  Result<void> write(Verb verb, const Value& given, Assignments assignments,
                      const internal::RawChange& change) {
-    if (verb != Verb::kUpdateAll) MILLRACE_RETURN_IF_ERROR(sqlite::check_key(key));
+    Value key;
+    if (verb != Verb::kUpdateAll) {
+      MILLRACE_ASSIGN_OR_RETURN(key, sqlite::key_as(key_type, given, key_text));
+    }
     MILLRACE_RETURN_IF_ERROR(resolved.assign(columns, assignments));
     if (verb == Verb::kPut && resolved.any_unchanged && pending.is_first_half_of(change)) {
       pending.reset();
@@ -218,13 +222,32 @@ class CacheTable::Writer::Statements {
     return erase.run();
   }
 
+  Result<void> put_off_erase(const Value& given, Offset offset) {
+    MILLRACE_RETURN_IF_ERROR(flush());
+    MILLRACE_ASSIGN_OR_RETURN(const Value key, sqlite::key_as(key_type, given, key_text));
+    pending.set(key, offset);
+    return {};
+  }
+
+  Result<void> move_key(const Value& given_from, const Value& given_to) {
+    MILLRACE_RETURN_IF_ERROR(flush());
+    MILLRACE_ASSIGN_OR_RETURN(const Value to, sqlite::key_as(key_type, given_to, key_text));
+    MILLRACE_ASSIGN_OR_RETURN(const Value from,
+                              sqlite::key_as(key_type, given_from, other_key_text));
+    move.bind(kKey, to);
+    move.bind(kOldKey, from);
+    return move.run();
+  }
+
   sqlite::Database& database;
+  const ColumnType key_type;
   const sqlite::ColumnNames columns;
   const Sql sql;
   std::array<sqlite::StatementsByMask, kVerbs> by_verb;
   sqlite::Statement erase, clear, move, find;
   sqlite::PendingErase pending;
-  sqlite::Resolved resolved;  // reused
+  sqlite::Resolved resolved;             // reused
+  std::string key_text, other_key_text;  // reused
 };
 
 Result<std::unique_ptr<internal::ViewWriter>> CacheTable::make_writer(
@@ -268,18 +291,14 @@ void CacheTable::Writer::update_all(Assignments columns) {
 }
 
 void CacheTable::Writer::erase(Value key) {
-  if (auto valid = sqlite::check_key(key); !valid) fail(std::move(valid).error());
-  flush();
-  if (!failed()) statements_->pending.set(key, change_->offset);
+  if (failed()) return;
+  if (auto done = statements_->put_off_erase(key, change_->offset); !done)
+    fail(std::move(done).error());
 }
 
 void CacheTable::Writer::move(Value from, Value to) {
-  if (auto valid = sqlite::check_key(to); !valid) fail(std::move(valid).error());
-  flush();
   if (failed()) return;
-  statements_->move.bind(kKey, to);
-  statements_->move.bind(kOldKey, from);
-  if (auto done = statements_->move.run(); !done) fail(std::move(done).error());
+  if (auto done = statements_->move_key(from, to); !done) fail(std::move(done).error());
 }
 
 void CacheTable::Writer::clear() {
@@ -290,9 +309,11 @@ void CacheTable::Writer::clear() {
 
 std::optional<StoredRow> CacheTable::Writer::find(Value key) {
   flush();
-  if (failed()) return std::nullopt;
+  if (failed() || key.is_null()) return std::nullopt;
+  auto named = sqlite::key_as(statements_->key_type, key, statements_->key_text);
+  if (!named) return fail(std::move(named).error()), std::nullopt;
   sqlite::Statement& find = statements_->find;
-  find.bind(1, key);
+  find.bind(1, *named);
   auto there = find.step();
   if (!there) fail(std::move(there).error());
   if (failed() || !*there) return std::nullopt;

@@ -1,7 +1,6 @@
 #include "projections/search_index.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "base/bytes.h"
 #include "projections/sqlite/columns.h"
@@ -119,7 +118,8 @@ class SearchIndex::Writer::Statements {
       : database(to),
         table(identifier(index.name())),
         key_column(identifier(index.options_.key.name)),
-        by_number(index.options_.key.type == ColumnType::kInteger),
+        key_type(index.options_.key.type),
+        by_number(key_type == ColumnType::kInteger),
         columns(names_of(index.options_)),
         create(index.create_statement()),
         clear_keys("DELETE FROM " + key_table(index.name())) {}
@@ -153,8 +153,8 @@ class SearchIndex::Writer::Statements {
     return made;
   }
 
-  Result<void> put(const Value& key, Assignments assignments, const internal::RawChange& change) {
-    MILLRACE_RETURN_IF_ERROR(sqlite::check_key(key));
+  Result<void> put(const Value& given, Assignments assignments, const internal::RawChange& change) {
+    MILLRACE_ASSIGN_OR_RETURN(const Value key, sqlite::key_as(key_type, given, key_text));
     MILLRACE_RETURN_IF_ERROR(resolved.assign(columns, assignments));
     if (resolved.any_unchanged && pending.is_first_half_of(change)) {
       pending.reset();
@@ -172,9 +172,11 @@ class SearchIndex::Writer::Statements {
     return {};
   }
 
-  Result<void> move(const Value& from, const Value& to) {
-    MILLRACE_RETURN_IF_ERROR(sqlite::check_key(from));
-    MILLRACE_RETURN_IF_ERROR(sqlite::check_key(to));
+  Result<void> move(const Value& given_from, const Value& given_to) {
+    MILLRACE_ASSIGN_OR_RETURN(const Value from,
+                              sqlite::key_as(key_type, given_from, other_key_text));
+    // Where put() moves a row on, its key is in key_text already, and this leaves it there.
+    MILLRACE_ASSIGN_OR_RETURN(const Value to, sqlite::key_as(key_type, given_to, key_text));
     MILLRACE_ASSIGN_OR_RETURN(const auto document, existing_document_of(from));
     if (!document) return {};
     MILLRACE_ASSIGN_OR_RETURN(const auto replaced, existing_document_of(to));
@@ -185,13 +187,9 @@ class SearchIndex::Writer::Statements {
       rename_key.bind(2, *document);
       MILLRACE_RETURN_IF_ERROR(rename_key.run());
     }
-    // With integer keys `to` may not be there yet, so its number is the key itself.
-    std::int64_t number = *document;
-    if (by_number) {
-      MILLRACE_ASSIGN_OR_RETURN(number, number_of(to));
-    }
-    renumber.bind(1, number);
-    renumber.bind(2, by_number ? Value(number) : to);
+    // With integer keys the document's number is the key itself.
+    renumber.bind(1, by_number ? to : Value(*document));
+    renumber.bind(2, to);
     renumber.bind(3, *document);
     return renumber.run();
   }
@@ -203,23 +201,17 @@ class SearchIndex::Writer::Statements {
     return document ? remove(*document) : Result<void>{};
   }
 
+  // Keys from here on are as key_as() gives them.
+
   /// The number of the document with this key. With integer keys it need not exist.
   Result<std::optional<std::int64_t>> document_of(const Value& key) {
-    if (by_number) {
-      MILLRACE_ASSIGN_OR_RETURN(const std::int64_t number, number_of(key));
-      return std::optional(number);
-    }
+    if (by_number) return std::optional(key.integer());
     return existing_document_of(key);
   }
 
   /// The number of the document with this key, if there is one.
   Result<std::optional<std::int64_t>> existing_document_of(const Value& key) {
-    if (by_number) {
-      MILLRACE_ASSIGN_OR_RETURN(const std::int64_t wanted, number_of(key));
-      look_up.bind(1, wanted);
-    } else {
-      look_up.bind(1, key);
-    }
+    look_up.bind(1, key);
     MILLRACE_ASSIGN_OR_RETURN(const bool there, look_up.step());
     if (!there) return std::optional<std::int64_t>();
     const std::int64_t number = look_up.column(0).integer();
@@ -237,33 +229,21 @@ class SearchIndex::Writer::Statements {
 
   sqlite::Database& database;
   const std::string table, key_column;
+  const ColumnType key_type;
   const bool by_number;
   const sqlite::ColumnNames columns;
   const std::string create, clear_keys;
   sqlite::StatementsByMask inserts, updates;
   sqlite::Statement erase, find, renumber, look_up, add_key, erase_key, rename_key;
   sqlite::PendingErase pending;
-  sqlite::Resolved resolved;  // reused
+  sqlite::Resolved resolved;             // reused
+  std::string key_text, other_key_text;  // reused
 
  private:
-  static Result<std::int64_t> number_of(const Value& key) {
-    if (key.kind() == Value::Kind::kInteger) return key.integer();
-    const std::string_view text = key.text();
-    std::int64_t number = 0;
-    const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (failure == std::errc() && end == text.data() + text.size()) return number;
-    return Error(ErrorCode::kInvalidArgument, "the key '" + printable(text) + "' is no integer")
-        .hint(
-            "Declare the search index with .key = text(\"...\"), raise its version and rebuild "
-            "it.");
-  }
-
   /// False if the document is there already.
   Result<bool> insert(const Value& key) {
-    std::int64_t document = 0;
-    if (by_number) {
-      MILLRACE_ASSIGN_OR_RETURN(document, number_of(key));
-    } else {
+    std::int64_t document = key.integer();
+    if (!by_number) {
       add_key.bind(1, key);
       MILLRACE_ASSIGN_OR_RETURN(const bool added, add_key.run_unless_there());
       if (!added) return false;
@@ -280,7 +260,7 @@ class SearchIndex::Writer::Statements {
           return "INSERT INTO " + table + "(" + names + ") VALUES(" + values + ")";
         }));
     statement->bind(kDocument, document);
-    statement->bind(kKey, by_number ? Value(document) : key);
+    statement->bind(kKey, key);
     bind_columns(*statement);
     return statement->run_unless_there();
   }
@@ -336,9 +316,11 @@ void SearchIndex::Writer::put(Value key, Assignments columns) {
 }
 
 void SearchIndex::Writer::erase(Value key) {
-  if (auto valid = sqlite::check_key(key); !valid) fail(std::move(valid).error());
   flush();
-  if (!failed()) statements_->pending.set(key, change_->offset);
+  if (failed()) return;
+  auto named = sqlite::key_as(statements_->key_type, key, statements_->key_text);
+  if (!named) return fail(std::move(named).error());
+  statements_->pending.set(*named, change_->offset);
 }
 
 void SearchIndex::Writer::move(Value from, Value to) {
@@ -354,8 +336,10 @@ void SearchIndex::Writer::clear() {
 
 std::optional<StoredRow> SearchIndex::Writer::find(Value key) {
   flush();
-  if (failed()) return std::nullopt;
-  auto document = statements_->document_of(key);
+  if (failed() || key.is_null()) return std::nullopt;
+  auto named = sqlite::key_as(statements_->key_type, key, statements_->key_text);
+  if (!named) return fail(std::move(named).error()), std::nullopt;
+  auto document = statements_->document_of(*named);
   if (!document) fail(std::move(document).error());
   if (failed() || !*document) return std::nullopt;
   sqlite::Statement& find = statements_->find;

@@ -1,6 +1,7 @@
 #include "projections/sqlite/columns.h"
 
 #include <algorithm>
+#include <charconv>
 #include <set>
 
 #include "base/bytes.h"
@@ -41,12 +42,22 @@ void PendingErase::set(const Value& key, Offset offset) {
 
 Value PendingErase::key() const { return key_.kind() == Value::Kind::kText ? Value(text_) : key_; }
 
-Result<void> check_key(const Value& key) {
-  if (key.kind() == Value::Kind::kInteger || key.kind() == Value::Kind::kText) return {};
-  return Error(ErrorCode::kInvalidArgument,
-               key.is_null() ? "a row of the view was written with null as its key"
-                             : "the key of a row of the view must be a number or text")
-      .hint("Use change.key(), or a column that is part of the table's key.");
+Result<Value> key_as(ColumnType type, const Value& key, std::string& buffer) {
+  const bool is_number = key.kind() == Value::Kind::kInteger;
+  if (!is_number && key.kind() != Value::Kind::kText) [[unlikely]]
+    return Error(ErrorCode::kInvalidArgument,
+                 key.is_null() ? "a row of the view was written with null as its key"
+                               : "the key of a row of the view must be a number or text")
+        .hint("Use change.key(), or a column that is part of the table's key.");
+  if (is_number == (type == ColumnType::kInteger)) return key;
+  if (is_number) return Value(buffer = std::to_string(key.integer()));
+  const std::string_view text = key.text();
+  std::int64_t number = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (failure == std::errc() && end == text.data() + text.size()) [[likely]]
+    return Value(number);
+  return Error(ErrorCode::kInvalidArgument, "the key '" + printable(text) + "' is no integer")
+      .hint("Declare the view with .key = text(\"...\"), raise its version and rebuild it.");
 }
 
 Result<void> check_names(const std::vector<std::string>& names) {

@@ -86,8 +86,10 @@ class PendingErase {
   std::string text_;
 };
 
-/// kInvalidArgument unless `key` is a number or text.
-Result<void> check_key(const Value& key);
+/// `key` as the key column of a view has it, whichever of number and text it was given as; its text
+/// may be put into `buffer`. kInvalidArgument if it is neither, or a text that is no integer where
+/// the column is one.
+Result<Value> key_as(ColumnType type, const Value& key, std::string& buffer);
 /// kInvalidArgument if a name is empty, or two are the same to SQLite.
 Result<void> check_names(const std::vector<std::string>& names);
 std::string_view type_name(ColumnType type);
