@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <chrono>
-#include <thread>
 
 namespace millrace::projections {
 namespace {
@@ -112,30 +110,18 @@ Result<std::unique_ptr<FileLock>> Generations::lock(const std::string& name,
                                                     const std::string& what,
                                                     const std::string& holder) const {
   MILLRACE_RETURN_IF_ERROR(make_directory());
-  // `status` holds a lock for an instant to see whether somebody does: not a reason to give up.
-  constexpr int kAttempts = 10;
-  for (int attempt = 1;; ++attempt) {
-    auto held = FileSystem::real().lock(directory_ / name);
-    if (held) {
-      MILLRACE_RETURN_IF_ERROR((*held)->describe(holder));
-      return held;
-    }
-    if (held.error().code() != ErrorCode::kLocked || attempt == kAttempts)
-      return std::move(held)
-          .error()
-          .context("view " + view_ + " " + what + " by another process already")
-          .hint("One at a time is enough. If it should be this one, stop the other first.");
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
+  auto held = FileSystem::real().lock(directory_ / name);
+  if (!held)
+    return std::move(held)
+        .error()
+        .context("view " + view_ + " " + what + " by another process already")
+        .hint("One at a time is enough. If it should be this one, stop the other first.");
+  MILLRACE_RETURN_IF_ERROR((*held)->describe(holder));
+  return held;
 }
 
-std::string Generations::worker() const {
-  const Path path = directory_ / (view_ + ".lock");
-  const auto there = FileSystem::real().exists(path);
-  if (!there || !*there) return {};
-  const auto trial = FileSystem::real().lock(path);
-  if (trial || trial.error().code() != ErrorCode::kLocked) return {};
-  return read_file(FileSystem::real(), path, 4096).value_or("another process");
+Result<std::string> Generations::worker() const {
+  return FileSystem::real().lock_holder(directory_ / (view_ + ".lock"));
 }
 
 }  // namespace millrace::projections

@@ -49,7 +49,7 @@ class Generations {
   Result<std::unique_ptr<FileLock>> lock_rebuild(const std::string& holder) const;
   Result<std::unique_ptr<FileLock>> lock_verify(const std::string& holder) const;
   /// Who holds the worker's lock; empty if nobody.
-  std::string worker() const;
+  Result<std::string> worker() const;
 
  private:
   Result<std::unique_ptr<FileLock>> lock(const std::string& name, const std::string& what,

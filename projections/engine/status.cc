@@ -39,7 +39,7 @@ Result<ViewStatus> status_of(const View& view, const Context& context) {
   const Generations generations = context.generations(view);
   ViewStatus status;
   status.view = view.name();
-  status.worker = generations.worker();
+  MILLRACE_ASSIGN_OR_RETURN(status.worker, generations.worker());
   status.state = status.worker.empty() ? "stopped" : "running";
   MILLRACE_ASSIGN_OR_RETURN(const auto reader, LogReader::open(context.store));
   status.store_end = reader->durable_end();
