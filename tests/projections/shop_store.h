@@ -327,6 +327,18 @@ inline std::vector<std::string> query(const std::filesystem::path& file, const s
   return rows;
 }
 
+inline Checkpoint checkpoint_of(const ShopStore& store, const std::string& view) {
+  const auto database =
+      must(sqlite::Database::open(store.views() / (view + ".db"), sqlite::Mode::kReadOnly));
+  return must(read_checkpoint(*database));
+}
+
+/// False also while the view is not there yet.
+inline bool has_folded(const ShopStore& store, const std::string& view, Offset end) {
+  return std::filesystem::exists(store.views() / (view + ".db")) &&
+         checkpoint_of(store, view).offset >= end;
+}
+
 inline std::vector<std::string> rows_of(const ShopStore& store, const std::string& view,
                                         const std::string& columns = "*") {
   return query(store.views() / (view + ".db"),

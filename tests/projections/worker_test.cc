@@ -53,17 +53,6 @@ bool comes_true(Condition condition) {
   return true;
 }
 
-Checkpoint checkpoint_of(const ShopStore& store, const std::string& view) {
-  const auto database =
-      must(sqlite::Database::open(store.views() / (view + ".db"), sqlite::Mode::kReadOnly));
-  return must(read_checkpoint(*database));
-}
-
-bool has_folded(const ShopStore& store, const std::string& view, Offset end) {
-  return std::filesystem::exists(store.views() / (view + ".db")) &&
-         checkpoint_of(store, view).offset >= end;
-}
-
 }  // namespace
 
 TEST_CASE("views follow the store and equal the tables, whatever happens in them",
@@ -118,6 +107,75 @@ TEST_CASE("a reader sees whole transactions only", "[projections][worker]") {
     return rows_of(store, "product_cache", "name") == std::vector<std::string>(3, "v200");
   }));
   must(running.stop());
+}
+
+TEST_CASE("a transaction of many batches is shown as a whole", "[projections][worker]") {
+  constexpr int kRows = 600;
+  const std::string filler(2'000, 'x');  // more than 1 MiB a transaction
+  ShopStore store(true, 16 << 10);
+  const auto commit_version = [&](int version) {
+    std::vector<EncodedChange> changes;
+    for (int id = 1; id <= kRows; ++id) {
+      const auto row = product(id, "v" + std::to_string(version), filler);
+      changes.push_back(version == 0 ? inserted(row) : updated<Products>(row));
+    }
+    store.commit(changes);
+  };
+  const auto versions_seen = [&] {
+    return query(store.views() / "product_cache.db",
+                 "SELECT count(*), name FROM product_cache GROUP BY name");
+  };
+  const auto all_of = [](int version) {
+    return std::vector<std::string>{std::to_string(kRows) + "|v" + std::to_string(version)};
+  };
+  // Each batch would be a commit, were it not for the transactions.
+  const WorkerOptions eager{.events_per_commit = 1, .commit_interval = {}};
+  commit_version(0);
+
+  SECTION("to a reader while the worker runs") {
+    const auto view = product_cache();
+    Running running(store, view, eager);
+    REQUIRE(comes_true([&] { return has_folded(store, "product_cache", store.end()); }));
+    std::atomic<bool> done = false;
+    std::jthread writer([&] {
+      for (int version = 1; version <= 20; ++version) commit_version(version);
+      done = true;
+    });
+    int looks = 0;
+    for (; !done; ++looks) {
+      const auto seen = versions_seen();
+      REQUIRE(seen.size() == 1);
+      REQUIRE(seen[0].starts_with(std::to_string(kRows) + "|"));
+    }
+    CHECK(looks > 0);
+    REQUIRE(comes_true([&] { return versions_seen() == all_of(20); }));
+    must(running.stop());
+  }
+  SECTION("by a worker that is stopped in the middle of it") {
+    std::stop_source* stop_in_the_middle = nullptr;
+    const auto view =
+        CacheTable("product_cache", Version{1}, {.key = integer("id"), .columns = {text("name")}})
+            .on<Products>("public.products",
+                          [&](const Change<Products>& change, CacheTable::Writer& table) {
+                            table.put(change.key(), {{"name", change[&Products::name]}});
+                            if (stop_in_the_middle != nullptr && change.row().id() == kRows / 2)
+                              stop_in_the_middle->request_stop();
+                          });
+    must(catch_up(store, view));
+    for (int version = 1; version <= 5; ++version) {
+      commit_version(version);
+      std::stop_source stop;
+      stop_in_the_middle = &stop;
+      const Context context = store.context(stop.get_token());
+      must(Worker(view, context, eager).run());
+      CHECK(versions_seen() == all_of(version - 1));
+      CHECK(checkpoint_of(store, "product_cache").offset.value ==
+            static_cast<std::uint64_t>(version * kRows));
+      stop_in_the_middle = nullptr;
+      must(catch_up(store, view));
+      CHECK(versions_seen() == all_of(version));
+    }
+  }
 }
 
 TEST_CASE("a worker on an empty store waits for the first table", "[projections][worker]") {
