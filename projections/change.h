@@ -121,10 +121,9 @@ class GetterTable {
 /// One change of one row of a captured table, typed by the message that protoc made of `millrace
 /// schema export`.
 ///
-///     const Product* row = change.after();         the row as it is now; nullptr after a delete or
-///     truncate const Product* old = change.before();        the row as it was, as far as the
-///     source sends it Value name = change[&Product::name];         null if it is null, unchanged
-///     if it was not sent, else the value
+///     const Product* row = change.after();    // as it is now; nullptr after a delete or truncate
+///     const Product* old = change.before();   // as it was, as far as the source sends it
+///     Value name = change[&Product::name];    // null, unchanged if it was not sent, or its value
 ///
 /// Prefer the last form for what goes into a view: reading `after()->name()` of a column that is
 /// null or that was not sent gives an empty string. Everything here is valid during the call that

@@ -209,10 +209,10 @@ class ViewBuilder : public View {
     static_assert(std::is_invocable_v<Apply&, const Change<Row>&, Writer&>,
                   "the function takes (const Change<Row>&, Writer&)");
     sources_.push_back({std::move(category), Row::descriptor(), needs_old_rows,
-                        [apply = std::move(apply)](
+                        [function = std::move(apply)](
                             internal::ViewWriter& writer) -> std::unique_ptr<internal::Applier> {
                           return std::make_unique<internal::TypedApplier<Row, Writer, Apply>>(
-                              apply, static_cast<Writer&>(writer));
+                              function, static_cast<Writer&>(writer));
                         }});
     return static_cast<Derived&>(*this);
   }
