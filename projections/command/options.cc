@@ -35,7 +35,7 @@ po::variables_map parse(int argc, const char* const* argv) {
   po::options_description all = settings();
   all.add_options()("help,h", po::bool_switch())("config", po::value<std::string>())(
       "all", po::bool_switch())("until-caught-up", po::bool_switch())("json", po::bool_switch())(
-      "words", po::value<std::vector<std::string>>());
+      "count-rows", po::bool_switch())("words", po::value<std::vector<std::string>>());
   po::positional_options_description words;
   words.add("words", -1);
   const auto style =
@@ -70,6 +70,8 @@ Result<void> check_together(const Options& options) {
     return usage("--all goes with rebuild only");
   if (options.json && options.command != Command::kStatus && options.command != Command::kVerify)
     return usage("--json goes with status and verify only");
+  if (options.count_rows && options.command != Command::kStatus)
+    return usage("--count-rows goes with status only");
   if (options.command == Command::kRebuild && options.all == !options.names.empty())
     return usage("rebuild takes either the names of views or --all");
   return {};
@@ -92,6 +94,7 @@ Result<Options> parse_options(int argc, const char* const* argv) {
     options.all = values["all"].as<bool>();
     options.until_caught_up = values["until-caught-up"].as<bool>();
     options.json = values["json"].as<bool>();
+    options.count_rows = values["count-rows"].as<bool>();
   } catch (const po::error& error) {
     return usage(error.what());
   }
@@ -112,6 +115,7 @@ Commands
                             live ones, and switch over
   verify [VIEW...]          compute views once more and compare; exits 1 on a difference
   status [VIEW...]          how far each view is
+      --count-rows          and how many rows it has, which reads all of it
 
 Options
   --store DIR               the event store (default: store; or MILLRACE_STORE)

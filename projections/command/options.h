@@ -20,6 +20,7 @@ struct Options {
   bool all = false;
   bool until_caught_up = false;
   bool json = false;
+  bool count_rows = false;
 };
 
 /// From the arguments, then the environment (MILLRACE_STORE, MILLRACE_VIEWS, MILLRACE_LOG_LEVEL),

@@ -11,7 +11,7 @@ namespace {
 
 /// What the file itself says; the first error tells why it can't be read.
 Result<void> read_file_of(const View& view, const Context& context, const LogReader& reader,
-                          ViewStatus& status) {
+                          const StatusOptions& options, ViewStatus& status) {
   const Path file = context.generations(view).file(status.generation);
   MILLRACE_ASSIGN_OR_RETURN(const auto database,
                             sqlite::Database::open(file, sqlite::Mode::kReadOnly, context.stop));
@@ -28,6 +28,7 @@ Result<void> read_file_of(const View& view, const Context& context, const LogRea
     status.reason = fits.error().message();
     return {};
   }
+  if (!options.count_rows) return {};
   MILLRACE_ASSIGN_OR_RETURN(const std::int64_t rows, database->number(view.count_query()));
   status.rows = static_cast<std::uint64_t>(rows);
   return {};
@@ -35,7 +36,8 @@ Result<void> read_file_of(const View& view, const Context& context, const LogRea
 
 }  // namespace
 
-Result<ViewStatus> status_of(const View& view, const Context& context) {
+Result<ViewStatus> status_of(const View& view, const Context& context,
+                             const StatusOptions& options) {
   const Generations generations = context.generations(view);
   ViewStatus status;
   status.view = view.name();
@@ -50,7 +52,7 @@ Result<ViewStatus> status_of(const View& view, const Context& context) {
     return status;
   }
   status.generation = *generation;
-  if (auto read = read_file_of(view, context, *reader, status); !read) {
+  if (auto read = read_file_of(view, context, *reader, options, status); !read) {
     status.state = "unreadable";
     status.reason = read.error().message();
   } else if (!status.checkpoint.failure.empty() && status.state != "refused") {
@@ -75,7 +77,7 @@ std::string to_json(const ViewStatus& status) {
   json["store_end"] = status.store_end.value;
   json["lag"] = status.lag;
   json["events"] = status.checkpoint.events;
-  json["rows"] = status.rows;
+  json["rows"] = status.rows ? nlohmann::ordered_json(*status.rows) : nlohmann::ordered_json();
   json["bytes"] = status.bytes;
   json["source_lsn"] = to_string(Lsn{status.checkpoint.source_lsn});
   json["commit_time"] = status.checkpoint.commit_time.value == 0

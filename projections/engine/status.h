@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "projections/engine/context.h"
@@ -17,13 +18,19 @@ struct ViewStatus {
   Checkpoint checkpoint;
   Offset store_end;
   std::uint64_t lag = 0;  ///< Events of the log, of any table, that are not folded yet.
-  std::uint64_t rows = 0;
+  std::optional<std::uint64_t> rows;  ///< Where they were to be counted.
   std::uint64_t bytes = 0;  ///< Of the generation's file.
+};
+
+/// `count_rows` reads the whole view, all else is told at once.
+struct StatusOptions {
+  bool count_rows = false;
 };
 
 /// Beside a running worker or without one; changes nothing. Errors are those of the store; what is
 /// wrong with the view is in the status.
-Result<ViewStatus> status_of(const View& view, const Context& context);
+Result<ViewStatus> status_of(const View& view, const Context& context,
+                             const StatusOptions& options = {});
 
 /// One JSON object.
 std::string to_json(const ViewStatus& status);
