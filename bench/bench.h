@@ -42,6 +42,7 @@ std::vector<Figure> run_scan(const Settings& settings);
 std::vector<Figure> run_stream(const Settings& settings);
 std::vector<Figure> run_latency(const Settings& settings);
 std::vector<Figure> run_project_table(const Settings& settings);
+std::vector<Figure> run_rebuild_table(const Settings& settings);
 std::vector<Figure> run_project_search(const Settings& settings);
 
 class Stopwatch {

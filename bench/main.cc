@@ -8,8 +8,10 @@
 //   scan            all events of a store on one core, against reading and hashing the same files
 //   stream          a backlog of W1 and W2 through `capture run`, against pg_recvlogical -f /dev/null; also peak memory
 //   latency         commit to durable in the store at 500 transactions/s, against commit to pg_recvlogical's output
-//   project_table   events into a SQLite cache table, against a bare SQLite loop with the same rows
-//   project_search  events into a SQLite FTS5 index, against a bare SQLite loop with the same rows
+//   project_table   a worker that folds events into a SQLite cache table, against a bare SQLite loop that writes the same
+//                   rows with the same settings, as many in a commit
+//   project_search  the same into a SQLite FTS5 index
+//   rebuild_table   a rebuild of that table from the first event on, against a bare loop with a rebuild's settings
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -29,7 +31,8 @@ std::vector<Workload> workloads() {
           {"stream", "a backlog through the replication protocol", run_stream},
           {"latency", "commit to durable", run_latency},
           {"project_table", "events into a cache table", run_project_table},
-          {"project_search", "events into a search index", run_project_search}};
+          {"project_search", "events into a search index", run_project_search},
+          {"rebuild_table", "all events into a new cache table", run_rebuild_table}};
 }
 
 double percentile(std::vector<double> values, double share) {
