@@ -2,9 +2,47 @@
 
 #include <google/protobuf/descriptor.h>
 
+#include <algorithm>
+
+#include "base/bytes.h"
+
 namespace millrace::projections::internal {
 
 using google::protobuf::Message;
+
+BadRow::BadRow(const google::protobuf::Descriptor& row)
+    : std::runtime_error("its row is no " + row.full_name()) {}
+
+WireRow::WireRow(const google::protobuf::Descriptor& row) {
+  int largest = 0;
+  for (int i = 0; i < row.field_count(); ++i) largest = std::max(largest, row.field(i)->number());
+  fields_.resize(static_cast<std::size_t>(largest) + 1);
+}
+
+bool WireRow::assign(std::string_view bytes) {
+  if (++row_ == 0) {  // once around
+    for (Field& field : fields_) field.row = 0;
+    row_ = 1;
+  }
+  Field other;  // one that the program does not know
+  ByteReader in(bytes);
+  while (in.remaining() > 0) {
+    const std::uint64_t tag = in.varint();
+    const std::uint64_t number = tag >> 3;
+    if (number == 0) return false;
+    Field& field = number < fields_.size() ? fields_[number] : other;
+    switch (tag & 7) {
+      case 0: field.number = in.varint(); break;
+      case 1: field.number = in.u64_le(); break;
+      case 2: field.bytes = in.bytes(in.varint()); break;
+      case 5: field.number = in.u32_le(); break;
+      default: return false;
+    }
+    field.row = row_;
+    field.wire = static_cast<std::uint8_t>(tag & 7);
+  }
+  return !in.failed();
+}
 
 void set_field(Message& probe, const FieldDescriptor& field, bool to_default) {
   const auto& reflection = *probe.GetReflection();
@@ -37,12 +75,6 @@ const FieldDescriptor& field_named(const google::protobuf::Descriptor& row, std:
                                 std::string(name) + "'");
   return *field;
 }
-
-bool has_field(const Message& row, const FieldDescriptor& field) {
-  return row.GetReflection()->HasField(row, &field);
-}
-
-bool is_bytes(const FieldDescriptor& field) { return field.type() == FieldDescriptor::TYPE_BYTES; }
 
 void throw_no_row(Op op) {
   throw std::logic_error(

@@ -3,6 +3,7 @@
 #include <google/protobuf/message.h>
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <deque>
@@ -56,12 +57,78 @@ struct RawChange {
 
 using FieldDescriptor = google::protobuf::FieldDescriptor;
 
+/// A row image that is no message of its table's type.
+class BadRow : public std::runtime_error {
+ public:
+  explicit BadRow(const google::protobuf::Descriptor& row);
+};
+
+/// The fields of an encoded row, found without copying or converting any of them: most functions of
+/// views want a few columns to hand on, and the generated parser would copy every text first.
+class WireRow {
+ public:
+  struct Field {
+    std::uint64_t number = 0;  ///< Of a varint or a fixed one, as it stands there.
+    std::string_view bytes;    ///< Of one with a length.
+    std::uint32_t row = 0;     ///< It is of the row at hand if this is its number.
+    std::uint8_t wire = 0;     ///< Its wire type.
+  };
+
+  explicit WireRow(const google::protobuf::Descriptor& row);
+  /// False if `bytes`, which must live as long as the fields are asked for, are no message at all.
+  bool assign(std::string_view bytes);
+  /// Nothing if it is absent: then the column is null. Of several the last, as Protobuf has it.
+  const Field* find(const FieldDescriptor& field) const {
+    const Field& found = fields_[static_cast<std::size_t>(field.number())];
+    return found.row == row_ && found.wire == wire_type_of(field) ? &found : nullptr;
+  }
+
+ private:
+  static std::uint8_t wire_type_of(const FieldDescriptor& field) {
+    switch (field.type()) {
+      case FieldDescriptor::TYPE_DOUBLE:
+      case FieldDescriptor::TYPE_FIXED64:
+      case FieldDescriptor::TYPE_SFIXED64: return 1;
+      case FieldDescriptor::TYPE_STRING:
+      case FieldDescriptor::TYPE_BYTES:
+      case FieldDescriptor::TYPE_MESSAGE: return 2;
+      case FieldDescriptor::TYPE_FLOAT:
+      case FieldDescriptor::TYPE_FIXED32:
+      case FieldDescriptor::TYPE_SFIXED32: return 5;
+      default: return 0;
+    }
+  }
+
+  std::vector<Field> fields_;  // by number
+  std::uint32_t row_ = 0;      // counts, so that nothing need be cleared for the next one
+};
+
+/// The value of a field as its getter would give it.
+template <typename T>
+T scalar_of(const WireRow::Field& wire, const FieldDescriptor& field) {
+  if constexpr (std::is_same_v<T, double>) {
+    return std::bit_cast<double>(wire.number);
+  } else if constexpr (std::is_same_v<T, float>) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(wire.number));
+  } else if constexpr (std::is_same_v<T, bool>) {
+    return wire.number != 0;
+  } else {
+    const bool zigzag = field.type() == FieldDescriptor::TYPE_SINT32 ||
+                        field.type() == FieldDescriptor::TYPE_SINT64;
+    if (!zigzag) return static_cast<T>(wire.number);
+    // https://protobuf.dev/programming-guides/encoding/#signed-ints
+    const auto number = static_cast<std::make_unsigned_t<T>>(wire.number);
+    return static_cast<T>((number >> 1) ^ (~(number & 1) + 1));
+  }
+}
+
 /// Makes `field` present in `probe`: with its default value, or with another one.
 void set_field(google::protobuf::Message& probe, const FieldDescriptor& field, bool to_default);
 /// The field of that name; throws std::invalid_argument if the message has none.
 const FieldDescriptor& field_named(const google::protobuf::Descriptor& row, std::string_view name);
-bool has_field(const google::protobuf::Message& row, const FieldDescriptor& field);
-bool is_bytes(const FieldDescriptor& field);
+inline bool is_bytes(const FieldDescriptor& field) {
+  return field.type() == FieldDescriptor::TYPE_BYTES;
+}
 [[noreturn]] void throw_no_row(Op op);
 [[noreturn]] void throw_no_field(const google::protobuf::Descriptor& row);
 
@@ -73,20 +140,26 @@ class GetterTable {
  public:
   template <typename T>
   const FieldDescriptor& field_of(T (Row::*getter)() const) {
-    Bytes bytes{};
-    static_assert(sizeof getter <= sizeof bytes);
-    std::memcpy(bytes.data(), &getter, sizeof getter);
-    for (const Entry& entry : entries_)
-      if (entry.getter == bytes) return *entry.field;
+    Words words{};
+    static_assert(sizeof getter <= sizeof words);
+    std::memcpy(words.data(), &getter, sizeof getter);
+    // A function mostly asks for the same columns in the same order as for the row before: so it is
+    // the entry after the last one that was asked for.
+    for (std::size_t looked_at = 0; looked_at < entries_.size(); ++looked_at) {
+      if (next_ == entries_.size()) next_ = 0;
+      const Entry& entry = entries_[next_++];
+      if (entry.getter[0] == words[0] && entry.getter[1] == words[1]) return *entry.field;
+    }
     const FieldDescriptor& field = probe(getter);
-    entries_.push_back({bytes, &field});
+    entries_.push_back({words, &field});
+    next_ = 0;
     return field;
   }
 
  private:
-  using Bytes = std::array<char, 2 * sizeof(void*)>;
+  using Words = std::array<std::uintptr_t, 2>;
   struct Entry {
-    Bytes getter;
+    Words getter;
     const FieldDescriptor* field;
   };
 
@@ -114,6 +187,7 @@ class GetterTable {
   }
 
   std::vector<Entry> entries_;
+  std::size_t next_ = 0;
 };
 
 }  // namespace internal
@@ -142,16 +216,15 @@ class Change {
   /// removed it.
   std::optional<std::string_view> moved_from() const { return raw_->moved_from; }
 
-  const Row* after() const { return has_after_ ? &after_ : nullptr; }
+  const Row* after() const { return has_after_ ? &parsed(after_, raw_->after) : nullptr; }
   /// All columns under REPLICA IDENTITY FULL (ask for it with kNeedsOldRows), else of a delete the
   /// key columns.
-  const Row* before() const { return has_before_ ? &before_ : nullptr; }
+  const Row* before() const { return raw_->before ? &parsed(before_, *raw_->before) : nullptr; }
   bool before_is_key() const { return raw_->before_is_key; }
   /// The row after the change; of a delete, what is known of the row that is gone.
   /// Throws std::logic_error in a truncate: ask is_truncate() first.
   const Row& row() const {
-    if (has_after_) return after_;
-    if (has_before_) return before_;
+    if (const Row* row = has_after_ ? after() : before()) return *row;
     internal::throw_no_row(raw_->op);
   }
 
@@ -162,16 +235,13 @@ class Change {
     static_assert(std::is_arithmetic_v<Plain> || std::is_same_v<Plain, std::string>,
                   "this column is a message: use change.map(&Row::column, [](const auto& value) { "
                   "return ...; })");
-    const auto& field = fields_.field_of(getter);
-    const Row& row = this->row();
-    if (has_after_ && raw_->is_unchanged(field.number())) return Value::unchanged();
-    if (!internal::has_field(row, field)) return {};
-    if constexpr (std::is_same_v<Plain, std::string>) {
-      const std::string& text = (row.*getter)();
-      return internal::is_bytes(field) ? Value::blob(text) : Value(text);
-    } else {
-      return (row.*getter)();
-    }
+    const auto& field = getters_.field_of(getter);
+    const auto* wire = find(field);
+    if (wire == nullptr) return absent(field);
+    if constexpr (std::is_same_v<Plain, std::string>)
+      return internal::is_bytes(field) ? Value::blob(wire->bytes) : Value(wire->bytes);
+    else
+      return internal::scalar_of<Plain>(*wire, field);
   }
 
   /// A column of row() turned into something else by `make`, which is called only where there is a
@@ -179,20 +249,25 @@ class Change {
   /// long as the change.
   template <typename T, typename Make>
   Value map(T (Row::*getter)() const, Make make) const {
-    const auto& field = fields_.field_of(getter);
-    const Row& row = this->row();
-    if (has_after_ && raw_->is_unchanged(field.number())) return Value::unchanged();
-    if (!internal::has_field(row, field)) return {};
+    const auto& field = getters_.field_of(getter);
+    const auto* wire = find(field);
+    if (wire == nullptr) return absent(field);
+    const auto make_value = [&]() -> decltype(auto) {
+      if constexpr (std::is_arithmetic_v<T>)
+        return make(internal::scalar_of<T>(*wire, field));
+      else
+        return make((row().*getter)());
+    };
     if constexpr (std::is_same_v<std::invoke_result_t<Make, T>, std::string>)
-      return made_.emplace_back(make((row.*getter)()));
+      return made_.emplace_back(make_value());
     else
-      return make((row.*getter)());
+      return make_value();
   }
 
   /// True for a column of after() that the source did not send since it did not change (TOAST).
   template <typename T>
   bool is_unchanged(T (Row::*getter)() const) const {
-    return raw_->is_unchanged(fields_.field_of(getter).number());
+    return raw_->is_unchanged(getters_.field_of(getter).number());
   }
   bool is_unchanged(std::string_view column) const {
     return raw_->is_unchanged(internal::field_named(*Row::descriptor(), column).number());
@@ -207,25 +282,45 @@ class Change {
   std::uint32_t transaction_id() const { return raw_->transaction->source_xid; }
 
   /// For the engine, and for tests of a function of yours: takes `raw`, which must outlive the
-  /// change. False if a row image is no such message.
+  /// change. False if the row image is no message.
   bool assign(const internal::RawChange& raw) {
     raw_ = &raw;
-    made_.clear();
+    if (!made_.empty()) made_.clear();
     has_after_ = raw.op != Op::kDelete && raw.op != Op::kTruncate;
-    has_before_ = raw.before.has_value();
-    return (!has_after_ || parse(after_, raw.after)) &&
-           (!has_before_ || parse(before_, *raw.before));
+    after_.is_parsed = before_.is_parsed = false;
+    return wire_.assign(has_after_ ? raw.after : raw.before.value_or(std::string_view()));
   }
 
  private:
-  static bool parse(Row& row, std::string_view bytes) {
-    return row.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
+  struct Image {
+    Row row;  // reused: parsing into it allocates nothing once it is large enough
+    bool is_parsed = false;
+  };
+
+  const Row& parsed(Image& image, std::string_view bytes) const {
+    if (image.is_parsed) return image.row;
+    if (!image.row.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
+      throw internal::BadRow(*Row::descriptor());
+    image.is_parsed = true;
+    return image.row;
+  }
+
+  /// A field of row().
+  const internal::WireRow::Field* find(const internal::FieldDescriptor& field) const {
+    if (!has_after_ && !raw_->before) internal::throw_no_row(raw_->op);
+    return wire_.find(field);
+  }
+  Value absent(const internal::FieldDescriptor& field) const {
+    const bool unchanged =
+        has_after_ && raw_->is_unchanged(static_cast<std::uint32_t>(field.number()));
+    return unchanged ? Value::unchanged() : Value();
   }
 
   const internal::RawChange* raw_ = nullptr;
-  Row before_, after_;  // reused: parsing into them allocates nothing once they are large enough
-  bool has_before_ = false, has_after_ = false;
-  mutable internal::GetterTable<Row> fields_;
+  internal::WireRow wire_{*Row::descriptor()};  // of row()
+  mutable Image before_, after_;
+  bool has_after_ = false;
+  mutable internal::GetterTable<Row> getters_;
   mutable std::deque<std::string> made_;
 };
 

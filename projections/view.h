@@ -95,20 +95,26 @@ class TypedApplier final : public Applier {
   TypedApplier(Apply function, Writer& writer) : apply_(std::move(function)), writer_(writer) {}
 
   Result<void> apply(const RawChange& raw) override {
-    if (!change_.assign(raw))
-      return Error(ErrorCode::kCorruption, "its row is no " + Row::descriptor()->full_name());
+    if (!change_.assign(raw)) [[unlikely]]
+      return bad_row(BadRow(*Row::descriptor()));
     writer_.at(raw);
-    using Returned = std::invoke_result_t<Apply&, const Change<Row>&, Writer&>;
-    if constexpr (std::is_convertible_v<Returned, Result<void>>)
-      MILLRACE_RETURN_IF_ERROR(apply_(std::as_const(change_), writer_));
-    else
-      apply_(std::as_const(change_), writer_);
+    try {
+      using Returned = std::invoke_result_t<Apply&, const Change<Row>&, Writer&>;
+      if constexpr (std::is_convertible_v<Returned, Result<void>>)
+        MILLRACE_RETURN_IF_ERROR(apply_(std::as_const(change_), writer_));
+      else
+        apply_(std::as_const(change_), writer_);
+    } catch (const BadRow& bad) {  // columns are parsed as they are asked for
+      return bad_row(bad);
+    }
     if (writer_.failed()) [[unlikely]]
       return writer_.take_failure();
     return {};
   }
 
  private:
+  static Error bad_row(const BadRow& bad) { return Error(ErrorCode::kCorruption, bad.what()); }
+
   Change<Row> change_;
   Apply apply_;
   Writer& writer_;

@@ -8,27 +8,37 @@
 
 namespace millrace::projections::sqlite {
 
+namespace {
+
+Error no_column(const ColumnNames& columns, std::string_view name) {
+  std::string there;
+  for (const auto& column : columns.all()) there += (there.empty() ? "" : ", ") + column;
+  return Error(ErrorCode::kInvalidArgument, "the view has no column '" + printable(name) +
+                                                "' to write to; it has: " + there);
+}
+
+}  // namespace
+
 Result<void> Resolved::assign(const ColumnNames& columns,
                               std::initializer_list<Assignment> assignments) {
   mask.reset();
   any_unchanged = false;
   values.clear();
-  std::size_t guess = 0;
+  const std::vector<std::string>& names = columns.all();
+  std::size_t place = 0;
   for (const auto& [name, value] : assignments) {
-    const auto place = columns.place_of(name, guess);
-    if (!place) {
-      std::string there;
-      for (const auto& column : columns.all()) there += (there.empty() ? "" : ", ") + column;
-      return Error(ErrorCode::kInvalidArgument, "the view has no column '" + printable(name) +
-                                                    "' to write to; it has: " + there);
+    if (place >= names.size() || names[place] != name) [[unlikely]] {
+      const auto found = columns.place_of(name);
+      if (!found) return no_column(columns, name);
+      place = *found;
     }
-    guess = *place + 1;
+    const std::size_t here = place++;
     if (value.is_unchanged()) {
       any_unchanged = true;
       continue;
     }
-    mask.set(*place);
-    values.emplace_back(*place, value);
+    mask.set(here);
+    values.emplace_back(here, value);
   }
   return {};
 }

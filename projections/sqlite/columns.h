@@ -17,13 +17,12 @@ namespace millrace::projections::sqlite {
 /// Columns of a view by their place; the key is not among them.
 using Mask = std::bitset<kColumnsMax>;
 
-/// Columns by name. Quick where they are asked for in their order, as code is usually written.
+/// Columns by name.
 class ColumnNames {
  public:
   explicit ColumnNames(std::vector<std::string> names) : names_(std::move(names)) {}
 
-  std::optional<std::size_t> place_of(std::string_view name, std::size_t guess) const {
-    if (guess < names_.size() && names_[guess] == name) return guess;
+  std::optional<std::size_t> place_of(std::string_view name) const {
     for (std::size_t place = 0; place < names_.size(); ++place)
       if (names_[place] == name) return place;
     return std::nullopt;
@@ -40,7 +39,8 @@ struct Resolved {
   bool any_unchanged = false;
   std::vector<std::pair<std::size_t, Value>> values;
 
-  /// kInvalidArgument, naming the columns that there are, if one is not there.
+  /// Quick where the columns come in their order, as code is usually written. kInvalidArgument,
+  /// naming the columns that there are, if one is not there.
   Result<void> assign(const ColumnNames& columns, std::initializer_list<Assignment> assignments);
 };
 

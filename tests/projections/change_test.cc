@@ -1,7 +1,10 @@
 #include "projections/change.h"
 
+#include <random>
+
 #include "projections/engine/envelope.h"
 #include "projections/values.h"
+#include "scalars.pb.h"
 #include "tests/projections/shop_store.h"
 
 using namespace millrace;
@@ -131,6 +134,69 @@ TEST_CASE("each getter is found to be its own field", "[projections][change]") {
     CHECK(getters.field_of(&Products::tags).number() == 7);
   }
   CHECK_THROWS_AS(getters.field_of(&Products::has_name), std::invalid_argument);
+}
+
+TEST_CASE("a column is what the generated parser makes of it", "[projections][change]") {
+  // Every type of field that a table can have, with values at the ends of their range and between.
+  std::mt19937_64 random(7);
+  for (int round = 0; round < 2'000; ++round) {
+    const auto any = [&] {
+      const std::uint64_t bits = random() >> (random() % 64);
+      return random() % 2 == 0 ? bits : ~bits;
+    };
+    scalars::Scalars row;
+    if (random() % 4 != 0) row.set_sint32(static_cast<std::int32_t>(any()));
+    if (random() % 4 != 0) row.set_sint64(static_cast<std::int64_t>(any()));
+    if (random() % 4 != 0) row.set_int32(static_cast<std::int32_t>(any()));
+    if (random() % 4 != 0) row.set_int64(static_cast<std::int64_t>(any()));
+    if (random() % 4 != 0) row.set_uint32(static_cast<std::uint32_t>(any()));
+    if (random() % 4 != 0) row.set_flag(random() % 2 == 0);
+    if (random() % 4 != 0) row.set_real(static_cast<double>(static_cast<std::int64_t>(any())) / 3);
+    if (random() % 4 != 0) row.set_small_real(static_cast<float>(any()) / 3);
+    if (random() % 4 != 0) row.set_fixed32(static_cast<std::uint32_t>(any()));
+    if (random() % 4 != 0) row.set_sfixed64(static_cast<std::int64_t>(any()));
+    if (random() % 4 != 0) row.set_words(std::string(random() % 300, 'w'));
+    if (random() % 4 != 0) row.set_image(std::string(random() % 300, '\xff'));
+    const std::string bytes = row.SerializeAsString();
+    internal::RawChange raw;
+    raw.after = bytes;
+    Change<scalars::Scalars> change;
+    REQUIRE(change.assign(raw));
+    const auto check = [&](auto getter, bool has) {
+      const Value value = change[getter];
+      REQUIRE(value.is_null() == !has);
+      if (!has) return;
+      const Value parsed = (change.after()->*getter)();
+      CHECK(value.integer() == parsed.integer());
+      CHECK(value.real() == parsed.real());
+      CHECK(value.text() == parsed.text());
+      CHECK(change.map(getter, [](const auto& v) { return Value(v); }).integer() ==
+            parsed.integer());
+    };
+    using scalars::Scalars;
+    check(&Scalars::sint32, row.has_sint32());
+    check(&Scalars::sint64, row.has_sint64());
+    check(&Scalars::int32, row.has_int32());
+    check(&Scalars::int64, row.has_int64());
+    check(&Scalars::uint32, row.has_uint32());
+    check(&Scalars::flag, row.has_flag());
+    check(&Scalars::real, row.has_real());
+    check(&Scalars::small_real, row.has_small_real());
+    check(&Scalars::fixed32, row.has_fixed32());
+    check(&Scalars::sfixed64, row.has_sfixed64());
+    check(&Scalars::words, row.has_words());
+    check(&Scalars::image, row.has_image());
+  }
+}
+
+TEST_CASE("a field of another type than the program's is none of its", "[projections][change]") {
+  const std::string bytes("\x0a\x01x", 3);  // field 1, which is a number, as a text
+  internal::RawChange raw;
+  raw.after = bytes;
+  Change<Products> change;
+  REQUIRE(change.assign(raw));
+  CHECK(change[&Products::id].is_null());
+  CHECK_FALSE(change.after()->has_id());
 }
 
 TEST_CASE("a payload that is no change is turned away at any cut and with any wrong byte",
