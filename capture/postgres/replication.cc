@@ -119,7 +119,7 @@ Result<std::uint64_t> copy_snapshot(PostgresConnection& connection, Catalog& cat
     auto copied = connection.copy_out(copy_statement(table, shape), [&](std::string_view line) -> Result<void> {
       MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Tuple* row, parser.parse(line, shape.columns.size()));
       if (++rows % kProgressRows == 0) progress.update(rows - before);
-      return encoder.read(table.oid, *row, slot.consistent_point);
+      return encoder.read(table.oid, *row, Lsn{});  // where it was changed is not known
     });
     if (!copied) return std::move(copied).error().context("read the present rows of " + table.name());
     progress.finish();
