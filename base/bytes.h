@@ -107,7 +107,8 @@ class ByteReader {
   }
 
   std::string_view bytes(std::uint64_t size) {
-    if (size > remaining()) [[unlikely]] return fail(), std::string_view{};
+    if (size > remaining()) [[unlikely]]
+      return fail(), std::string_view{};
     const std::string_view view(next_, static_cast<std::size_t>(size));
     next_ += size;
     return view;
@@ -132,7 +133,8 @@ class ByteReader {
  private:
   template <typename T, T (*load)(const char*)>
   T fixed() {
-    if (sizeof(T) > remaining()) [[unlikely]] return fail(), T{};
+    if (sizeof(T) > remaining()) [[unlikely]]
+      return fail(), T{};
     const T value = load(next_);
     next_ += sizeof(T);
     return value;

@@ -47,15 +47,15 @@ std::string Error::to_string() const {
 }
 
 Error Error::from_errno(int error_number, std::string_view what) {
-  const std::string text =
-      std::string(what) + ": " + std::generic_category().message(error_number);
+  const std::string text = std::string(what) + ": " + std::generic_category().message(error_number);
   switch (error_number) {
     case ENOSPC:
     case EDQUOT:
     case EFBIG:
       return Error(ErrorCode::kNoSpace, text)
-          .hint("Free some space on that file system (or raise the quota), then start again; "
-                "nothing that was acknowledged is lost.");
+          .hint(
+              "Free some space on that file system (or raise the quota), then start again; "
+              "nothing that was acknowledged is lost.");
     case ENOENT: return Error(ErrorCode::kNotFound, text);
     default: return Error(ErrorCode::kIo, text);
   }

@@ -25,16 +25,17 @@ class [[nodiscard]] Result : public tl::expected<T, Error> {
 #define MILLRACE_CONCAT(a, b) MILLRACE_CONCAT_INNER(a, b)
 
 /// Leaves the function with the error of `expression`, if it has one.
-#define MILLRACE_RETURN_IF_ERROR(expression)                             \
-  do {                                                                   \
+#define MILLRACE_RETURN_IF_ERROR(expression)                                \
+  do {                                                                      \
     if (auto millrace_result = (expression); !millrace_result) [[unlikely]] \
-      return std::move(millrace_result).error();                         \
+      return std::move(millrace_result).error();                            \
   } while (false)
 
 /// `declaration` gets the value of `expression`; on an error the function is left with it.
-#define MILLRACE_ASSIGN_OR_RETURN(declaration, expression)                          \
+#define MILLRACE_ASSIGN_OR_RETURN(declaration, expression) \
   MILLRACE_ASSIGN_OR_RETURN_AS(MILLRACE_CONCAT(millrace_result_, __LINE__), declaration, expression)
 #define MILLRACE_ASSIGN_OR_RETURN_AS(result, declaration, expression) \
   auto result = (expression);                                         \
-  if (!result) [[unlikely]] return std::move(result).error();         \
+  if (!result) [[unlikely]]                                           \
+    return std::move(result).error();                                 \
   declaration = *std::move(result)

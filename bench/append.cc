@@ -63,7 +63,11 @@ double append_events(const Path& directory, ListeningFileSystem& files, int even
   for (int i = 0; i < events; ++i) {
     char key[16];
     std::snprintf(key, sizeof key, "%d", i);
-    const NewEvent event{.category = "public.orders", .key = key, .type = "Added", .payload = payload, .metadata = {}};
+    const NewEvent event{.category = "public.orders",
+                         .key = key,
+                         .type = "Added",
+                         .payload = payload,
+                         .metadata = {}};
     must(store->append({}, std::span(&event, 1)));
   }
   must(store->wait_durable(store->appended_end(), 0, std::chrono::minutes(1)));
@@ -100,7 +104,8 @@ double raw_writes(const Path& path, const std::vector<std::size_t>& rhythm) {
 
 std::vector<Figure> run_append(const Settings& settings) {
   const int events = settings.tiny ? 10'000 : 2'000'000;
-  Figure figure{.name = "append", .unit = "events/s", .limit = "raw write + fdatasync", .goal = 0.8};
+  Figure figure{
+      .name = "append", .unit = "events/s", .limit = "raw write + fdatasync", .goal = 0.8};
   for (int round = 0; round < settings.rounds; ++round) {
     const Path store = settings.directory / "append", raw = settings.directory / "append.raw";
     ListeningFileSystem files;

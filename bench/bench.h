@@ -11,20 +11,22 @@
 
 namespace millrace::bench {
 
-/// One figure of one workload: what we reach, and the limit that was measured beside it in the same rounds.
+/// One figure of one workload: what we reach, and the limit that was measured beside it in the same
+/// rounds.
 struct Figure {
-  std::string name;   ///< "stream W1"
-  std::string unit;   ///< "changes/s"
-  std::string limit;  ///< What the limit is: "pg_recvlogical".
-  double goal = 0;    ///< For the ratio ours/limit; 0: none, the figure is for information.
-  bool at_most = false;  ///< The ratio must stay below the goal (latencies, memory), not above.
+  std::string name;         ///< "stream W1"
+  std::string unit;         ///< "changes/s"
+  std::string limit;        ///< What the limit is: "pg_recvlogical".
+  double goal = 0;          ///< For the ratio ours/limit; 0: none, the figure is for information.
+  bool at_most = false;     ///< The ratio must stay below the goal (latencies, memory), not above.
   double goal_of_ours = 0;  ///< For our figure itself, which must reach it; 0: none.
   std::vector<double> ours = {}, limits = {};  ///< One a round.
 };
 
 struct Settings {
   int rounds = 5;
-  bool tiny = false;  ///< Small enough for a test run: shows that the workload works, says nothing of speed.
+  bool tiny = false;  ///< Small enough for a test run: shows that the workload works, says nothing
+                      ///< of speed.
   std::filesystem::path directory;  ///< For scratch files; on the disk that is to be measured.
   std::string program;              ///< The millrace program.
 };
@@ -59,8 +61,8 @@ double median(std::vector<double> values);
 /// Nearest-rank percentile, 0 < share <= 1.
 double percentile(std::vector<double> values, double share);
 
-/// Ends the bench with what failed, as an exception that main() reports: a bench that goes on after an error measures
-/// nothing.
+/// Ends the bench with what failed, as an exception that main() reports: a bench that goes on after
+/// an error measures nothing.
 [[noreturn]] void give_up(const std::string& what);
 
 /// SIGINT and SIGTERM from the start of the program on.

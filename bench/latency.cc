@@ -19,7 +19,9 @@ constexpr int kTransactionsPerSecond = 500;
 class Load {
  public:
   Load(test::PostgresServer& server, int transactions)
-      : thread_([this, &server, transactions](const std::stop_token& stop) { run(server, transactions, stop); }) {}
+      : thread_([this, &server, transactions](const std::stop_token& stop) {
+          run(server, transactions, stop);
+        }) {}
   bool failed() const { return failed_; }
 
  private:
@@ -27,8 +29,10 @@ class Load {
     const auto start = std::chrono::steady_clock::now();
     try {
       for (int i = 0; i < transactions && !stop.stop_requested(); ++i) {
-        std::this_thread::sleep_until(start + std::chrono::microseconds(1'000'000 / kTransactionsPerSecond * i));
-        server.exec("latency", "INSERT INTO orders (total, note) VALUES (" + std::to_string(i) + ", 'a note')");
+        std::this_thread::sleep_until(
+            start + std::chrono::microseconds(1'000'000 / kTransactionsPerSecond * i));
+        server.exec("latency", "INSERT INTO orders (total, note) VALUES (" + std::to_string(i) +
+                                   ", 'a note')");
       }
     } catch (const std::exception&) {  // the server is gone
       failed_ = true;
@@ -41,7 +45,8 @@ class Load {
 
 /// Until somebody reads the slot.
 void wait_active(test::PostgresServer& server, const std::string& slot) {
-  while (server.value("latency", "SELECT active FROM pg_replication_slots WHERE slot_name = '" + slot + "'") != "t") {
+  while (server.value("latency", "SELECT active FROM pg_replication_slots WHERE slot_name = '" +
+                                     slot + "'") != "t") {
     stop_if_asked();
     std::this_thread::yield();
   }
@@ -51,7 +56,8 @@ double micros_since(std::int64_t unix_micros) {
   return static_cast<double>(Clock::system().wall().value - unix_micros);
 }
 
-/// Size of the pgoutput message at the front of `bytes`, of the four kinds that this load makes; 0: not whole yet.
+/// Size of the pgoutput message at the front of `bytes`, of the four kinds that this load makes; 0:
+/// not whole yet.
 std::size_t message_size(std::string_view bytes) {
   ByteReader in(bytes);
   switch (in.u8()) {
@@ -73,8 +79,9 @@ std::size_t message_size(std::string_view bytes) {
 
 /// Commit to the moment at which pg_recvlogical's output could be read.
 std::vector<double> receive_latencies(test::PostgresServer& server, int transactions) {
-  PipedProcess process({server.program("pg_recvlogical"), "-d", server.uri("latency"), "-S", "recv", "--start", "-o",
-                        "proto_version=2", "-o", "publication_names=millrace", "-f", "-", "--no-loop"});
+  PipedProcess process({server.program("pg_recvlogical"), "-d", server.uri("latency"), "-S", "recv",
+                        "--start", "-o", "proto_version=2", "-o", "publication_names=millrace",
+                        "-f", "-", "--no-loop"});
   wait_active(server, "recv");
   const Load load(server, transactions);
   std::vector<double> latencies;
@@ -89,8 +96,9 @@ std::vector<double> receive_latencies(test::PostgresServer& server, int transact
       const std::size_t size = message_size(rest);
       if (size == 0 || size + 1 > rest.size()) break;
       if (rest[0] == 'C')
-        latencies.push_back(micros_since(static_cast<std::int64_t>(load_be<std::uint64_t>(rest.data() + 18)) +
-                                         pgoutput::kEpochUnixMicros));
+        latencies.push_back(
+            micros_since(static_cast<std::int64_t>(load_be<std::uint64_t>(rest.data() + 18)) +
+                         pgoutput::kEpochUnixMicros));
       rest.remove_prefix(size + 1);  // and the newline that it adds
     }
     pending.erase(0, pending.size() - rest.size());
@@ -99,9 +107,10 @@ std::vector<double> receive_latencies(test::PostgresServer& server, int transact
 }
 
 /// Commit to the moment at which another process sees the transaction as durable in the store.
-std::vector<double> store_latencies(const Settings& settings, test::PostgresServer& server, const Path& store, int transactions) {
-  PipedProcess process({settings.program, "capture", "run", "--source", server.uri("latency"), "--store", store.string(),
-                        "--log-level", "warn"});
+std::vector<double> store_latencies(const Settings& settings, test::PostgresServer& server,
+                                    const Path& store, int transactions) {
+  PipedProcess process({settings.program, "capture", "run", "--source", server.uri("latency"),
+                        "--store", store.string(), "--log-level", "warn"});
   wait_active(server, "millrace");
   auto end = must(LogReader::open(store))->durable_end();
   const auto reader = must(LogReader::open(store, {.from = end, .category = {}}));
@@ -124,21 +133,26 @@ std::vector<Figure> run_latency(const Settings& settings) {
   const int transactions = settings.tiny ? 50 : 3000;
   test::PostgresServer server({.settings = {{"fsync", "on"}, {"autovacuum", "off"}}});
   server.create_database("latency");
-  server.exec("latency", "CREATE TABLE orders (id bigserial PRIMARY KEY, total numeric(12,2), note text)");
+  server.exec("latency",
+              "CREATE TABLE orders (id bigserial PRIMARY KEY, total numeric(12,2), note text)");
   const Path store = settings.directory / "latency.store";
-  run_measured({settings.program, "capture", "run", "--source", server.uri("latency"), "--store", store.string(),
-                "--until-caught-up", "--log-level", "warn"});
+  run_measured({settings.program, "capture", "run", "--source", server.uri("latency"), "--store",
+                store.string(), "--until-caught-up", "--log-level", "warn"});
   server.exec("latency", "SELECT pg_create_logical_replication_slot('recv', 'pgoutput')");
 
   std::vector<Figure> figures;
   for (const char* name : {"latency p50", "latency p99"})
-    figures.push_back({.name = name, .unit = "us", .limit = "pg_recvlogical's output", .goal = 3, .at_most = true});
+    figures.push_back({.name = name,
+                       .unit = "us",
+                       .limit = "pg_recvlogical's output",
+                       .goal = 3,
+                       .at_most = true});
   for (int round = 0; round < settings.rounds; ++round) {
     // Each drains the other's load first, so that it starts at the end.
     server.exec("latency", "SELECT pg_replication_slot_advance('recv', pg_current_wal_lsn())");
     const auto limit = receive_latencies(server, transactions);
-    run_measured({settings.program, "capture", "run", "--source", server.uri("latency"), "--store", store.string(),
-                  "--until-caught-up", "--log-level", "warn"});
+    run_measured({settings.program, "capture", "run", "--source", server.uri("latency"), "--store",
+                  store.string(), "--until-caught-up", "--log-level", "warn"});
     const auto ours = store_latencies(settings, server, store, transactions);
     for (int i = 0; i < 2; ++i) {
       figures[static_cast<std::size_t>(i)].ours.push_back(percentile(ours, i == 0 ? 0.5 : 0.99));

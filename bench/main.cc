@@ -1,17 +1,19 @@
 // millrace_bench [--rounds N] [--tiny] [--json] [workload ...]
 //
-// Runs each workload and the limit that it is held against in turn, several rounds of both, and prints the
-// median of each and the median of the ratios, pair by pair: absolute figures move from machine to machine. Scratch files
-// are in MILLRACE_BENCH_DIR, else in /tmp, and go with the program, also when it fails or is interrupted.
+// Runs each workload and the limit that it is held against in turn, several rounds of both, and
+// prints the median of each and the median of the ratios, pair by pair: absolute figures move from
+// machine to machine. Scratch files are in MILLRACE_BENCH_DIR, else in /tmp, and go with the
+// program, also when it fails or is interrupted.
 //
-//   append          150-byte events, group commit, against raw writes with the same sizes and syncs
-//   scan            all events of a store on one core, against reading and hashing the same files
-//   stream          a backlog of W1 and W2 through `capture run`, against pg_recvlogical -f /dev/null; also peak memory
-//   latency         commit to durable in the store at 500 transactions/s, against commit to pg_recvlogical's output
-//   project_table   a worker that folds events into a SQLite cache table, against a bare SQLite loop that writes the same
-//                   rows with the same settings, as many in a commit
+//   append          150-byte events, group commit, against raw writes of the same sizes and syncs
+//   scan            all events of a store on one core, against reading and hashing its files
+//   stream          a backlog of W1 and W2 through `capture run`, against pg_recvlogical into
+//                   /dev/null; also peak memory
+//   latency         commit to durable at 500 transactions/s, against pg_recvlogical's output
+//   project_table   a worker that folds events into a SQLite cache table, against a bare SQLite
+//                   loop that writes the same rows with its settings, as many in a commit
 //   project_search  the same into a SQLite FTS5 index
-//   rebuild_table   a rebuild of that table from the first event on, against a bare loop with a rebuild's settings
+//   rebuild_table   a rebuild of that table, against a bare loop with a rebuild's settings
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -62,7 +64,8 @@ class Scratch {
  public:
   Scratch() {
     const char* base = std::getenv("MILLRACE_BENCH_DIR");
-    path_ = test::make_temporary_directory("millrace-bench", base == nullptr ? test::temporary_root() : base);
+    path_ = test::make_temporary_directory("millrace-bench",
+                                           base == nullptr ? test::temporary_root() : base);
     std::filesystem::permissions(path_, std::filesystem::perms(0755));
   }
   ~Scratch() {
@@ -92,7 +95,8 @@ std::string number(double value) {
 
 std::string verdict(double goal, bool at_most, double value, const std::string& unit = "") {
   const bool reached = at_most ? value <= goal : value >= goal;
-  return std::string("  goal ") + (at_most ? "<= " : ">= ") + number(goal) + unit + (reached ? ": reached" : ": MISSED");
+  return std::string("  goal ") + (at_most ? "<= " : ">= ") + number(goal) + unit +
+         (reached ? ": reached" : ": MISSED");
 }
 
 void print_text(const Figure& figure) {
@@ -101,11 +105,13 @@ void print_text(const Figure& figure) {
   const std::vector<double> all = ratios(figure);
   if (!all.empty()) {
     const double middle = median(all);
-    std::printf("  %14s %-28s ratio %.2f (%.2f-%.2f)", number(median(figure.limits)).c_str(), figure.limit.c_str(), middle,
-                *std::min_element(all.begin(), all.end()), *std::max_element(all.begin(), all.end()));
+    std::printf("  %14s %-28s ratio %.2f (%.2f-%.2f)", number(median(figure.limits)).c_str(),
+                figure.limit.c_str(), middle, *std::min_element(all.begin(), all.end()),
+                *std::max_element(all.begin(), all.end()));
     if (figure.goal > 0) std::printf("%s", verdict(figure.goal, figure.at_most, middle).c_str());
   }
-  if (figure.goal_of_ours > 0) std::printf("%s", verdict(figure.goal_of_ours, false, ours, " " + figure.unit).c_str());
+  if (figure.goal_of_ours > 0)
+    std::printf("%s", verdict(figure.goal_of_ours, false, ours, " " + figure.unit).c_str());
   std::printf("\n");
   std::fflush(stdout);
 }
@@ -117,7 +123,8 @@ void print_json(const Figure& figure) {
     json["limits"] = figure.limits;
     json["ratio"] = median(ratios(figure));
   }
-  if (figure.goal > 0) json["goal"] = figure.goal, json["goal_is"] = figure.at_most ? "at most" : "at least";
+  if (figure.goal > 0)
+    json["goal"] = figure.goal, json["goal_is"] = figure.at_most ? "at most" : "at least";
   if (figure.goal_of_ours > 0) json["goal_of_ours"] = figure.goal_of_ours;
   std::printf("%s\n", json.dump().c_str());
   std::fflush(stdout);
@@ -136,14 +143,16 @@ int run(int argc, char** argv) {
     else if (argument == "--rounds" && i + 1 < argc)
       settings.rounds = std::max(1, std::atoi(argv[++i]));
     else if (argument.starts_with("-"))
-      give_up("unknown option " + argument + "; usage: millrace_bench [--rounds N] [--tiny] [--json] [workload ...]");
+      give_up("unknown option " + argument +
+              "; usage: millrace_bench [--rounds N] [--tiny] [--json] [workload ...]");
     else
       names.push_back(argument);
   }
   if (settings.tiny) settings.rounds = 1;
   std::vector<Workload> chosen = workloads();
   for (const std::string& name : names)
-    if (std::none_of(chosen.begin(), chosen.end(), [&](const Workload& w) { return w.name == name; }))
+    if (std::none_of(chosen.begin(), chosen.end(),
+                     [&](const Workload& w) { return w.name == name; }))
       give_up("no workload is called " + name);
   if (!names.empty())
     std::erase_if(chosen, [&](const Workload& w) {
@@ -155,7 +164,8 @@ int run(int argc, char** argv) {
   settings.program = MILLRACE_PROGRAM;
   for (const Workload& workload : chosen) {
     stop_if_asked();
-    for (const Figure& figure : workload.run(settings)) json ? print_json(figure) : print_text(figure);
+    for (const Figure& figure : workload.run(settings))
+      json ? print_json(figure) : print_text(figure);
   }
   return 0;
 }
@@ -163,8 +173,8 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace millrace::bench
 
-// Every end but a second signal goes through here, and so past the destructors: of servers, of child processes, of the
-// scratch folder.
+// Every end but a second signal goes through here, and so past the destructors: of servers, of
+// child processes, of the scratch folder.
 int main(int argc, char** argv) {
   namespace bench = millrace::bench;
   bench::stop_signals();

@@ -60,7 +60,9 @@ ProcessCost run_measured(const std::vector<std::string>& argv) {
   {
     const std::stop_callback on_stop(stop_signals().token(), Terminate{child});
     siginfo_t ended;
-    while (::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) != 0 && errno == EINTR) continue;
+    while (::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) != 0 &&
+           errno == EINTR)
+      continue;
   }
   struct rusage usage {};
   if (::wait4(child, &status, 0, &usage) != child) give_up("wait failed");
@@ -69,7 +71,9 @@ ProcessCost run_measured(const std::vector<std::string>& argv) {
   ::close(null);
   stop_if_asked();
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) give_up(argv[0] + " failed");
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6; };
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
+  };
   cost.cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime);
   cost.peak_mebibytes = static_cast<double>(usage.ru_maxrss) / 1024;
   return cost;

@@ -22,10 +22,12 @@ struct Terminate {
   void operator()() const;
 };
 
-/// Runs `argv` to its end with output to /dev/null; gives up on any exit code but 0, and on a stop signal.
+/// Runs `argv` to its end with output to /dev/null; gives up on any exit code but 0, and on a stop
+/// signal.
 ProcessCost run_measured(const std::vector<std::string>& argv);
 
-/// A process whose standard output we read ourselves; SIGTERM on a stop signal, SIGTERM and a wait when it goes.
+/// A process whose standard output we read ourselves; SIGTERM on a stop signal, SIGTERM and a wait
+/// when it goes.
 class PipedProcess {
  public:
   explicit PipedProcess(const std::vector<std::string>& argv);

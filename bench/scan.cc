@@ -16,7 +16,11 @@ void fill(const Path& directory, int events) {
     for (int k = 0; k < 10; ++k, ++i) {
       char key[16];
       std::snprintf(key, sizeof key, "%d", i);
-      must(store->add({.category = "public.orders", .key = key, .type = {}, .payload = payload, .metadata = {}}));
+      must(store->add({.category = "public.orders",
+                       .key = key,
+                       .type = {},
+                       .payload = payload,
+                       .metadata = {}}));
     }
     must(store->commit(0));
   }
@@ -67,7 +71,8 @@ std::vector<Figure> run_scan(const Settings& settings) {
   const Path directory = settings.directory / "scan";
   fill(directory, events);
   scan(directory, events);  // into the page cache
-  Figure figure{.name = "scan", .unit = "events/s", .limit = "read + XXH3 of the files", .goal_of_ours = 3e6};
+  Figure figure{
+      .name = "scan", .unit = "events/s", .limit = "read + XXH3 of the files", .goal_of_ours = 3e6};
   for (int round = 0; round < settings.rounds; ++round) {
     figure.ours.push_back(events / scan(directory, events));
     figure.limits.push_back(events / read_and_hash(directory));

@@ -7,20 +7,24 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A backlog that can be drained again and again: the slot as it was before the backlog was written, to copy, and
-/// the store that belongs to it.
+/// A backlog that can be drained again and again: the slot as it was before the backlog was
+/// written, to copy, and the store that belongs to it.
 class Backlog {
  public:
   Backlog(const Settings& settings, test::PostgresServer& server, std::string database)
-      : settings_(settings), server_(server), database_(std::move(database)),
-        seed_store_(settings.directory / (database_ + ".seed")), store_(settings.directory / (database_ + ".store")) {
+      : settings_(settings),
+        server_(server),
+        database_(std::move(database)),
+        seed_store_(settings.directory / (database_ + ".seed")),
+        store_(settings.directory / (database_ + ".store")) {
     server_.create_database(database_);
   }
 
   /// The tables are there, empty or filled: what comes now is the backlog.
   void begin() {
     drain(seed_store_);
-    server_.exec(database_, "SELECT pg_copy_logical_replication_slot('millrace', 'seed_" + database_ + "')");
+    server_.exec(database_,
+                 "SELECT pg_copy_logical_replication_slot('millrace', 'seed_" + database_ + "')");
     server_.exec(database_, "SELECT pg_drop_replication_slot('millrace')");
   }
   void end() {
@@ -39,20 +43,23 @@ class Backlog {
 
   ProcessCost limit() {
     copy_slot("recv_" + database_);
-    ProcessCost cost = run_measured({server_.program("pg_recvlogical"), "-d", server_.uri(database_), "-S", "recv_" + database_, "--start",
-                                     "-o", "proto_version=2", "-o", "publication_names=millrace", "-f", "/dev/null",
-                                     "--endpos", end_lsn_, "--no-loop"});
+    ProcessCost cost = run_measured({server_.program("pg_recvlogical"), "-d",
+                                     server_.uri(database_), "-S", "recv_" + database_, "--start",
+                                     "-o", "proto_version=2", "-o", "publication_names=millrace",
+                                     "-f", "/dev/null", "--endpos", end_lsn_, "--no-loop"});
     server_.exec(database_, "SELECT pg_drop_replication_slot('recv_" + database_ + "')");
     return cost;
   }
 
  private:
   ProcessCost drain(const fs::path& store) {
-    return run_measured({settings_.program, "capture", "run", "--source", server_.uri(database_), "--store", store.string(),
-                         "--snapshot", "never", "--until-caught-up", "--log-level", "warn"});
+    return run_measured({settings_.program, "capture", "run", "--source", server_.uri(database_),
+                         "--store", store.string(), "--snapshot", "never", "--until-caught-up",
+                         "--log-level", "warn"});
   }
   void copy_slot(const std::string& name) {
-    server_.exec(database_, "SELECT pg_copy_logical_replication_slot('seed_" + database_ + "', '" + name + "')");
+    server_.exec(database_, "SELECT pg_copy_logical_replication_slot('seed_" + database_ + "', '" +
+                                name + "')");
   }
 
   const Settings& settings_;
@@ -62,12 +69,15 @@ class Backlog {
   std::string end_lsn_;
 };
 
-void measure(const Settings& settings, Backlog& backlog, double changes, Figure& speed, Figure& memory, Figure& cpu) {
+void measure(const Settings& settings, Backlog& backlog, double changes, Figure& speed,
+             Figure& memory, Figure& cpu) {
   for (int round = 0; round < settings.rounds; ++round) {
     // Whoever goes second finds the WAL in the cache as the first one left it: take turns.
     ProcessCost ours, limit;
-    if (round % 2 == 0) ours = backlog.ours(), limit = backlog.limit();
-    else limit = backlog.limit(), ours = backlog.ours();
+    if (round % 2 == 0)
+      ours = backlog.ours(), limit = backlog.limit();
+    else
+      limit = backlog.limit(), ours = backlog.ours();
     speed.ours.push_back(changes / ours.seconds);
     speed.limits.push_back(changes / limit.seconds);
     memory.ours.push_back(ours.peak_mebibytes);
@@ -87,21 +97,26 @@ std::vector<Figure> run_stream(const Settings& settings) {
                                             {"autovacuum", "off"}}});
   std::vector<Figure> figures;
   const auto add = [&](const std::string& name) {
-    figures.push_back({.name = "stream " + name, .unit = "changes/s", .limit = "pg_recvlogical", .goal = 0.95});
-    figures.push_back({.name = "memory " + name, .unit = "MiB", .limit = "bound", .goal = 1, .at_most = true});
+    figures.push_back(
+        {.name = "stream " + name, .unit = "changes/s", .limit = "pg_recvlogical", .goal = 0.95});
+    figures.push_back(
+        {.name = "memory " + name, .unit = "MiB", .limit = "bound", .goal = 1, .at_most = true});
     figures.push_back({.name = "cpu " + name, .unit = "s", .limit = "pg_recvlogical"});
   };
 
   const int transactions = settings.tiny ? 3 : 1000;
   add("W1");
   Backlog inserts(settings, server, "w1");
-  server.exec("w1", "CREATE TABLE orders (id bigint PRIMARY KEY, customer_id int, status text, total numeric(12,2),"
-                    " note text, created_at timestamptz, paid boolean)");
+  server.exec("w1",
+              "CREATE TABLE orders (id bigint PRIMARY KEY, customer_id int, status text, total "
+              "numeric(12,2),"
+              " note text, created_at timestamptz, paid boolean)");
   inserts.begin();
   for (int i = 0; i < transactions; ++i) {
     stop_if_asked();
-    server.exec("w1", "INSERT INTO orders SELECT " + std::to_string(i) + " * 1000 + g, g % 997, 'shipped', g * 1.25,"
-                      " 'note number ' || g, now(), g % 2 = 0 FROM generate_series(1, 1000) g");
+    server.exec("w1", "INSERT INTO orders SELECT " + std::to_string(i) +
+                          " * 1000 + g, g % 997, 'shipped', g * 1.25,"
+                          " 'note number ' || g, now(), g % 2 = 0 FROM generate_series(1, 1000) g");
   }
   inserts.end();
   measure(settings, inserts, transactions * 1000.0, figures[0], figures[1], figures[2]);
@@ -109,11 +124,13 @@ std::vector<Figure> run_stream(const Settings& settings) {
   add("W2");
   Backlog bank(settings, server, "w2");
   const std::string each = settings.tiny ? "10" : "50000";
-  test::run_command({server.program("pgbench"), "-i", "-q", "-s", "10", server.uri("w2")}, {}, {}, std::chrono::minutes(5));
+  test::run_command({server.program("pgbench"), "-i", "-q", "-s", "10", server.uri("w2")}, {}, {},
+                    std::chrono::minutes(5));
   server.exec("w2", "ALTER TABLE pgbench_history REPLICA IDENTITY FULL");  // it has no key
   bank.begin();
-  const auto loaded = test::run_command({server.program("pgbench"), "-n", "-c", "2", "-j", "2", "-t", each, server.uri("w2")},
-                                        {.env = {{"PGOPTIONS", "-c synchronous_commit=off"}}}, {}, std::chrono::minutes(10));
+  const auto loaded = test::run_command(
+      {server.program("pgbench"), "-n", "-c", "2", "-j", "2", "-t", each, server.uri("w2")},
+      {.env = {{"PGOPTIONS", "-c synchronous_commit=off"}}}, {}, std::chrono::minutes(10));
   if (loaded.exit_code != 0) give_up("pgbench: " + loaded.err);
   bank.end();
   measure(settings, bank, 2 * std::stod(each) * 4, figures[3], figures[4], figures[5]);

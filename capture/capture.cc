@@ -1,11 +1,11 @@
 #include "capture/capture.h"
 
-#include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "base/bytes.h"
@@ -41,20 +41,25 @@ void pause(milliseconds time, const std::stop_token& stop) {
 
 /// A discontinuity between store and source: a named state, what is so, and the way out.
 Error halted(std::string_view state, const std::string& message, std::string way_out) {
-  return Error(ErrorCode::kFailedPrecondition, std::string(state) + ": " + message).hint(std::move(way_out));
+  return Error(ErrorCode::kFailedPrecondition, std::string(state) + ": " + message)
+      .hint(std::move(way_out));
 }
 
 /// Category of what capture itself has to say to the log's readers.
 constexpr std::string_view kCaptureCategory = "$capture";
 
 std::string in_use(const SlotInfo& slot, const std::string& name) {
-  return "slot " + name + " is in use by pid " + std::to_string(slot.active_pid) + " (" + slot.active_application + ")";
+  return "slot " + name + " is in use by pid " + std::to_string(slot.active_pid) + " (" +
+         slot.active_application + ")";
 }
 
-std::string difference(const std::vector<std::string>& before, const std::vector<std::string>& now) {
+std::string difference(const std::vector<std::string>& before,
+                       const std::vector<std::string>& now) {
   std::vector<std::string> gone, come;
-  std::set_difference(before.begin(), before.end(), now.begin(), now.end(), std::back_inserter(gone));
-  std::set_difference(now.begin(), now.end(), before.begin(), before.end(), std::back_inserter(come));
+  std::set_difference(before.begin(), before.end(), now.begin(), now.end(),
+                      std::back_inserter(gone));
+  std::set_difference(now.begin(), now.end(), before.begin(), before.end(),
+                      std::back_inserter(come));
   std::string text;
   for (const std::string& line : gone) text += (text.empty() ? "" : "; ") + ("no longer: " + line);
   for (const std::string& line : come) text += (text.empty() ? "" : "; ") + ("new: " + line);
@@ -63,8 +68,13 @@ std::string difference(const std::vector<std::string>& before, const std::vector
 
 class Capture {
  public:
-  Capture(const CaptureOptions& options, const std::stop_token& stop, SourceAddress address, TablePatterns patterns)
-      : options_(options), stop_(stop), address_(std::move(address)), patterns_(std::move(patterns)), catalog_(address_) {}
+  Capture(const CaptureOptions& options, const std::stop_token& stop, SourceAddress address,
+          TablePatterns patterns)
+      : options_(options),
+        stop_(stop),
+        address_(std::move(address)),
+        patterns_(std::move(patterns)),
+        catalog_(address_) {}
 
   Result<void> run() {
     MILLRACE_RETURN_IF_ERROR(prepare());
@@ -136,8 +146,8 @@ bool Capture::epoch_has_begun() const {
   return state_ && source && source->epoch == state_->epoch;
 }
 
-/// Everything is looked at before anything is made: a store that is there first, then the source, and only
-/// when both are as they must be is a new store, a publication or a slot created.
+/// Everything is looked at before anything is made: a store that is there first, then the source,
+/// and only when both are as they must be is a new store, a publication or a slot created.
 Result<void> Capture::prepare() {
   FileSystem& files = *options_.files;
   MILLRACE_ASSIGN_OR_RETURN(const bool there, files.exists(options_.store));
@@ -146,26 +156,32 @@ Result<void> Capture::prepare() {
     if (!names.empty()) MILLRACE_RETURN_IF_ERROR(open_store());
   }
   if (store_ && store_->durable_source() && !state_)
-    return halted("SOURCE_STATE_MISSING", "the store holds captured changes, but its source.json is gone",
-                  "Put the file back from a copy of the store. Without it nothing tells whether the slot is the one that the "
+    return halted("SOURCE_STATE_MISSING",
+                  "the store holds captured changes, but its source.json is gone",
+                  "Put the file back from a copy of the store. Without it nothing tells whether "
+                  "the slot is the one that the "
                   "store was fed from: start a new --store with a slot of its own.");
   const bool resumes = store_ && epoch_has_begun();
   if (resumes && (state_->slot != options_.slot || state_->publication != options_.publication))
-    return Error(ErrorCode::kInvalidArgument,
-                 "this store is fed from slot " + state_->slot + " and publication " + state_->publication)
+    return Error(ErrorCode::kInvalidArgument, "this store is fed from slot " + state_->slot +
+                                                  " and publication " + state_->publication)
         .hint("Start with --slot " + state_->slot + " --publication " + state_->publication +
               ", or with another --store.");
 
   MILLRACE_ASSIGN_OR_RETURN(const Preflight preflight,
-                            run_preflight(catalog_, {.patterns = patterns_, .slot = options_.slot,
+                            run_preflight(catalog_, {.patterns = patterns_,
+                                                     .slot = options_.slot,
                                                      .publication = options_.publication}));
   for (const Finding& finding : preflight.findings)
-    if (finding.severity == Finding::Severity::kWarning || (resumes && finding.severity == Finding::Severity::kProblem))
-      spdlog::warn("{}: {} {}", printable(finding.subject), printable(finding.message, 2000), printable(finding.fix, 2000));
+    if (finding.severity == Finding::Severity::kWarning ||
+        (resumes && finding.severity == Finding::Severity::kProblem))
+      spdlog::warn("{}: {} {}", printable(finding.subject), printable(finding.message, 2000),
+                   printable(finding.fix, 2000));
   SystemIdentity system;
   if (!resumes) {
     MILLRACE_RETURN_IF_ERROR(preflight.require_no_problem());
-    MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address_, true, stop_));
+    MILLRACE_ASSIGN_OR_RETURN(const auto connection,
+                              PostgresConnection::open(address_, true, stop_));
     MILLRACE_ASSIGN_OR_RETURN(system, identify_system(*connection));
     MILLRACE_RETURN_IF_ERROR(drop_slot_of_last_start(preflight, system));
     if (!store_) MILLRACE_RETURN_IF_ERROR(open_store());
@@ -182,17 +198,23 @@ Result<void> Capture::prepare() {
   return {};
 }
 
-/// A slot of this name that is there already. Ours is only one that a start of this store has noted in source.json right before
-/// it made it, and that nobody has moved since: that start was killed before its epoch began.
-Result<void> Capture::drop_slot_of_last_start(const Preflight& preflight, const SystemIdentity& system) {
+/// A slot of this name that is there already. Ours is only one that a start of this store has noted
+/// in source.json right before it made it, and that nobody has moved since: that start was killed
+/// before its epoch began.
+Result<void> Capture::drop_slot_of_last_start(const Preflight& preflight,
+                                              const SystemIdentity& system) {
   if (!preflight.slot) return {};
   const SlotInfo& slot = *preflight.slot;
-  const bool ours = state_ && state_->slot == options_.slot && state_->slot_start != Lsn{} && state_->system_id == system.system_id &&
-                    slot.database == state_->database && slot.confirmed_flush == state_->slot_start;
+  const bool ours = state_ && state_->slot == options_.slot && state_->slot_start != Lsn{} &&
+                    state_->system_id == system.system_id && slot.database == state_->database &&
+                    slot.confirmed_flush == state_->slot_start;
   if (!ours)
-    return halted("SLOT_EXISTS", "slot " + options_.slot + " exists, but this store has never used it",
-                  "Use another --slot; or, if nobody needs it: SELECT pg_drop_replication_slot('" + options_.slot + "');");
-  spdlog::warn("the last start ended before its snapshot was whole: slot {} is made anew", options_.slot);
+    return halted("SLOT_EXISTS",
+                  "slot " + options_.slot + " exists, but this store has never used it",
+                  "Use another --slot; or, if nobody needs it: SELECT pg_drop_replication_slot('" +
+                      options_.slot + "');");
+  spdlog::warn("the last start ended before its snapshot was whole: slot {} is made anew",
+               options_.slot);
   return catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')");
 }
 
@@ -200,39 +222,44 @@ Result<void> Capture::drop_slot_of_last_start(const Preflight& preflight, const 
 Result<void> Capture::begin_epoch(const Preflight& preflight, const SystemIdentity& system) {
   const bool made_publication = !preflight.publication.has_value();
   if (made_publication) {
-    MILLRACE_RETURN_IF_ERROR(catalog_.execute(
-        create_publication_statement(options_.publication, preflight.tables, preflight.server.version)));
-    spdlog::info("publication {} created for {} tables", printable(options_.publication), preflight.tables.size());
+    MILLRACE_RETURN_IF_ERROR(catalog_.execute(create_publication_statement(
+        options_.publication, preflight.tables, preflight.server.version)));
+    spdlog::info("publication {} created for {} tables", printable(options_.publication),
+                 preflight.tables.size());
   }
   MILLRACE_ASSIGN_OR_RETURN(const auto publication, catalog_.publication(options_.publication));
   if (!publication)
-    return halted("PUBLICATION_MISSING", "publication " + options_.publication + " has just vanished", "Start again.");
+    return halted("PUBLICATION_MISSING",
+                  "publication " + options_.publication + " has just vanished", "Start again.");
 
   const auto source = store_->durable_source();
-  state_ = SourceState{.epoch = std::max(state_ ? state_->epoch : 0, source ? source->epoch : 0) + 1,
-                       .system_id = system.system_id,
-                       .timeline = system.timeline,
-                       .database = preflight.server.database,
-                       .host = address_.host(),
-                       .slot = options_.slot,
-                       .slot_start = {},
-                       .publication = options_.publication,
-                       .publication_definition = publication->definition};
+  state_ =
+      SourceState{.epoch = std::max(state_ ? state_->epoch : 0, source ? source->epoch : 0) + 1,
+                  .system_id = system.system_id,
+                  .timeline = system.timeline,
+                  .database = preflight.server.database,
+                  .host = address_.host(),
+                  .slot = options_.slot,
+                  .slot_start = {},
+                  .publication = options_.publication,
+                  .publication_definition = publication->definition};
   return take_snapshot(preflight);
 }
 
-/// A TRUNCATE between slot and copy would show through: it is not transactional to those who look with an older
-/// snapshot. So the tables are locked, and if their files are others than before the slot was made, all is done again.
+/// A TRUNCATE between slot and copy would show through: it is not transactional to those who look
+/// with an older snapshot. So the tables are locked, and if their files are others than before the
+/// slot was made, all is done again.
 ///
-/// The slot is a temporary one: whatever ends this start before its snapshot is whole leaves nothing on the server.
+/// The slot is a temporary one: whatever ends this start before its snapshot is whole leaves
+/// nothing on the server.
 Result<Capture::SnapshotSource> Capture::open_snapshot(const Preflight& preflight) {
   for (int attempt = 1;; ++attempt) {
     SnapshotSource source;
     MILLRACE_ASSIGN_OR_RETURN(const std::string before, catalog_.storage_of(preflight.tables));
     MILLRACE_ASSIGN_OR_RETURN(source.walsender, PostgresConnection::open(address_, true, stop_));
     const std::string name = "millrace_start_" + to_hex(std::to_string(std::random_device{}()));
-    MILLRACE_ASSIGN_OR_RETURN(source.slot,
-                              create_temporary_slot(*source.walsender, catalog_, name, options_.initial_snapshot));
+    MILLRACE_ASSIGN_OR_RETURN(source.slot, create_temporary_slot(*source.walsender, catalog_, name,
+                                                                 options_.initial_snapshot));
     spdlog::info("temporary slot {} created at {}", name, to_string(source.slot.consistent_point));
     if (!options_.initial_snapshot) return source;
     MILLRACE_ASSIGN_OR_RETURN(source.reader, PostgresConnection::open(address_, false, stop_));
@@ -240,30 +267,35 @@ Result<Capture::SnapshotSource> Capture::open_snapshot(const Preflight& prefligh
     MILLRACE_ASSIGN_OR_RETURN(const std::string after, catalog_.storage_of(preflight.tables));
     if (before == after) return source;
     if (attempt == kSnapshotAttempts)
-      return Error(ErrorCode::kUnavailable, "tables were truncated or rewritten each time the snapshot began")
+      return Error(ErrorCode::kUnavailable,
+                   "tables were truncated or rewritten each time the snapshot began")
           .hint("Start again when no TRUNCATE or ALTER TABLE runs.");
     spdlog::warn("a table was truncated or rewritten while the slot was made: it is made again");
   }
 }
 
-/// One transaction of the log: the snapshot is there whole or not at all. Its commit position is just below the slot's start.
+/// One transaction of the log: the snapshot is there whole or not at all. Its commit position is
+/// just below the slot's start.
 Result<void> Capture::take_snapshot(const Preflight& preflight) {
   MILLRACE_ASSIGN_OR_RETURN(const SnapshotSource source, open_snapshot(preflight));
   const Lsn start = source.slot.consistent_point;
-  MILLRACE_RETURN_IF_ERROR(store_->begin({.source = {.epoch = state_->epoch, .commit = start.value - 1, .end = 0},
-                                          .source_xid = 0,
-                                          .commit_time = Clock::system().wall(),
-                                          .snapshot = options_.initial_snapshot}));
+  MILLRACE_RETURN_IF_ERROR(
+      store_->begin({.source = {.epoch = state_->epoch, .commit = start.value - 1, .end = 0},
+                     .source_xid = 0,
+                     .commit_time = Clock::system().wall(),
+                     .snapshot = options_.initial_snapshot}));
   if (source.reader) {
     StoreOut out(*store_, Lsn{});
     ChangeEncoder encoder(*schemas_, catalog_, out);
-    auto rows = copy_snapshot(*source.reader, catalog_, preflight.tables, options_.publication, source.slot, encoder);
+    auto rows = copy_snapshot(*source.reader, catalog_, preflight.tables, options_.publication,
+                              source.slot, encoder);
     if (!rows) {
       MILLRACE_RETURN_IF_ERROR(store_->rollback());
       return std::move(rows).error().context("initial snapshot");
     }
     MILLRACE_RETURN_IF_ERROR(end_snapshot(*source.reader));
-    spdlog::info("initial snapshot: {} rows of {} tables as of {}", *rows, preflight.tables.size(), to_string(start));
+    spdlog::info("initial snapshot: {} rows of {} tables as of {}", *rows, preflight.tables.size(),
+                 to_string(start));
   }
   if (auto kept = keep_slot(source.slot); !kept) {
     MILLRACE_RETURN_IF_ERROR(store_->rollback());
@@ -271,19 +303,21 @@ Result<void> Capture::take_snapshot(const Preflight& preflight) {
   }
   auto committed = commit_snapshot(source.slot);
   if (!committed && !epoch_has_begun())
-    if (auto dropped = catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')"); !dropped)
-      spdlog::warn("slot {} holds back WAL until the next start of this store, or until it is dropped: {}", options_.slot,
-                   printable(dropped.error().message(), 1000));
+    if (auto dropped = catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')");
+        !dropped)
+      spdlog::warn(
+          "slot {} holds back WAL until the next start of this store, or until it is dropped: {}",
+          options_.slot, printable(dropped.error().message(), 1000));
   return committed;
 }
 
-/// Makes the start's temporary slot into the one that stays: a copy of it, at the same position. What source.json says before
-/// lets a start after a crash know this slot for its own.
+/// Makes the start's temporary slot into the one that stays: a copy of it, at the same position.
+/// What source.json says before lets a start after a crash know this slot for its own.
 Result<void> Capture::keep_slot(const NewSlot& slot) {
   state_->slot_start = slot.consistent_point;
   MILLRACE_RETURN_IF_ERROR(save_source_state(options_.store, *state_, *options_.files));
-  MILLRACE_RETURN_IF_ERROR(
-      catalog_.execute("SELECT pg_copy_logical_replication_slot('" + slot.name + "', '" + options_.slot + "', false)"));
+  MILLRACE_RETURN_IF_ERROR(catalog_.execute("SELECT pg_copy_logical_replication_slot('" +
+                                            slot.name + "', '" + options_.slot + "', false)"));
   spdlog::info("slot {} created at {}", options_.slot, to_string(slot.consistent_point));
   return {};
 }
@@ -293,13 +327,15 @@ Result<void> Capture::commit_snapshot(const NewSlot& slot) {
   MILLRACE_ASSIGN_OR_RETURN(const Offset end, store_->commit(position));
   store_->request_flush();
   for (;;) {
-    MILLRACE_ASSIGN_OR_RETURN(const bool durable, store_->wait_durable(end, position, milliseconds(1000)));
+    MILLRACE_ASSIGN_OR_RETURN(const bool durable,
+                              store_->wait_durable(end, position, milliseconds(1000)));
     if (durable) return {};
     if (stop_.stop_requested()) return Error(ErrorCode::kCancelled, "asked to stop");
   }
 }
 
-/// Errors that pass by themselves are worth a new connection; the same one three times at the same place is not.
+/// Errors that pass by themselves are worth a new connection; the same one three times at the same
+/// place is not.
 bool Capture::worth_another_try(const Error& error) {
   if (error.code() == ErrorCode::kCancelled || !store_->status()) return false;
   if (error.code() == ErrorCode::kUnavailable || error.code() == ErrorCode::kLocked) return true;
@@ -323,16 +359,20 @@ Result<void> Capture::follow_for_ever() {
     const auto now = std::chrono::steady_clock::now();
     if (connected_) backoff = kBackoffFirst;
     if (connected_ || error.code() != ErrorCode::kLocked) locked_since = now;
-    const bool halted_state = error.code() == ErrorCode::kFailedPrecondition && !error.hint().empty();
+    const bool halted_state =
+        error.code() == ErrorCode::kFailedPrecondition && !error.hint().empty();
     if (halted_state || !worth_another_try(error)) {
       if (repeated_errors_ < kStuckAttempts) return followed;
-      return halted("STUCK_AT_LSN", "after " + to_string(last_error_at_) + " the same error came " +
-                                        std::to_string(kStuckAttempts) + " times: " + error.message(),
-                    "PostgreSQL can't send, or millrace can't take, the next transaction. Nothing was skipped. Mend the cause "
+      return halted("STUCK_AT_LSN",
+                    "after " + to_string(last_error_at_) + " the same error came " +
+                        std::to_string(kStuckAttempts) + " times: " + error.message(),
+                    "PostgreSQL can't send, or millrace can't take, the next transaction. Nothing "
+                    "was skipped. Mend the cause "
                     "(the message names it) and start again.");
     }
     if (error.code() == ErrorCode::kLocked && now - locked_since > kSlotReleaseMax) return followed;
-    const milliseconds wait = backoff + milliseconds(jitter() % static_cast<unsigned>(backoff.count() / 4 + 1));
+    const milliseconds wait =
+        backoff + milliseconds(jitter() % static_cast<unsigned>(backoff.count() / 4 + 1));
     spdlog::warn("{}; trying again in {} ms", printable(error.message(), 1000), wait.count());
     pause(wait, stop_);
     backoff = std::min(backoff * 2, options_.backoff_max);
@@ -345,7 +385,8 @@ Result<void> Capture::outcome_of_stop() const {
   MILLRACE_RETURN_IF_ERROR(store_->status());
   const auto source = store_->durable_source();
   if (until_ && Lsn{source->end} < *until_)
-    return Error(ErrorCode::kCancelled, "stopped at " + to_string(Lsn{source->end}) + ", before it had caught up with " + to_string(*until_))
+    return Error(ErrorCode::kCancelled, "stopped at " + to_string(Lsn{source->end}) +
+                                            ", before it had caught up with " + to_string(*until_))
         .hint("Nothing is lost: the next start goes on from there.");
   return {};
 }
@@ -363,7 +404,8 @@ Result<void> Capture::follow() {
   const Lsn from = out_->end();
   MILLRACE_RETURN_IF_ERROR(start_replication(*connection, state_->slot, from, state_->publication));
   connected_ = true;
-  spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot, to_string(from));
+  spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot,
+               to_string(from));
   StreamSession session(*connection, *store_, *out_, *applier_,
                         {.epoch = state_->epoch,
                          .status_interval = options_.status_interval,
@@ -376,57 +418,82 @@ Result<void> Capture::follow() {
 Result<void> Capture::verify_source(const SystemIdentity& system) {
   const Lsn known = out_->end();
   if (system.system_id != state_->system_id)
-    return halted("NEW_CLUSTER", "the server's system identifier is " + system.system_id + ", the store was fed by " + state_->system_id,
-                  "Connect to the server that the store knows, or start a new --store for this one.");
+    return halted(
+        "NEW_CLUSTER",
+        "the server's system identifier is " + system.system_id + ", the store was fed by " +
+            state_->system_id,
+        "Connect to the server that the store knows, or start a new --store for this one.");
   if (system.database != state_->database)
-    return halted("OTHER_DATABASE", "connected to database " + system.database + ", the store was fed by " + state_->database,
-                  "Name database " + state_->database + " in --source, or start a new --store.");
+    return halted(
+        "OTHER_DATABASE",
+        "connected to database " + system.database + ", the store was fed by " + state_->database,
+        "Name database " + state_->database + " in --source, or start a new --store.");
   if (system.timeline != state_->timeline)
     return halted("TIMELINE_CHANGED",
-                  "the server is on timeline " + std::to_string(system.timeline) + ", the store knows " +
-                      std::to_string(state_->timeline) + " up to " + to_string(known),
-                  "The server was promoted or restored: its history may have parted from the store's. Start a new --store "
+                  "the server is on timeline " + std::to_string(system.timeline) +
+                      ", the store knows " + std::to_string(state_->timeline) + " up to " +
+                      to_string(known),
+                  "The server was promoted or restored: its history may have parted from the "
+                  "store's. Start a new --store "
                   "with a slot of its own, and rebuild the views from it.");
   if (system.flushed < known)
-    return halted("SOURCE_REWOUND",
-                  "the server's WAL ends at " + to_string(system.flushed) + ", before the store's last position " + to_string(known),
-                  "The server was restored from an older copy. Start a new --store with a slot of its own.");
+    return halted(
+        "SOURCE_REWOUND",
+        "the server's WAL ends at " + to_string(system.flushed) +
+            ", before the store's last position " + to_string(known),
+        "The server was restored from an older copy. Start a new --store with a slot of its own.");
   return {};
 }
 
 Result<void> Capture::verify_slot() {
   MILLRACE_ASSIGN_OR_RETURN(const auto slot, catalog_.slot(state_->slot));
-  const std::string anew = "What was committed since " + to_string(out_->end()) +
-                           " can no longer be read from the server. Start a new --store, and rebuild the views from it.";
-  if (!slot) return halted("SLOT_MISSING", "slot " + state_->slot + " is gone from the server", anew);
+  const std::string anew =
+      "What was committed since " + to_string(out_->end()) +
+      " can no longer be read from the server. Start a new --store, and rebuild the views from it.";
+  if (!slot)
+    return halted("SLOT_MISSING", "slot " + state_->slot + " is gone from the server", anew);
   if (slot->plugin != "pgoutput" || slot->database != state_->database)
-    return halted("SLOT_REPLACED", "slot " + state_->slot + " is now one of plugin " + slot->plugin + " in database " + slot->database, anew);
+    return halted("SLOT_REPLACED",
+                  "slot " + state_->slot + " is now one of plugin " + slot->plugin +
+                      " in database " + slot->database,
+                  anew);
   if (slot->wal_status == "lost")
-    return halted("SLOT_LOST", "PostgreSQL has invalidated slot " + state_->slot + ": WAL that it needed was removed",
-                  anew + " A larger max_slot_wal_keep_size leaves more time.");
+    return halted(
+        "SLOT_LOST",
+        "PostgreSQL has invalidated slot " + state_->slot + ": WAL that it needed was removed",
+        anew + " A larger max_slot_wal_keep_size leaves more time.");
   if (slot->confirmed_flush && *slot->confirmed_flush > out_->end())
-    return halted("SOURCE_GAP",
-                  "slot " + state_->slot + " is confirmed up to " + to_string(*slot->confirmed_flush) +
-                      ", but the store ends at " + to_string(out_->end()),
-                  "Another program has moved the slot, it was made anew, or the store is an older copy. " + anew);
+    return halted(
+        "SOURCE_GAP",
+        "slot " + state_->slot + " is confirmed up to " + to_string(*slot->confirmed_flush) +
+            ", but the store ends at " + to_string(out_->end()),
+        "Another program has moved the slot, it was made anew, or the store is an older copy. " +
+            anew);
   if (slot->active)
     return Error(ErrorCode::kLocked, in_use(*slot, state_->slot))
-        .hint("Only one capture may read a slot: stop the other one, or use another --slot with a --store of its own.");
+        .hint(
+            "Only one capture may read a slot: stop the other one, or use another --slot with a "
+            "--store of its own.");
   return {};
 }
 
 Result<void> Capture::verify_publication() {
   MILLRACE_ASSIGN_OR_RETURN(const auto publication, catalog_.publication(state_->publication));
   if (!publication)
-    return halted("PUBLICATION_MISSING", "publication " + state_->publication + " is gone from the server",
-                  "Changes since then can't be decoded. Make it again exactly as it was; if PostgreSQL then still reports that it does not exist, start a new --store.");
+    return halted("PUBLICATION_MISSING",
+                  "publication " + state_->publication + " is gone from the server",
+                  "Changes since then can't be decoded. Make it again exactly as it was; if "
+                  "PostgreSQL then still reports that it does not exist, start a new --store.");
   if (publication->definition == state_->publication_definition) return {};
   const std::string changes = difference(state_->publication_definition, publication->definition);
   if (!options_.accept_publication_change)
-    return halted("PUBLICATION_CHANGED", "publication " + state_->publication + " is not what it was: " + changes,
-                  "Change it back, or start with --accept-publication-change: tables that are new in it are then captured from "
+    return halted("PUBLICATION_CHANGED",
+                  "publication " + state_->publication + " is not what it was: " + changes,
+                  "Change it back, or start with --accept-publication-change: tables that are new "
+                  "in it are then captured from "
                   "here on, without the rows that they have now.");
-  spdlog::warn("publication {} changed, accepted: {}", printable(state_->publication), printable(changes, 2000));
+  spdlog::warn("publication {} changed, accepted: {}", printable(state_->publication),
+               printable(changes, 2000));
   MILLRACE_RETURN_IF_ERROR(record_publication_change(changes));
   state_->publication_definition = publication->definition;
   return save_source_state(options_.store, *state_, *options_.files);
@@ -434,12 +501,18 @@ Result<void> Capture::verify_publication() {
 
 /// Readers of the log must be able to tell that tables are incomplete from here on.
 Result<void> Capture::record_publication_change(const std::string& changes) {
-  const std::string payload = nlohmann::json{{"publication", state_->publication},
-                                             {"changes", changes},
-                                             {"captured_up_to", to_string(out_->end())}}
-                                  .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  const NewEvent event{.category = kCaptureCategory, .key = state_->slot, .type = "publication_changed", .payload = payload, .metadata = {}};
-  MILLRACE_RETURN_IF_ERROR(store_->append({.source = {}, .source_xid = 0, .commit_time = Clock::system().wall()}, {&event, 1}));
+  const std::string payload = nlohmann::json{
+      {"publication", state_->publication},
+      {"changes", changes},
+      {"captured_up_to",
+       to_string(out_->end())}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const NewEvent event{.category = kCaptureCategory,
+                       .key = state_->slot,
+                       .type = "publication_changed",
+                       .payload = payload,
+                       .metadata = {}};
+  MILLRACE_RETURN_IF_ERROR(store_->append(
+      {.source = {}, .source_xid = 0, .commit_time = Clock::system().wall()}, {&event, 1}));
   return {};
 }
 
@@ -451,7 +524,8 @@ Result<void> run_capture(const CaptureOptions& options, const std::stop_token& s
   MILLRACE_ASSIGN_OR_RETURN(TablePatterns patterns, TablePatterns::parse(options.tables));
   Capture capture(options, stop, std::move(address), std::move(patterns));
   auto outcome = capture.run();
-  const bool asked = !outcome && outcome.error().code() == ErrorCode::kCancelled && stop.stop_requested();
+  const bool asked =
+      !outcome && outcome.error().code() == ErrorCode::kCancelled && stop.stop_requested();
   if (asked && !options.until_caught_up) return {};
   return outcome;
 }

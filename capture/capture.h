@@ -13,8 +13,8 @@ namespace millrace {
 struct CaptureOptions {
   std::string source;  ///< URI or key=value string, as libpq takes it.
   Path store;
-  /// Patterns of tables, as "schema.table" with '*' and '?'; one that starts with '!' excludes. Empty:
-  /// what the publication has, or public.* where it must be made.
+  /// Patterns of tables, as "schema.table" with '*' and '?'; one that starts with '!' excludes.
+  /// Empty: what the publication has, or public.* where it must be made.
   std::vector<std::string> tables;
   std::string slot = "millrace";
   std::string publication = "millrace";
@@ -22,8 +22,8 @@ struct CaptureOptions {
   bool initial_snapshot = true;
   /// End once everything that was committed before the start is durable in the store.
   bool until_caught_up = false;
-  /// Go on although the publication is not what it was when capture last ran. Tables that came in are
-  /// captured from now on, without the rows that they had.
+  /// Go on although the publication is not what it was when capture last ran. Tables that came in
+  /// are captured from now on, without the rows that they had.
   bool accept_publication_change = false;
   /// How often PostgreSQL is told of progress that it did not ask for.
   std::chrono::milliseconds status_interval{1000};
@@ -37,14 +37,16 @@ struct CaptureOptions {
 /// Captures a database into a store until `stop`, or, with until_caught_up, until it has caught up.
 ///
 /// The first run makes publication and slot (in this order) and reads the initial snapshot; later
-/// ones go on after the last durable transaction. PostgreSQL is told to forget only what is durable. A
-/// connection that breaks is made again, with back-off. A first run that ends before its snapshot is whole leaves no slot; at
-/// worst (killed in the last moment) one that the next start of this store knows for its own and drops.
+/// ones go on after the last durable transaction. PostgreSQL is told to forget only what is
+/// durable. A connection that breaks is made again, with back-off. A first run that ends before its
+/// snapshot is whole leaves no slot; at worst (killed in the last moment) one that the next start
+/// of this store knows for its own and drops.
 ///
-/// Errors: kUnavailable (can't connect the first time, wrong password), kFailedPrecondition (a setting, a right, a table's
-/// identity, or the source is not the one that the store knows: the message starts with a state such as SLOT_MISSING, SOURCE_GAP,
-/// NEW_CLUSTER, PUBLICATION_CHANGED), kLocked (another capture), and those of EventStore. Nothing is
-/// changed on either side before all checks have passed.
+/// Errors: kUnavailable (can't connect the first time, wrong password), kFailedPrecondition (a
+/// setting, a right, a table's identity, or the source is not the one that the store knows: the
+/// message starts with a state such as SLOT_MISSING, SOURCE_GAP, NEW_CLUSTER, PUBLICATION_CHANGED),
+/// kLocked (another capture), and those of EventStore. Nothing is changed on either side before all
+/// checks have passed.
 Result<void> run_capture(const CaptureOptions& options, const std::stop_token& stop);
 
 }  // namespace millrace

@@ -23,9 +23,9 @@ struct CheckOptions {
   std::string publication = "millrace";
 };
 
-/// Looks at everything that capture needs from a source: settings, rights, free slots and senders, the
-/// tables' replica identity, slot and publication. Changes nothing.
-/// Errors: kUnavailable (can't connect), kInvalidArgument (bad URI or pattern).
+/// Looks at everything that capture needs from a source: settings, rights, free slots and senders,
+/// the tables' replica identity, slot and publication. Changes nothing. Errors: kUnavailable (can't
+/// connect), kInvalidArgument (bad URI or pattern).
 Result<std::vector<Finding>> check_source(const CheckOptions& options);
 
 }  // namespace millrace

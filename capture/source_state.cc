@@ -19,10 +19,13 @@ Result<std::optional<SourceState>> load_source_state(const Path& store, FileSyst
   try {
     const nlohmann::json json = nlohmann::json::parse(bytes);
     if (json.at("format").get<int>() > kFormat)
-      return Error(ErrorCode::kUnsupported, path_in(store).string() + " was written by a newer millrace")
+      return Error(ErrorCode::kUnsupported,
+                   path_in(store).string() + " was written by a newer millrace")
           .hint("Use the version of millrace that wrote it, or a newer one.");
     const auto slot_start = parse_lsn(json.at("slot_start").get<std::string>());
-    if (!slot_start) return Error(ErrorCode::kCorruption, path_in(store).string() + ": " + slot_start.error().message());
+    if (!slot_start)
+      return Error(ErrorCode::kCorruption,
+                   path_in(store).string() + ": " + slot_start.error().message());
     return SourceState{.epoch = json.at("epoch").get<std::uint32_t>(),
                        .system_id = json.at("system_id").get<std::string>(),
                        .timeline = json.at("timeline").get<std::uint32_t>(),
@@ -35,8 +38,9 @@ Result<std::optional<SourceState>> load_source_state(const Path& store, FileSyst
                            json.at("publication_definition").get<std::vector<std::string>>()};
   } catch (const nlohmann::json::exception& e) {
     return Error(ErrorCode::kCorruption, path_in(store).string() + ": " + e.what())
-        .hint("Put the file back from a copy of the store; without it capture can't tell whether "
-              "the slot is still the one that this store was fed from.");
+        .hint(
+            "Put the file back from a copy of the store; without it capture can't tell whether "
+            "the slot is still the one that this store was fed from.");
   }
 }
 

@@ -10,10 +10,12 @@
 
 namespace millrace {
 
-/// What a store knows of the source that it is fed from: the file source.json, written when an epoch begins.
+/// What a store knows of the source that it is fed from: the file source.json, written when an
+/// epoch begins.
 ///
-/// An epoch is one unbroken reading of one slot. The file is written right before the slot is made; the epoch has
-/// begun for good once the log holds a position of it (its snapshot). Until then a start begins it anew.
+/// An epoch is one unbroken reading of one slot. The file is written right before the slot is made;
+/// the epoch has begun for good once the log holds a position of it (its snapshot). Until then a
+/// start begins it anew.
 struct SourceState {
   std::uint32_t epoch = 0;
   std::string system_id;
@@ -26,7 +28,8 @@ struct SourceState {
   std::vector<std::string> publication_definition;
 };
 
-/// Nothing where the store was never fed. Errors: kCorruption (no such JSON), kUnsupported (newer), kIo.
+/// Nothing where the store was never fed. Errors: kCorruption (no such JSON), kUnsupported (newer),
+/// kIo.
 Result<std::optional<SourceState>> load_source_state(const Path& store,
                                                      FileSystem& files = FileSystem::real());
 /// Durable on return.

@@ -13,11 +13,13 @@ using std::chrono::milliseconds;
 
 /// Messages between two looks at the clock while data keeps coming.
 constexpr int kBurst = 512;
-/// So many since the last wait mean that more will be here at once. Then the server is left alone for a nap: who waits in poll()
-/// is woken by every message, and that costs the server more than the message.
+/// So many since the last wait mean that more will be here at once. Then the server is left alone
+/// for a nap: who waits in poll() is woken by every message, and that costs the server more than
+/// the message.
 constexpr int kBusy = 64;
 constexpr std::chrono::microseconds kNap{200};
-/// How often what came in is flushed while it keeps coming. A stream that pauses is flushed at once.
+/// How often what came in is flushed while it keeps coming. A stream that pauses is flushed at
+/// once.
 constexpr milliseconds kBusyFlushInterval{2};
 /// How often an idle source's position is written to the log at most.
 constexpr milliseconds kIdleInterval{10'000};
@@ -114,23 +116,28 @@ Result<void> StreamSession::on_keepalive(const pgoutput::Keepalive& keepalive) {
 
 /// Whatever the clock asks for: position of an idle source, status, a sign of life, a look around.
 Result<void> StreamSession::keep_in_touch() {
-  const milliseconds idle_interval = reply_wanted_ || options_.until ? kIdleIntervalAsked : kIdleInterval;
+  const milliseconds idle_interval =
+      reply_wanted_ || options_.until ? kIdleIntervalAsked : kIdleInterval;
   const bool goal_near = options_.until && out_.end() < *options_.until && idle_ >= *options_.until;
   if (!applier_.in_transaction() && idle_ > out_.end() && store_.has_room() &&
       (goal_near || now_ - idle_recorded_at_ >= idle_interval))
     MILLRACE_RETURN_IF_ERROR(record_idle_position());
 
-  if (options_.look_around && !applier_.in_transaction() && now_ - looked_at_ >= options_.look_interval) {
+  if (options_.look_around && !applier_.in_transaction() &&
+      now_ - looked_at_ >= options_.look_interval) {
     looked_at_ = now_;
     MILLRACE_RETURN_IF_ERROR(options_.look_around());
   }
   if (now_ - heard_at_ > 2 * options_.silence_max)
-    return Error(ErrorCode::kUnavailable, "the server has been silent for " +
-                                              std::to_string((2 * options_.silence_max).count() / 1000) + " s");
+    return Error(ErrorCode::kUnavailable,
+                 "the server has been silent for " +
+                     std::to_string((2 * options_.silence_max).count() / 1000) + " s");
   const bool ask = now_ - heard_at_ > options_.silence_max && !asked_;
   const milliseconds interval = reply_wanted_ || options_.until ? kSoon : options_.status_interval;
-  const bool progress_late = confirmed_ < durable() && now_ - status_at_ >= std::min(interval, milliseconds(100));
-  if (ask || progress_late || (reply_wanted_ && now_ - status_at_ >= kSoon) || now_ - status_at_ >= options_.status_interval) {
+  const bool progress_late =
+      confirmed_ < durable() && now_ - status_at_ >= std::min(interval, milliseconds(100));
+  if (ask || progress_late || (reply_wanted_ && now_ - status_at_ >= kSoon) ||
+      now_ - status_at_ >= options_.status_interval) {
     asked_ = asked_ || ask;
     return send_status(ask || options_.until.has_value());
   }
@@ -151,9 +158,10 @@ Result<void> StreamSession::send_status(bool reply_requested) {
 /// A transaction without events. Its commit position is just below the next one that there can be.
 Result<void> StreamSession::record_idle_position() {
   idle_recorded_at_ = now_;
-  MILLRACE_RETURN_IF_ERROR(out_.begin({.source = {.epoch = options_.epoch, .commit = idle_.value - 1, .end = 0},
-                                       .source_xid = 0,
-                                       .commit_time = Clock::system().wall()}));
+  MILLRACE_RETURN_IF_ERROR(
+      out_.begin({.source = {.epoch = options_.epoch, .commit = idle_.value - 1, .end = 0},
+                  .source_xid = 0,
+                  .commit_time = Clock::system().wall()}));
   MILLRACE_RETURN_IF_ERROR(out_.commit(idle_.value));
   store_.request_flush();
   return {};
@@ -163,7 +171,8 @@ Result<void> StreamSession::record_idle_position() {
 Result<void> StreamSession::finish() {
   MILLRACE_RETURN_IF_ERROR(applier_.reset());
   store_.request_flush();
-  MILLRACE_RETURN_IF_ERROR(store_.wait_durable(store_.appended_end(), out_.end().value, kFinishTimeout));
+  MILLRACE_RETURN_IF_ERROR(
+      store_.wait_durable(store_.appended_end(), out_.end().value, kFinishTimeout));
   now_ = Clock::system().monotonic();
   MILLRACE_RETURN_IF_ERROR(send_status(false));
   connection_.end_copy_both();

@@ -33,17 +33,18 @@ class StoreOut final : public EventOut {
 
 /// The life of one streaming connection: receives, appends, and tells PostgreSQL what is durable.
 ///
-/// It never waits for the disk: when the store has no room it stops reading, so that PostgreSQL keeps
-/// the changes, and goes on sending status, so that PostgreSQL keeps the connection.
-/// What it confirms is never beyond the store's durable position. Where nothing of interest was committed for a while the
-/// position that keepalives tell is first made durable as a transaction without events, then confirmed,
-/// so that an idle table does not hold the server's WAL. Threads: one.
+/// It never waits for the disk: when the store has no room it stops reading, so that PostgreSQL
+/// keeps the changes, and goes on sending status, so that PostgreSQL keeps the connection. What it
+/// confirms is never beyond the store's durable position. Where nothing of interest was committed
+/// for a while the position that keepalives tell is first made durable as a transaction without
+/// events, then confirmed, so that an idle table does not hold the server's WAL. Threads: one.
 class StreamSession {
  public:
   struct Options {
     std::uint32_t epoch = 0;
     std::chrono::milliseconds status_interval{1000};
-    /// Without a byte from the server for this long an answer is asked for; for twice as long, the connection is given up.
+    /// Without a byte from the server for this long an answer is asked for; for twice as long, the
+    /// connection is given up.
     std::chrono::milliseconds silence_max{45'000};
     /// Ends the session once everything below it is durable.
     std::optional<Lsn> until;
@@ -52,11 +53,11 @@ class StreamSession {
     std::function<Result<void>()> look_around{};
   };
 
-  StreamSession(PostgresConnection& connection, EventStore& store, StoreOut& out, StreamApplier& applier,
-                const Options& options);
+  StreamSession(PostgresConnection& connection, EventStore& store, StoreOut& out,
+                StreamApplier& applier, const Options& options);
 
-  /// Streams until `stop` or until the position asked for. Any error of connection or store ends it; the
-  /// store's is in its status().
+  /// Streams until `stop` or until the position asked for. Any error of connection or store ends
+  /// it; the store's is in its status().
   Result<void> run(const std::stop_token& stop);
 
  private:

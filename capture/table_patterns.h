@@ -8,11 +8,12 @@
 
 namespace millrace {
 
-/// Which tables are meant: `schema.table` patterns with '*' (any characters) and '?' (one); '!' in front excludes.
-/// Without any pattern that includes, every table of the public schema is meant.
+/// Which tables are meant: `schema.table` patterns with '*' (any characters) and '?' (one); '!' in
+/// front excludes. Without any pattern that includes, every table of the public schema is meant.
 class TablePatterns {
  public:
-  /// Each text may hold several patterns with commas between. Errors: kInvalidArgument (empty, no dot).
+  /// Each text may hold several patterns with commas between. Errors: kInvalidArgument (empty, no
+  /// dot).
   static Result<TablePatterns> parse(const std::vector<std::string>& texts);
   bool match(std::string_view schema_name, std::string_view table_name) const;
   bool given() const { return given_; }

@@ -29,7 +29,8 @@ constexpr milliseconds kGoneMax{5000};
 class CallbackOut final : public EventOut {
  public:
   using OnEvent = std::function<Result<void>(const EventRecord&, SchemaRegistry&)>;
-  CallbackOut(const OnEvent& on_event, SchemaRegistry& schemas) : on_event_(on_event), schemas_(schemas) {}
+  CallbackOut(const OnEvent& on_event, SchemaRegistry& schemas)
+      : on_event_(on_event), schemas_(schemas) {}
 
   Result<void> begin(const TransactionInfo& info) override {
     info_ = info;
@@ -55,29 +56,34 @@ class CallbackOut final : public EventOut {
   TransactionInfo info_;
 };
 
-/// A publication that exists as long as this object. One that a killed process left is known by this: nobody is connected
-/// under its name any more, which each tail uses as its application_name.
+/// A publication that exists as long as this object. One that a killed process left is known by
+/// this: nobody is connected under its name any more, which each tail uses as its application_name.
 class TemporaryPublication {
  public:
-  static Result<std::unique_ptr<TemporaryPublication>> create(Catalog& catalog, const std::string& name,
-                                                              const std::vector<SourceTable>& tables,
-                                                              int server_version) {
+  static Result<std::unique_ptr<TemporaryPublication>> create(
+      Catalog& catalog, const std::string& name, const std::vector<SourceTable>& tables,
+      int server_version) {
     MILLRACE_RETURN_IF_ERROR(remove_leftovers(catalog));
-    MILLRACE_RETURN_IF_ERROR(catalog.execute(create_publication_statement(name, tables, server_version)));
+    MILLRACE_RETURN_IF_ERROR(
+        catalog.execute(create_publication_statement(name, tables, server_version)));
     return std::unique_ptr<TemporaryPublication>(new TemporaryPublication(catalog, name));
   }
   ~TemporaryPublication() {
-    if (auto dropped = catalog_.execute("DROP PUBLICATION IF EXISTS " + quote_identifier(name_)); !dropped)
-      spdlog::warn("publication {} could not be dropped: {}", name_, printable(dropped.error().message()));
+    if (auto dropped = catalog_.execute("DROP PUBLICATION IF EXISTS " + quote_identifier(name_));
+        !dropped)
+      spdlog::warn("publication {} could not be dropped: {}", name_,
+                   printable(dropped.error().message()));
   }
 
  private:
-  TemporaryPublication(Catalog& catalog, std::string name) : catalog_(catalog), name_(std::move(name)) {}
+  TemporaryPublication(Catalog& catalog, std::string name)
+      : catalog_(catalog), name_(std::move(name)) {}
 
   static Result<void> remove_leftovers(Catalog& catalog) {
     return catalog.execute(
         "DO $$ DECLARE leftover text; BEGIN"
-        " FOR leftover IN SELECT pubname FROM pg_publication p WHERE pubname ~ '^millrace_tail_[0-9a-f]{16}$'"
+        " FOR leftover IN SELECT pubname FROM pg_publication p WHERE pubname ~ "
+        "'^millrace_tail_[0-9a-f]{16}$'"
         "   AND pg_has_role(p.pubowner, 'USAGE')"
         "   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.application_name = p.pubname)"
         " LOOP EXECUTE format('DROP PUBLICATION %I', leftover); END LOOP; END $$");
@@ -95,7 +101,8 @@ std::string random_name() {
   return std::string(kNamePrefix) + to_hex(bytes);
 }
 
-/// The server drops the slot when it notices that we are gone: whoever looks after us shall find nothing.
+/// The server drops the slot when it notices that we are gone: whoever looks after us shall find
+/// nothing.
 void wait_until_gone(Catalog& catalog, const std::string& slot) {
   const auto deadline = std::chrono::steady_clock::now() + kGoneMax;
   while (std::chrono::steady_clock::now() < deadline) {
@@ -105,7 +112,8 @@ void wait_until_gone(Catalog& catalog, const std::string& slot) {
   }
 }
 
-Result<void> stream(PostgresConnection& connection, StreamApplier& applier, const std::stop_token& stop) {
+Result<void> stream(PostgresConnection& connection, StreamApplier& applier,
+                    const std::stop_token& stop) {
   Wakeup never;
   Lsn seen;
   auto status_at = std::chrono::steady_clock::now();
@@ -138,19 +146,23 @@ Result<void> stream(PostgresConnection& connection, StreamApplier& applier, cons
 
 }  // namespace
 
-Result<void> tail_source(const TailOptions& options, const std::stop_token& stop,
-                         const std::function<Result<void>(const EventRecord&, SchemaRegistry&)>& on_event,
-                         const std::function<void()>& on_ready) {
+Result<void> tail_source(
+    const TailOptions& options, const std::stop_token& stop,
+    const std::function<Result<void>(const EventRecord&, SchemaRegistry&)>& on_event,
+    const std::function<void()>& on_ready) {
   const std::string name = random_name();
   MILLRACE_ASSIGN_OR_RETURN(const SourceAddress given, SourceAddress::parse(options.source));
   const SourceAddress address = given.with("application_name", name);
   MILLRACE_ASSIGN_OR_RETURN(const TablePatterns patterns, TablePatterns::parse(options.tables));
   Catalog catalog(address);
-  MILLRACE_ASSIGN_OR_RETURN(const Preflight preflight,
-                            run_preflight(catalog, {.patterns = patterns, .slot = name, .publication = name, .temporary = true}));
+  MILLRACE_ASSIGN_OR_RETURN(
+      const Preflight preflight,
+      run_preflight(catalog,
+                    {.patterns = patterns, .slot = name, .publication = name, .temporary = true}));
   for (const Finding& finding : preflight.findings)
     if (finding.severity == Finding::Severity::kWarning)
-      spdlog::warn("{}: {} {}", printable(finding.subject), printable(finding.message, 2000), printable(finding.fix, 2000));
+      spdlog::warn("{}: {} {}", printable(finding.subject), printable(finding.message, 2000),
+                   printable(finding.fix, 2000));
   MILLRACE_RETURN_IF_ERROR(preflight.require_no_problem());
   if (preflight.tables.empty())
     return Error(ErrorCode::kFailedPrecondition, "no table is left to watch")
@@ -162,7 +174,8 @@ Result<void> tail_source(const TailOptions& options, const std::stop_token& stop
   // The slot lives on the connection that made it. Should the process be killed, it goes; the
   // publication is then removed by the next tail.
   MILLRACE_ASSIGN_OR_RETURN(auto connection, PostgresConnection::open(address, true, stop));
-  MILLRACE_ASSIGN_OR_RETURN(const NewSlot slot, create_temporary_slot(*connection, catalog, name, false));
+  MILLRACE_ASSIGN_OR_RETURN(const NewSlot slot,
+                            create_temporary_slot(*connection, catalog, name, false));
 
   const auto schemas = SchemaRegistry::in_memory();
   CallbackOut out(on_event, *schemas);

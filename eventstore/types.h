@@ -81,9 +81,9 @@ struct EventView {
 
 inline constexpr std::size_t kCategoryBytesMax = 1024;
 inline constexpr std::size_t kKeyBytesMax = 1 << 20;
-/// One event, all of it. PostgreSQL sends a change in one message of less than 1 GiB, both rows of an
-/// update together; here a value may need more bytes than as text. Beyond 2 GiB no Protobuf library
-/// reads a payload, and 4 GiB is what a batch can hold.
+/// One event, all of it. PostgreSQL sends a change in one message of less than 1 GiB, both rows of
+/// an update together; here a value may need more bytes than as text. Beyond 2 GiB no Protobuf
+/// library reads a payload, and 4 GiB is what a batch can hold.
 inline constexpr std::size_t kEventBytesMax = (std::size_t{2} << 30) + (std::size_t{2} << 20);
 
 }  // namespace millrace

@@ -137,8 +137,8 @@ class SearchIndex::Writer::Statements {
                                                made->key_column + " = ?2 WHERE rowid = ?3"));
     // Where the key is the document's number, what is there is only known by looking.
     if (made->by_number) {
-      MILLRACE_ASSIGN_OR_RETURN(made->look_up,
-                                database.prepare("SELECT rowid FROM " + table + " WHERE rowid = ?1"));
+      MILLRACE_ASSIGN_OR_RETURN(
+          made->look_up, database.prepare("SELECT rowid FROM " + table + " WHERE rowid = ?1"));
       return made;
     }
     const std::string keys = key_table(index.name());

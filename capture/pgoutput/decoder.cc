@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 
+// clang-format off
 // The grammar, in network byte order; `xid` is there only inside a stream block. Source:
 // PostgreSQL's src/backend/replication/logical/proto.c and the protocol's documentation, versions 1
 // and 2.
@@ -12,21 +13,25 @@
 //   Begin         'B' u64(commit_lsn) i64(commit_time) u32(xid)
 //   Commit        'C' u8(0) u64(commit_lsn) u64(end_lsn) i64(commit_time)
 //   Origin        'O' u64(commit_lsn) string(name)
-//   Relation      'R' [xid] u32(oid) string(schema) string(table) u8(replica identity: d n f i)
-//   u16(count)
+//   Relation      'R' [xid] u32(oid) string(schema) string(table)
+//                     u8(replica identity: d n f i) u16(count)
 //                     count * ( u8(flags: 1 = key) string(name) u32(type) i32(modifier) )
 //   Type          'Y' [xid] u32(oid) string(schema) string(name)
 //   Insert        'I' [xid] u32(relation) 'N' tuple
 //   Update        'U' [xid] u32(relation) [ 'K' tuple | 'O' tuple ] 'N' tuple
 //   Delete        'D' [xid] u32(relation) ( 'K' tuple | 'O' tuple )
-//   Truncate      'T' [xid] u32(count) u8(flags: 1 = cascade, 2 = restart identity) count *
-//   u32(relation) Message       'M' [xid] u8(flags: 1 = transactional) u64(lsn) string(prefix)
-//   u32(length) bytes Stream Start  'S' u32(xid) u8(1 = first segment)     Stream Stop  'E' Stream
-//   Commit 'c' u32(xid) u8(0) u64(commit_lsn) u64(end_lsn) i64(commit_time) Stream Abort  'A'
-//   u32(xid) u32(subtransaction's xid)
+//   Truncate      'T' [xid] u32(count) u8(flags: 1 = cascade, 2 = restart identity)
+//                     count * u32(relation)
+//   Message       'M' [xid] u8(flags: 1 = transactional) u64(lsn) string(prefix)
+//                     u32(length) bytes
+//   Stream Start  'S' u32(xid) u8(1 = first segment)
+//   Stream Stop   'E'
+//   Stream Commit 'c' u32(xid) u8(0) u64(commit_lsn) u64(end_lsn) i64(commit_time)
+//   Stream Abort  'A' u32(xid) u32(subtransaction's xid)
 //
 //   tuple   u16(count) count * ( 'n' | 'u' | 't' u32(length) bytes | 'b' u32(length) bytes )
 //   string  bytes up to a NUL       commit_time  microseconds since 2000-01-01 00:00 UTC
+// clang-format on
 namespace millrace::pgoutput {
 namespace {
 

@@ -26,8 +26,8 @@ Result<std::variant<WalData, Keepalive>> decode_frame(std::string_view bytes) {
       return in.finish("keepalive", Frame(keepalive));
     }
     default:
-      return Error(ErrorCode::kCorruption, "the server sent neither data nor a keepalive: " +
-                                               printable(bytes, 16));
+      return Error(ErrorCode::kCorruption,
+                   "the server sent neither data nor a keepalive: " + printable(bytes, 16));
   }
 }
 

@@ -86,7 +86,8 @@ void fold_long_key(std::string& key) {
   key = "\\#" + to_hex(hashes);
 }
 
-/// A key column that was renamed is still the same one: all that pgoutput tells is that nothing else has changed.
+/// A key column that was renamed is still the same one: all that pgoutput tells is that nothing
+/// else has changed.
 bool has_same_key(const TableSchema& before, const TableSchema& now) {
   std::vector<std::string_view> names_before, names_now;
   for (const ColumnSchema& column : before.columns)
@@ -96,7 +97,9 @@ bool has_same_key(const TableSchema& before, const TableSchema& now) {
   if (names_before == names_now) return true;
   return before.relation_oid == now.relation_oid && before.columns.size() == now.columns.size() &&
          std::equal(before.columns.begin(), before.columns.end(), now.columns.begin(),
-                    [](const ColumnSchema& a, const ColumnSchema& b) { return a.key == b.key && a.type_oid == b.type_oid; });
+                    [](const ColumnSchema& a, const ColumnSchema& b) {
+                      return a.key == b.key && a.type_oid == b.type_oid;
+                    });
 }
 
 std::string key_columns_text(const TableSchema& schema) {
@@ -179,9 +182,11 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
     if ((*key)[i]) table.key_columns.push_back(i);
   }
   if (const auto known = schemas_.latest(seen.category); known && !has_same_key(**known, seen))
-    return failed(Error(ErrorCode::kFailedPrecondition, "KEY_CHANGED: its key was " + key_columns_text(**known) + " and is now " +
-                                                            key_columns_text(seen))
-                      .hint("Rows that are captured already stand under the old key. Start a new --store with a slot of its own, "
+    return failed(Error(ErrorCode::kFailedPrecondition, "KEY_CHANGED: its key was " +
+                                                            key_columns_text(**known) +
+                                                            " and is now " + key_columns_text(seen))
+                      .hint("Rows that are captured already stand under the old key. Start a new "
+                            "--store with a slot of its own, "
                             "and rebuild the views from it."));
   auto schema = schemas_.record(seen);
   if (!schema) return failed(std::move(schema).error());
@@ -359,7 +364,8 @@ Result<void> ChangeEncoder::message(const pgoutput::LogicalMessage& message, Lsn
   fold_long_key(key_);
   start_payload(payload_, Change::MESSAGE, 0, lsn);
   if (!message.prefix.empty()) append_sized(payload_, Change::kPrefixFieldNumber, message.prefix);
-  if (!message.content.empty()) append_sized(payload_, Change::kContentFieldNumber, message.content);
+  if (!message.content.empty())
+    append_sized(payload_, Change::kContentFieldNumber, message.content);
   return hand_on(kMessagesCategory, key_, EventFlags::kNone);
 }
 

@@ -17,7 +17,8 @@ namespace millrace {
 
 /// Category of logical messages (pg_logical_emit_message); no table's, since those have a dot.
 inline constexpr std::string_view kMessagesCategory = "$messages";
-/// Prefix of the messages that capture sends itself, to have something committed; they are no events.
+/// Prefix of the messages that capture sends itself, to have something committed; they are no
+/// events.
 inline constexpr std::string_view kOwnMessagePrefix = "millrace";
 
 /// Where encoded transactions go: a store, or a terminal.
@@ -51,8 +52,9 @@ class ChangeEncoder {
  public:
   ChangeEncoder(SchemaRegistry& schemas, CatalogLookup& catalog, EventOut& out);
 
-  /// Learns a table's shape as of `lsn`; a changed one becomes a new schema version. kFailedPrecondition where other columns
-  /// than before make its key: the events so far would stand under keys that no change will ever name again.
+  /// Learns a table's shape as of `lsn`; a changed one becomes a new schema version.
+  /// kFailedPrecondition where other columns than before make its key: the events so far would
+  /// stand under keys that no change will ever name again.
   Result<void> relation(const pgoutput::Relation& relation, Lsn lsn);
   /// Forgets all shapes: they are sent again on a new connection.
   void reset();

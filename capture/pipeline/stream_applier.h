@@ -18,9 +18,9 @@ namespace millrace {
 /// changes were in tables that are not captured) is not handed on at all: a busy database makes
 /// very many of them. They move seen_end() only.
 ///
-/// Transactional logical messages become events, but for capture's own; others are ignored, since they belong to no
-/// transaction and come again after a restart. Streamed transactions in progress (pgoutput's option
-/// `streaming`) are refused.
+/// Transactional logical messages become events, but for capture's own; others are ignored, since
+/// they belong to no transaction and come again after a restart. Streamed transactions in progress
+/// (pgoutput's option `streaming`) are refused.
 ///
 /// Errors: kCorruption for anything out of order (a change outside a transaction, a commit that is
 /// not the begin's, commit LSNs that do not increase), and those of decoder, encoder and `out`.

@@ -1,8 +1,7 @@
 #include "capture/postgres/catalog.h"
 
-#include <pqxx/pqxx>
-
 #include <algorithm>
+#include <pqxx/pqxx>
 
 #include "base/bytes.h"
 #include "capture/pgoutput/builtin_types.h"
@@ -12,13 +11,15 @@ namespace millrace {
 struct Catalog::Session {
   pqxx::connection connection;
   explicit Session(const SourceAddress& address) : connection(address.connection_string()) {
-    pqxx::nontransaction(connection).exec(std::string(pin_session_settings()) +
-                                          "; SET lock_timeout = '15s'");  // libpqxx can't be stopped while it waits
+    pqxx::nontransaction(connection)
+        .exec(std::string(pin_session_settings()) +
+              "; SET lock_timeout = '15s'");  // libpqxx can't be stopped while it waits
   }
   pqxx::result query(const std::string& sql) { return pqxx::nontransaction(connection).exec(sql); }
   /// Column list and row filter of a pg_publication_rel `r`: PostgreSQL 15 brought them.
   std::string member_columns() const {
-    if (connection.server_version() < 150'000) return "NULL::text AS attributes, NULL::text AS filter";
+    if (connection.server_version() < 150'000)
+      return "NULL::text AS attributes, NULL::text AS filter";
     return "r.prattrs::text AS attributes, pg_get_expr(r.prqual, r.prrelid) AS filter";
   }
 };
@@ -78,23 +79,28 @@ auto Catalog::run(Work&& work, Retry retry) -> Result<decltype(work(std::declval
     return work(*session_);
   } catch (const pqxx::broken_connection& e) {
     session_.reset();
-    if (!fresh && retry == Retry::kYes) return run(std::forward<Work>(work));  // it had broken since its last use
+    if (!fresh && retry == Retry::kYes)
+      return run(std::forward<Work>(work));  // it had broken since its last use
     return Error(ErrorCode::kUnavailable,
                  "connect to " + address_.describe() + ": " + without_newlines(e.what()))
-        .hint("Check host, port, database, user and password, that the server runs, and that its "
-              "pg_hba.conf lets this user in. A password goes into ~/.pgpass (mode 0600), PGPASSWORD or MILLRACE_SOURCE.");
+        .hint(
+            "Check host, port, database, user and password, that the server runs, and that its "
+            "pg_hba.conf lets this user in. A password goes into ~/.pgpass (mode 0600), PGPASSWORD "
+            "or MILLRACE_SOURCE.");
   } catch (const pqxx::sql_error& e) {
     session_.reset();
     const bool unavailable = e.sqlstate().starts_with("53") || e.sqlstate().starts_with("57");
     Error error(unavailable ? ErrorCode::kUnavailable : ErrorCode::kFailedPrecondition,
                 "PostgreSQL: " + without_newlines(e.what()));
     if (e.sqlstate() == "55P03")
-      return std::move(error).hint("Another session holds the lock for long: see pg_locks and pg_stat_activity. Start again when it has ended.");
+      return std::move(error).hint(
+          "Another session holds the lock for long: see pg_locks and pg_stat_activity. Start again "
+          "when it has ended.");
     return error;
   } catch (const std::exception& e) {
     session_.reset();
-    return Error(ErrorCode::kUnavailable, "query the catalog of " + address_.describe() + ": " +
-                                              without_newlines(e.what()));
+    return Error(ErrorCode::kUnavailable,
+                 "query the catalog of " + address_.describe() + ": " + without_newlines(e.what()));
   }
 }
 
@@ -157,7 +163,8 @@ Result<std::vector<SourceTable>> Catalog::tables() {
       table.schema_name = text(row, "schema_name");
       table.table_name = text(row, "table_name");
       table.partitioned = get<bool>(row, "partitioned");
-      if (!row["root"].is_null()) table.root_oid = static_cast<std::uint32_t>(get<std::int64_t>(row, "root"));
+      if (!row["root"].is_null())
+        table.root_oid = static_cast<std::uint32_t>(get<std::int64_t>(row, "root"));
       table.identity = static_cast<ReplicaIdentity>(text(row, "identity").at(0));
       table.has_identity = get<bool>(row, "has_identity");
       table.has_primary_key = get<bool>(row, "has_primary_key");
@@ -168,34 +175,46 @@ Result<std::vector<SourceTable>> Catalog::tables() {
   });
 }
 
-Result<Catalog::TableShape> Catalog::shape(const SourceTable& table, const std::string& publication) {
+Result<Catalog::TableShape> Catalog::shape(const SourceTable& table,
+                                           const std::string& publication) {
   return run([&](Session& session) {
     const std::string oid = literal(table.oid);
     const pqxx::result rows = session.query(
-        "WITH listed AS (SELECT " + session.member_columns() + 
+        "WITH listed AS (SELECT " + session.member_columns() +
         "                FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid"
-        "                WHERE p.pubname = " + session.connection.quote(publication) +
-        "                  AND r.prrelid = " + oid + ")"
+        "                WHERE p.pubname = " +
+        session.connection.quote(publication) + "                  AND r.prrelid = " + oid +
+        ")"
         " SELECT a.attname AS name, a.atttypid::bigint AS type_oid, a.atttypmod AS modifier,"
         "   CASE c.relreplident"
         "     WHEN 'f' THEN true"
-        "     WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary"
-        "                                                    AND i.indimmediate AND a.attnum = ANY (" + kKeyColumns + "))"
-        "     WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident"
-        "                                                    AND a.attnum = ANY (" + kKeyColumns + "))"
+        "     WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND "
+        "i.indisprimary"
+        "                                                    AND i.indimmediate AND a.attnum = ANY "
+        "(" +
+        kKeyColumns +
+        "))"
+        "     WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND "
+        "i.indisreplident"
+        "                                                    AND a.attnum = ANY (" +
+        kKeyColumns +
+        "))"
         "     ELSE false END AS identity,"
         "   (SELECT filter FROM listed) AS filter"
         " FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
-        " WHERE a.attrelid = " + oid + " AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
+        " WHERE a.attrelid = " +
+        oid +
+        " AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
         "   AND NOT EXISTS (SELECT FROM listed WHERE attributes IS NOT NULL"
         "                     AND a.attnum::text <> ALL (string_to_array(attributes, ' ')))"
         " ORDER BY a.attnum");
     TableShape shape;
     for (const pqxx::row& row : rows) {
-      shape.columns.push_back({.name = text(row, "name"),
-                               .type_oid = static_cast<std::uint32_t>(get<std::int64_t>(row, "type_oid")),
-                               .type_modifier = get<std::int32_t>(row, "modifier"),
-                               .identity = get<bool>(row, "identity")});
+      shape.columns.push_back(
+          {.name = text(row, "name"),
+           .type_oid = static_cast<std::uint32_t>(get<std::int64_t>(row, "type_oid")),
+           .type_modifier = get<std::int32_t>(row, "modifier"),
+           .identity = get<bool>(row, "identity")});
       shape.row_filter = text(row, "filter");
     }
     return shape;
@@ -206,10 +225,17 @@ Result<std::string> Catalog::storage_of(const std::vector<SourceTable>& tables) 
   std::string oids;
   for (const SourceTable& table : tables) oids += (oids.empty() ? "" : ",") + literal(table.oid);
   return run([&](Session& session) {
-    return text(session.query(
-        "SELECT string_agg(p.relid::oid || ':' || coalesce(pg_relation_filenode(p.relid), 0), ' ' ORDER BY p.relid::oid) AS files"
-        " FROM unnest('{" + oids + "}'::oid[]) AS t(oid),"
-        " LATERAL (SELECT relid FROM pg_partition_tree(t.oid) UNION SELECT t.oid) AS p(relid)").at(0), "files");
+    return text(
+        session
+            .query("SELECT string_agg(p.relid::oid || ':' || "
+                   "coalesce(pg_relation_filenode(p.relid), 0), ' ' ORDER BY p.relid::oid) AS files"
+                   " FROM unnest('{" +
+                   oids +
+                   "}'::oid[]) AS t(oid),"
+                   " LATERAL (SELECT relid FROM pg_partition_tree(t.oid) UNION SELECT t.oid) AS "
+                   "p(relid)")
+            .at(0),
+        "files");
   });
 }
 
@@ -219,7 +245,8 @@ Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& n
     const pqxx::result found = session.query(
         "SELECT oid::bigint AS oid, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate,"
         " coalesce((to_jsonb(p)->>'pubviaroot')::boolean, false) AS via_root"
-        " FROM pg_publication p WHERE pubname = " + quoted);
+        " FROM pg_publication p WHERE pubname = " +
+        quoted);
     if (found.empty()) return std::nullopt;
     const pqxx::row row = found.at(0);
     PublicationInfo info;
@@ -239,28 +266,34 @@ Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& n
     const std::string oid = std::to_string(get<std::int64_t>(row, "oid"));
     for (const pqxx::row& member : session.query(
              "SELECT n.nspname AS schema_name, c.relname AS table_name, c.oid::bigint AS table_oid,"
-             " r.oid::bigint AS member_oid, " + session.member_columns() + " FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid"
-             " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = " + oid)) {
-      std::string line = category_of(text(member, "schema_name"), text(member, "table_name")) + " (OID " +
-                         text(member, "table_oid") + ", member " + text(member, "member_oid") + ")";
+             " r.oid::bigint AS member_oid, " +
+             session.member_columns() +
+             " FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid"
+             " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = " +
+             oid)) {
+      std::string line = category_of(text(member, "schema_name"), text(member, "table_name")) +
+                         " (OID " + text(member, "table_oid") + ", member " +
+                         text(member, "member_oid") + ")";
       if (!member["attributes"].is_null()) line += " (columns " + text(member, "attributes") + ")";
       if (!member["filter"].is_null()) line += " WHERE " + text(member, "filter");
       info.definition.push_back(std::move(line));
     }
     if (session.connection.server_version() >= 150000)
-      for (const pqxx::row& member : session.query(
-               "SELECT n.nspname AS name FROM pg_publication_namespace m"
-               " JOIN pg_namespace n ON n.oid = m.pnnspid WHERE m.pnpubid = " + oid))
+      for (const pqxx::row& member :
+           session.query("SELECT n.nspname AS name FROM pg_publication_namespace m"
+                         " JOIN pg_namespace n ON n.oid = m.pnnspid WHERE m.pnpubid = " +
+                         oid))
         info.definition.push_back("TABLES IN SCHEMA " + text(member, "name"));
     // Kept as JSON and compared later: names must be valid UTF-8 in a database of any encoding.
     for (std::string& line : info.definition) line = printable(line, line.size());
     std::sort(info.definition.begin(), info.definition.end());
 
-    for (const pqxx::row& member : session.query(
-             "SELECT c.oid::bigint AS oid FROM pg_publication_tables t"
-             " JOIN pg_namespace n ON n.nspname = t.schemaname"
-             " JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename"
-             " WHERE t.pubname = " + quoted + " ORDER BY t.schemaname, t.tablename"))
+    for (const pqxx::row& member :
+         session.query("SELECT c.oid::bigint AS oid FROM pg_publication_tables t"
+                       " JOIN pg_namespace n ON n.nspname = t.schemaname"
+                       " JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename"
+                       " WHERE t.pubname = " +
+                       quoted + " ORDER BY t.schemaname, t.tablename"))
       info.table_oids.push_back(static_cast<std::uint32_t>(get<std::int64_t>(member, "oid")));
     return info;
   });
@@ -269,10 +302,12 @@ Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& n
 Result<std::optional<SlotInfo>> Catalog::slot(const std::string& name) {
   return run([&](Session& session) -> std::optional<SlotInfo> {
     const pqxx::result found = session.query(
-        "SELECT s.plugin::text, s.database::text, s.active, s.active_pid, s.confirmed_flush_lsn::text AS confirmed,"
+        "SELECT s.plugin::text, s.database::text, s.active, s.active_pid, "
+        "s.confirmed_flush_lsn::text AS confirmed,"
         " to_jsonb(s)->>'wal_status' AS wal_status, a.application_name AS application"
         " FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid"
-        " WHERE s.slot_name = " + session.connection.quote(name));
+        " WHERE s.slot_name = " +
+        session.connection.quote(name));
     if (found.empty()) return std::nullopt;
     const pqxx::row row = found.at(0);
     SlotInfo info;
@@ -290,13 +325,15 @@ Result<std::optional<SlotInfo>> Catalog::slot(const std::string& name) {
 Result<std::vector<std::string>> Catalog::running_transactions() {
   return run([](Session& session) {
     std::vector<std::string> lines;
-    for (const pqxx::row& row : session.query(
-             "SELECT pid, usename::text AS user_name, application_name AS application,"
-             " coalesce(' since ' || extract(epoch FROM now() - xact_start)::int || ' s', '') AS since"
-             " FROM pg_stat_activity"
-             " WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 5"))
-      lines.push_back("pid " + text(row, "pid") + " (" + text(row, "user_name") + ", " + text(row, "application") + ")" +
-                      text(row, "since"));
+    for (const pqxx::row& row :
+         session.query("SELECT pid, usename::text AS user_name, application_name AS application,"
+                       " coalesce(' since ' || extract(epoch FROM now() - xact_start)::int || ' "
+                       "s', '') AS since"
+                       " FROM pg_stat_activity"
+                       " WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY "
+                       "xact_start LIMIT 5"))
+      lines.push_back("pid " + text(row, "pid") + " (" + text(row, "user_name") + ", " +
+                      text(row, "application") + ")" + text(row, "since"));
     return lines;
   });
 }
@@ -304,14 +341,18 @@ Result<std::vector<std::string>> Catalog::running_transactions() {
 Result<Lsn> Catalog::flushed_position() {
   MILLRACE_RETURN_IF_ERROR(execute("SELECT pg_logical_emit_message(true, 'millrace', '')"));
   MILLRACE_ASSIGN_OR_RETURN(const std::string text, run([](Session& session) {
-    return session.query("SELECT pg_current_wal_flush_lsn()::text").at(0).at(0).as<std::string>();
-  }));
+                              return session.query("SELECT pg_current_wal_flush_lsn()::text")
+                                  .at(0)
+                                  .at(0)
+                                  .as<std::string>();
+                            }));
   return parse_lsn(text);
 }
 
 Result<void> Catalog::execute(const std::string& sql) {
   // Not again after the connection broke: it may have been carried out.
-  MILLRACE_RETURN_IF_ERROR(server());  // a session that has broken in the meantime is made anew here
+  MILLRACE_RETURN_IF_ERROR(
+      server());  // a session that has broken in the meantime is made anew here
   auto done = run([&](Session& session) { return session.query(sql).size(); }, Retry::kNo);
   if (!done) return std::move(done).error();
   return {};
@@ -324,9 +365,13 @@ Result<ColumnType> Catalog::type(std::uint32_t oid, std::int32_t modifier) {
     // A domain counts as what it is based on, an array by its elements.
     const pqxx::result rows = session.query(
         "WITH RECURSIVE base AS ("
-        "  SELECT t.* FROM pg_type t WHERE t.oid = " + literal(oid) +
-        "  UNION ALL SELECT t.* FROM base b JOIN pg_type t ON b.typtype = 'd' AND t.oid = b.typbasetype)"
-        " SELECT format_type(" + literal(oid) + ", " + std::to_string(modifier) + ") AS name,"
+        "  SELECT t.* FROM pg_type t WHERE t.oid = " +
+        literal(oid) +
+        "  UNION ALL SELECT t.* FROM base b JOIN pg_type t ON b.typtype = 'd' AND t.oid = "
+        "b.typbasetype)"
+        " SELECT format_type(" +
+        literal(oid) + ", " + std::to_string(modifier) +
+        ") AS name,"
         "   b.oid::bigint AS base_oid, b.typtype AS base_kind, e.typtype AS element_kind,"
         "   b.typcategory = 'A' AND b.typlen = -1 AS true_array"
         " FROM base b LEFT JOIN pg_type e ON e.oid = b.typelem WHERE b.typtype <> 'd'");
@@ -359,9 +404,11 @@ Result<std::vector<std::string>> Catalog::primary_key(std::uint32_t relation_oid
   return run([&](Session& session) {
     std::vector<std::string> names;
     for (const pqxx::row& row : session.query(
-             "SELECT a.attname AS name FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid"
-             " AND a.attnum = ANY (" + kKeyColumns + ") WHERE i.indisprimary AND i.indrelid = " +
-             literal(relation_oid) + " ORDER BY array_position(i.indkey::int2[], a.attnum)"))
+             "SELECT a.attname AS name FROM pg_index i JOIN pg_attribute a ON a.attrelid = "
+             "i.indrelid"
+             " AND a.attnum = ANY (" +
+             kKeyColumns + ") WHERE i.indisprimary AND i.indrelid = " + literal(relation_oid) +
+             " ORDER BY array_position(i.indkey::int2[], a.attnum)"))
       names.push_back(text(row, "name"));
     return names;
   });

@@ -33,7 +33,7 @@ struct SourceTable {
   ReplicaIdentity identity = ReplicaIdentity::kDefault;
   bool has_identity = false;  ///< Updates and deletes can be published.
   bool has_primary_key = false;
-  bool owned = false;         ///< By a role that we are: may go into a publication that we make.
+  bool owned = false;  ///< By a role that we are: may go into a publication that we make.
   bool readable = false;
 
   std::string name() const { return category_of(schema_name, table_name); }
@@ -50,8 +50,9 @@ struct SourceColumn {
 struct PublicationInfo {
   bool all_tables = false;
   bool inserts = true, updates = true, deletes = true;
-  /// What it publishes and how, a sorted line each, for comparison and for people: "publish=insert,update",
-  /// "public.orders (OID 16391, member 16402)". The OIDs tell what was dropped and made again in between.
+  /// What it publishes and how, a sorted line each, for comparison and for people:
+  /// "publish=insert,update", "public.orders (OID 16391, member 16402)". The OIDs tell what was
+  /// dropped and made again in between.
   std::vector<std::string> definition;
   /// Tables that it has now, partitions under their root where it publishes via root.
   std::vector<std::uint32_t> table_oids;
@@ -65,8 +66,9 @@ struct SlotInfo {
   std::optional<Lsn> confirmed_flush;
 };
 
-/// The source's catalog, through libpqxx. It connects when it is first needed and again after the connection broke.
-/// Errors: kUnavailable (connection), else kFailedPrecondition with PostgreSQL's words. Threads: one.
+/// The source's catalog, through libpqxx. It connects when it is first needed and again after the
+/// connection broke. Errors: kUnavailable (connection), else kFailedPrecondition with PostgreSQL's
+/// words. Threads: one.
 class Catalog final : public CatalogLookup {
  public:
   explicit Catalog(SourceAddress address);
@@ -75,25 +77,27 @@ class Catalog final : public CatalogLookup {
   Result<ServerInfo> server();
   /// Every permanent table that a user made, partitions and their roots too, sorted by name.
   Result<std::vector<SourceTable>> tables();
-  /// Columns that are replicated, in the table's order: no dropped, no generated ones; of a publication with
-  /// a column list only those in it. And the row filter, if the publication has one for the table.
+  /// Columns that are replicated, in the table's order: no dropped, no generated ones; of a
+  /// publication with a column list only those in it. And the row filter, if the publication has
+  /// one for the table.
   struct TableShape {
     std::vector<SourceColumn> columns;
     std::string row_filter;
   };
   Result<TableShape> shape(const SourceTable& table, const std::string& publication);
-  /// Which files on the server hold the tables' rows, in one text. TRUNCATE and everything else that a snapshot taken before it
-  /// would not see rightly puts new files in place.
+  /// Which files on the server hold the tables' rows, in one text. TRUNCATE and everything else
+  /// that a snapshot taken before it would not see rightly puts new files in place.
   Result<std::string> storage_of(const std::vector<SourceTable>& tables);
   Result<std::optional<PublicationInfo>> publication(const std::string& name);
   Result<std::optional<SlotInfo>> slot(const std::string& name);
   /// Some that are running now, oldest first, for people: a slot waits for them to end.
   Result<std::vector<std::string>> running_transactions();
-  /// Commits an empty marker and gives the WAL position up to which everything committed before is flushed.
+  /// Commits an empty marker and gives the WAL position up to which everything committed before is
+  /// flushed.
   Result<Lsn> flushed_position();
 
-  /// For statements that change the source: publications and slots. Waits at most 15 s for a lock. If the connection breaks
-  /// (kUnavailable) it may have been carried out.
+  /// For statements that change the source: publications and slots. Waits at most 15 s for a lock.
+  /// If the connection breaks (kUnavailable) it may have been carried out.
   Result<void> execute(const std::string& sql);
 
   Result<ColumnType> type(std::uint32_t oid, std::int32_t modifier) override;
@@ -103,7 +107,8 @@ class Catalog final : public CatalogLookup {
   struct Session;
   enum class Retry { kYes, kNo };
   template <typename Work>
-  auto run(Work&& work, Retry retry = Retry::kYes) -> Result<decltype(work(std::declval<Session&>()))>;
+  auto run(Work&& work, Retry retry = Retry::kYes)
+      -> Result<decltype(work(std::declval<Session&>()))>;
 
   SourceAddress address_;
   std::unique_ptr<Session> session_;

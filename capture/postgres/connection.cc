@@ -13,7 +13,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
-/// PostgreSQL's text without its trailing newline and "connection to server ... failed: " noise kept: it names the host.
+/// PostgreSQL's text without its trailing newline and "connection to server ... failed: " noise
+/// kept: it names the host.
 std::string trimmed(const char* message) {
   std::string text = message == nullptr ? "" : message;
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
@@ -64,9 +65,11 @@ Result<void> PostgresConnection::connect(const SourceAddress& address, bool repl
                        : "Check host, port, database, user and password, that the server runs, and "
                          "that its pg_hba.conf lets this user in.");
   }
-  PQsetNoticeProcessor(connection_, [](void*, const char*) {}, nullptr);
+  PQsetNoticeProcessor(
+      connection_, [](void*, const char*) {}, nullptr);
   MILLRACE_RETURN_IF_ERROR(query(std::string(pin_session_settings())));
-  if (PQsetnonblocking(connection_, 1) != 0) return failure(nullptr, "make the socket non-blocking");
+  if (PQsetnonblocking(connection_, 1) != 0)
+    return failure(nullptr, "make the socket non-blocking");
   return {};
 }
 
@@ -80,16 +83,16 @@ int PostgresConnection::server_version() const { return PQserverVersion(connecti
 Error PostgresConnection::failure(const pg_result* result, std::string_view what) {
   const char* state = result == nullptr ? nullptr : PQresultErrorField(result, PG_DIAG_SQLSTATE);
   sqlstate_ = state == nullptr ? "" : state;
-  std::string text = trimmed(result == nullptr ? PQerrorMessage(connection_) : PQresultErrorMessage(result));
+  std::string text =
+      trimmed(result == nullptr ? PQerrorMessage(connection_) : PQresultErrorMessage(result));
   if (text.empty()) text = "the server closed the connection";
   return Error(code_for(sqlstate_), std::string(what) + ": " + text);
 }
 
 Result<void> PostgresConnection::wait_for_socket(short events, milliseconds timeout, int other) {
   if (stop_.stop_requested()) return Error(ErrorCode::kCancelled, "asked to stop");
-  std::array<pollfd, 3> polled{{{PQsocket(connection_), events, 0},
-                                {stopped_.descriptor(), POLLIN, 0},
-                                {other, POLLIN, 0}}};
+  std::array<pollfd, 3> polled{
+      {{PQsocket(connection_), events, 0}, {stopped_.descriptor(), POLLIN, 0}, {other, POLLIN, 0}}};
   const int count = ::poll(polled.data(), other < 0 ? 2 : 3, static_cast<int>(timeout.count()));
   if (count < 0 && errno != EINTR) return Error::from_errno(errno, "poll");
   return {};
@@ -100,8 +103,8 @@ Result<std::shared_ptr<pg_result>> PostgresConnection::next_result() {
     const int unsent = PQflush(connection_);
     if (unsent < 0) return failure(nullptr, "send");
     if (unsent == 0 && PQisBusy(connection_) == 0) break;
-    MILLRACE_RETURN_IF_ERROR(wait_for_socket(static_cast<short>(POLLIN | (unsent ? POLLOUT : 0)),
-                                             milliseconds(-1), -1));
+    MILLRACE_RETURN_IF_ERROR(
+        wait_for_socket(static_cast<short>(POLLIN | (unsent ? POLLOUT : 0)), milliseconds(-1), -1));
     if (PQconsumeInput(connection_) == 0) return failure(nullptr, "receive");
   }
   return std::shared_ptr<pg_result>(PQgetResult(connection_), PQclear);
@@ -123,11 +126,12 @@ Result<std::vector<PostgresConnection::Row>> PostgresConnection::query(const std
     for (int row = 0; row < PQntuples(result.get()); ++row) {
       Row& values = rows.emplace_back();
       for (int column = 0; column < PQnfields(result.get()); ++column)
-        values.push_back(PQgetisnull(result.get(), row, column) != 0
-                             ? std::nullopt
-                             : std::optional<std::string>(
-                                   std::in_place, PQgetvalue(result.get(), row, column),
-                                   static_cast<std::size_t>(PQgetlength(result.get(), row, column))));
+        values.push_back(
+            PQgetisnull(result.get(), row, column) != 0
+                ? std::nullopt
+                : std::optional<std::string>(
+                      std::in_place, PQgetvalue(result.get(), row, column),
+                      static_cast<std::size_t>(PQgetlength(result.get(), row, column))));
     }
   }
   if (!outcome) return std::move(outcome).error();
@@ -203,8 +207,8 @@ Result<void> PostgresConnection::send(std::string_view message) {
 Result<void> PostgresConnection::wait(milliseconds timeout, const Wakeup& wakeup) {
   const int unsent = PQflush(connection_);
   if (unsent < 0) return failure(nullptr, "send");
-  MILLRACE_RETURN_IF_ERROR(wait_for_socket(static_cast<short>(POLLIN | (unsent ? POLLOUT : 0)), timeout,
-                                           wakeup.descriptor()));
+  MILLRACE_RETURN_IF_ERROR(wait_for_socket(static_cast<short>(POLLIN | (unsent ? POLLOUT : 0)),
+                                           timeout, wakeup.descriptor()));
   if (PQconsumeInput(connection_) == 0) return failure(nullptr, "receive");
   return {};
 }
@@ -218,9 +222,12 @@ void PostgresConnection::end_copy_both(milliseconds limit) {
     const int size = PQgetCopyData(connection_, &buffer_, 1);
     if (size < 0) return;  // the end, or an error that no longer matters
     if (size > 0) continue;
-    const auto left = std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
     pollfd polled{PQsocket(connection_), POLLIN, 0};
-    if (left.count() <= 0 || (::poll(&polled, 1, static_cast<int>(left.count())) < 0 && errno != EINTR)) return;
+    if (left.count() <= 0 ||
+        (::poll(&polled, 1, static_cast<int>(left.count())) < 0 && errno != EINTR))
+      return;
     if (PQconsumeInput(connection_) == 0) return;
   }
 }

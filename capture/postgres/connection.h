@@ -19,41 +19,46 @@ struct pg_result;
 
 namespace millrace {
 
-/// A libpq connection, for what libpqxx does not speak: the replication protocol, and COPY of any query with its lines
-/// untouched (libpqxx 6 and 7 differ there).
+/// A libpq connection, for what libpqxx does not speak: the replication protocol, and COPY of any
+/// query with its lines untouched (libpqxx 6 and 7 differ there).
 ///
-/// Every wait ends within a moment of `stop` being asked. Errors: kUnavailable (network, server going down, too
-/// many connections, authentication), kCancelled (stop), else kFailedPrecondition with PostgreSQL's own words; sqlstate() has
-/// the code of the last one. Threads: one.
+/// Every wait but connecting (10 s a host, if the source does not say otherwise) ends within a
+/// moment of `stop` being asked. Errors: kUnavailable (network, server going down, too many
+/// connections, authentication), kCancelled (stop), else kFailedPrecondition with PostgreSQL's own
+/// words; sqlstate() has the code of the last one. Threads: one.
 class PostgresConnection {
  public:
   using Row = std::vector<std::optional<std::string>>;
 
-  static Result<std::unique_ptr<PostgresConnection>> open(const SourceAddress& address, bool replication,
+  static Result<std::unique_ptr<PostgresConnection>> open(const SourceAddress& address,
+                                                          bool replication,
                                                           const std::stop_token& stop);
   ~PostgresConnection();
 
   Result<std::vector<Row>> query(const std::string& sql);
   /// Runs `COPY ... TO STDOUT`; `on_line` gets each line without its newline.
-  Result<void> copy_out(const std::string& sql, const std::function<Result<void>(std::string_view)>& on_line);
+  Result<void> copy_out(const std::string& sql,
+                        const std::function<Result<void>(std::string_view)>& on_line);
 
   /// Enters streaming with a START_REPLICATION command.
   Result<void> start_copy_both(const std::string& command);
-  /// The next message of the stream if one is here: valid until the next call. nullopt: nothing yet, see wait().
+  /// The next message of the stream if one is here: valid until the next call. nullopt: nothing
+  /// yet, see wait().
   Result<std::optional<std::string_view>> receive();
   /// Sends one message of the stream; may leave a part for the next wait().
   Result<void> send(std::string_view message);
   /// Waits until the server has sent something, `wakeup` was notified or `timeout` passed.
   Result<void> wait(std::chrono::milliseconds timeout, const Wakeup& wakeup);
-  /// Ends streaming in good order: when the server has closed its part, it has read our last status and
-  /// let go of the slot. Gives up after `limit`, whatever `stop` says.
+  /// Ends streaming in good order: when the server has closed its part, it has read our last status
+  /// and let go of the slot. Gives up after `limit`, whatever `stop` says.
   void end_copy_both(std::chrono::milliseconds limit = std::chrono::seconds(5));
 
   const std::string& sqlstate() const { return sqlstate_; }
   int server_version() const;
 
  private:
-  explicit PostgresConnection(const std::stop_token& stop) : stop_(stop), on_stop_(stop, [this] { stopped_.notify(); }) {}
+  explicit PostgresConnection(const std::stop_token& stop)
+      : stop_(stop), on_stop_(stop, [this] { stopped_.notify(); }) {}
   Result<void> connect(const SourceAddress& address, bool replication);
   Result<void> wait_for_socket(short events, std::chrono::milliseconds timeout, int other);
   Result<std::shared_ptr<pg_result>> next_result();

@@ -29,8 +29,8 @@ std::string version_text(int version) {
   return std::to_string(version / 10'000) + "." + std::to_string(version % 10'000);
 }
 
-/// Releases below these lose or repeat changes in logical decoding by bugs of the server (release notes of 2025-08-14:
-/// https://www.postgresql.org/docs/15/release-15-14.html and its neighbours).
+/// Releases below these lose or repeat changes in logical decoding by bugs of the server (release
+/// notes of 2025-08-14: https://www.postgresql.org/docs/15/release-15-14.html and its neighbours).
 constexpr std::array<int, 5> kSoundReleases{130'022, 140'019, 150'014, 160'010, 170'006};
 
 void look_at_server(const ServerInfo& server, Findings& findings) {
@@ -39,36 +39,44 @@ void look_at_server(const ServerInfo& server, Findings& findings) {
     return release / 10'000 == server.version / 10'000;
   });
   if (server.version < 120'000)
-    findings.problem("server version", "PostgreSQL " + version + " is too old: millrace needs 12 or later.",
+    findings.problem("server version",
+                     "PostgreSQL " + version + " is too old: millrace needs 12 or later.",
                      "-- upgrade the server");
   else if (sound != kSoundReleases.end() && server.version < *sound)
     findings.warn("server version",
-                  "PostgreSQL " + version + " has bugs that can lose changes in logical decoding; " +
+                  "PostgreSQL " + version +
+                      " has bugs that can lose changes in logical decoding; " +
                       version_text(*sound) + " mends them.",
                   "-- update the server to " + version_text(*sound) + " or later");
   else
     findings.fine("server version", "PostgreSQL " + version + ".");
 
   if (server.in_recovery && server.version < 160'000)
-    findings.problem("server role", "The server is a standby; before PostgreSQL 16 only a primary has logical slots.",
-                     "-- connect to the primary (for several hosts add target_session_attrs=read-write)");
+    findings.problem(
+        "server role",
+        "The server is a standby; before PostgreSQL 16 only a primary has logical slots.",
+        "-- connect to the primary (for several hosts add target_session_attrs=read-write)");
   if (server.wal_level != "logical")
-    findings.problem("wal_level", "wal_level is " + server.wal_level + ", so the WAL holds too little to decode changes.",
-                     "ALTER SYSTEM SET wal_level = 'logical';  -- then restart PostgreSQL");
+    findings.problem(
+        "wal_level",
+        "wal_level is " + server.wal_level + ", so the WAL holds too little to decode changes.",
+        "ALTER SYSTEM SET wal_level = 'logical';  -- then restart PostgreSQL");
   else
     findings.fine("wal_level", "wal_level is logical.");
 
   if (!server.may_replicate)
-    findings.problem("replication right", "Role " + server.user + " may not read the replication stream.",
+    findings.problem("replication right",
+                     "Role " + server.user + " may not read the replication stream.",
                      "ALTER ROLE " + quote_identifier(server.user) + " REPLICATION;");
   else
     findings.fine("replication right", "Role " + server.user + " may read the replication stream.");
 
   if (server.wal_senders_used >= server.wal_senders_max)
-    findings.problem("max_wal_senders",
-                     "All " + std::to_string(server.wal_senders_max) + " WAL senders are in use.",
-                     "ALTER SYSTEM SET max_wal_senders = " + std::to_string(server.wal_senders_max + 5) +
-                         ";  -- then restart PostgreSQL");
+    findings.problem(
+        "max_wal_senders",
+        "All " + std::to_string(server.wal_senders_max) + " WAL senders are in use.",
+        "ALTER SYSTEM SET max_wal_senders = " + std::to_string(server.wal_senders_max + 5) +
+            ";  -- then restart PostgreSQL");
 }
 
 void look_at_slot(const Preflight& found, const PreflightQuestion& question, Findings& findings) {
@@ -77,34 +85,44 @@ void look_at_slot(const Preflight& found, const PreflightQuestion& question, Fin
   if (!found.slot) {
     if (server.replication_slots_used >= server.replication_slots_max)
       findings.problem("max_replication_slots",
-                       "No replication slot is free: all " + std::to_string(server.replication_slots_max) + " are in use.",
-                       "SELECT pg_drop_replication_slot('...');  -- one that nobody needs, see pg_replication_slots; or ALTER "
+                       "No replication slot is free: all " +
+                           std::to_string(server.replication_slots_max) + " are in use.",
+                       "SELECT pg_drop_replication_slot('...');  -- one that nobody needs, see "
+                       "pg_replication_slots; or ALTER "
                        "SYSTEM SET max_replication_slots = " +
-                           std::to_string(server.replication_slots_max + 5) + "; and restart PostgreSQL");
-    else if (!question.temporary && server.replication_slots_used + 1 >= server.replication_slots_max)
-      findings.problem("max_replication_slots",
-                       "Only one replication slot is free of " + std::to_string(server.replication_slots_max) +
-                           ": the first start needs two, one of them until its snapshot is whole.",
-                       "ALTER SYSTEM SET max_replication_slots = " + std::to_string(server.replication_slots_max + 5) +
-                           ";  -- then restart PostgreSQL");
+                           std::to_string(server.replication_slots_max + 5) +
+                           "; and restart PostgreSQL");
+    else if (!question.temporary &&
+             server.replication_slots_used + 1 >= server.replication_slots_max)
+      findings.problem(
+          "max_replication_slots",
+          "Only one replication slot is free of " + std::to_string(server.replication_slots_max) +
+              ": the first start needs two, one of them until its snapshot is whole.",
+          "ALTER SYSTEM SET max_replication_slots = " +
+              std::to_string(server.replication_slots_max + 5) + ";  -- then restart PostgreSQL");
     else
       findings.fine(subject, "A replication slot is free.");
     return;
   }
   const SlotInfo& slot = *found.slot;
-  const std::string drop = "SELECT pg_drop_replication_slot('" + question.slot + "');  -- or use another --slot";
+  const std::string drop =
+      "SELECT pg_drop_replication_slot('" + question.slot + "');  -- or use another --slot";
   if (slot.plugin != "pgoutput" || slot.database != server.database)
     findings.problem(subject,
-                     "It exists with plugin " + (slot.plugin.empty() ? "none" : slot.plugin) + " for database " +
-                         (slot.database.empty() ? "none" : slot.database) + ": it is somebody else's.",
+                     "It exists with plugin " + (slot.plugin.empty() ? "none" : slot.plugin) +
+                         " for database " + (slot.database.empty() ? "none" : slot.database) +
+                         ": it is somebody else's.",
                      drop);
   else if (slot.wal_status == "lost")
-    findings.problem(subject, "PostgreSQL has invalidated it: the WAL that it needs is gone.", drop);
+    findings.problem(subject, "PostgreSQL has invalidated it: the WAL that it needs is gone.",
+                     drop);
   else if (slot.active)
-    findings.warn(subject, "It is in use by pid " + std::to_string(slot.active_pid) + " (" + slot.active_application + ").");
+    findings.warn(subject, "It is in use by pid " + std::to_string(slot.active_pid) + " (" +
+                               slot.active_application + ").");
   else
-    findings.fine(subject, "It exists, confirmed up to " +
-                               (slot.confirmed_flush ? to_string(*slot.confirmed_flush) : "nothing") + ".");
+    findings.fine(subject,
+                  "It exists, confirmed up to " +
+                      (slot.confirmed_flush ? to_string(*slot.confirmed_flush) : "nothing") + ".");
 }
 
 std::string joined_names(const std::vector<SourceTable>& tables) {
@@ -121,102 +139,130 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
   std::vector<SourceTable> matching, missing, beyond;
   std::vector<std::uint32_t> members;
   if (found.publication) members = found.publication->table_oids;
-  const auto is_member = [&](std::uint32_t oid) { return std::find(members.begin(), members.end(), oid) != members.end(); };
+  const auto is_member = [&](std::uint32_t oid) {
+    return std::find(members.begin(), members.end(), oid) != members.end();
+  };
   const auto with_oid = [&](std::uint32_t oid) {
-    return std::find_if(all.begin(), all.end(), [&](const SourceTable& table) { return table.oid == oid; });
+    return std::find_if(all.begin(), all.end(),
+                        [&](const SourceTable& table) { return table.oid == oid; });
   };
   for (const SourceTable& table : all) {
-    // Whoever names a partitioned table means its partitions too, which some publications list in its place.
+    // Whoever names a partitioned table means its partitions too, which some publications list in
+    // its place.
     const auto root = table.root_oid == 0 ? all.end() : with_oid(table.root_oid);
-    const bool match = question.patterns.match(table.schema_name, table.table_name) ||
-                       (root != all.end() && question.patterns.match(root->schema_name, root->table_name));
+    const bool match =
+        question.patterns.match(table.schema_name, table.table_name) ||
+        (root != all.end() && question.patterns.match(root->schema_name, root->table_name));
     const bool by_partitions = std::any_of(all.begin(), all.end(), [&](const SourceTable& other) {
       return other.root_oid == table.oid && is_member(other.oid);
     });
     if (match && table.root_oid == 0) matching.push_back(table);
     if (is_member(table.oid)) found.tables.push_back(table);
     if (is_member(table.oid) && !match && question.patterns.given()) beyond.push_back(table);
-    if (match && table.root_oid == 0 && !is_member(table.oid) && !by_partitions) missing.push_back(table);
+    if (match && table.root_oid == 0 && !is_member(table.oid) && !by_partitions)
+      missing.push_back(table);
   }
   for (const std::uint32_t oid : members)
     if (with_oid(oid) == all.end())
-      findings.problem(subject, "It publishes the table with OID " + std::to_string(oid) + ", which millrace can't read: it is in a "
-                                "schema of the system, or has just vanished.",
+      findings.problem(subject,
+                       "It publishes the table with OID " + std::to_string(oid) +
+                           ", which millrace can't read: it is in a "
+                           "schema of the system, or has just vanished.",
                        "ALTER PUBLICATION " + quoted + " DROP TABLE ...;");
   if (!found.publication) {
     found.tables = matching;
     std::vector<SourceTable> foreign;
     std::copy_if(matching.begin(), matching.end(), std::back_inserter(foreign),
                  [](const SourceTable& table) { return !table.owned; });
-    const std::string statement = create_publication_statement(question.publication, matching, found.server.version) + ";";
+    const std::string statement =
+        create_publication_statement(question.publication, matching, found.server.version) + ";";
     if (!found.server.may_create)
-      findings.problem(subject, "It does not exist and role " + found.server.user + " may not create it.",
-                       matching.empty() ? "GRANT CREATE ON DATABASE " + quote_identifier(found.server.database) +
-                                              " TO " + quote_identifier(found.server.user) + ";"
-                                        : statement + "  -- as the tables' owner");
+      findings.problem(
+          subject, "It does not exist and role " + found.server.user + " may not create it.",
+          matching.empty() ? "GRANT CREATE ON DATABASE " + quote_identifier(found.server.database) +
+                                 " TO " + quote_identifier(found.server.user) + ";"
+                           : statement + "  -- as the tables' owner");
     else if (!foreign.empty() && !found.server.superuser)
-      findings.problem(subject, "It does not exist, and role " + found.server.user + " does not own " + joined_names(foreign) +
-                                    ", which only an owner can add.",
+      findings.problem(subject,
+                       "It does not exist, and role " + found.server.user + " does not own " +
+                           joined_names(foreign) + ", which only an owner can add.",
                        statement + "  -- as the tables' owner");
     else
-      findings.fine(subject, question.temporary ? "It can be created." : "It does not exist; capture run creates it.");
+      findings.fine(subject, question.temporary ? "It can be created."
+                                                : "It does not exist; capture run creates it.");
   } else {
     if (!beyond.empty())
-      findings.problem(subject, "It publishes tables that --tables leaves out: " + joined_names(beyond) + ".",
-                       "ALTER PUBLICATION " + quoted + " DROP TABLE " + joined_names(beyond) +
-                           ";  -- or use another --publication");
+      findings.problem(
+          subject, "It publishes tables that --tables leaves out: " + joined_names(beyond) + ".",
+          "ALTER PUBLICATION " + quoted + " DROP TABLE " + joined_names(beyond) +
+              ";  -- or use another --publication");
     if (!missing.empty() && question.patterns.given())
-      findings.warn(subject, "Tables that match are not in it and are not captured: " + joined_names(missing) + ".",
-                    "ALTER PUBLICATION " + quoted + " ADD TABLE " + joined_names(missing) + ";");
+      findings.warn(
+          subject,
+          "Tables that match are not in it and are not captured: " + joined_names(missing) + ".",
+          "ALTER PUBLICATION " + quoted + " ADD TABLE " + joined_names(missing) + ";");
     if (!found.publication->inserts || !found.publication->updates || !found.publication->deletes)
-      findings.warn(subject, "It does not publish all of insert, update and delete: the views will differ from the tables.",
-                    "ALTER PUBLICATION " + quoted + " SET (publish = 'insert, update, delete, truncate');");
+      findings.warn(
+          subject,
+          "It does not publish all of insert, update and delete: the views will differ from the "
+          "tables.",
+          "ALTER PUBLICATION " + quoted + " SET (publish = 'insert, update, delete, truncate');");
     findings.fine(subject, "It exists with " + std::to_string(found.tables.size()) + " tables.");
   }
   if (found.tables.empty())
-    findings.problem("tables", "No table matches.", "-- see --tables; a pattern is schema.table, as in 'public.*'");
+    findings.problem("tables", "No table matches.",
+                     "-- see --tables; a pattern is schema.table, as in 'public.*'");
 }
 
 /// PostgreSQL asks the partition that holds the row, whatever its root has.
-std::vector<SourceTable> without_identity(const SourceTable& table, const std::vector<SourceTable>& all) {
+std::vector<SourceTable> without_identity(const SourceTable& table,
+                                          const std::vector<SourceTable>& all) {
   std::vector<SourceTable> lacking;
   if (!table.partitioned) {
     if (!table.has_identity) lacking.push_back(table);
     return lacking;
   }
   for (const SourceTable& part : all)
-    if (part.root_oid == table.oid && !part.partitioned && !part.has_identity) lacking.push_back(part);
+    if (part.root_oid == table.oid && !part.partitioned && !part.has_identity)
+      lacking.push_back(part);
   if (lacking.empty() && !table.has_identity) lacking.push_back(table);  // for partitions to come
   return lacking;
 }
 
-void look_at_tables(Preflight& found, const std::vector<SourceTable>& all, const PreflightQuestion& question,
-                    Findings& findings) {
-  const bool updates = !found.publication || found.publication->updates || found.publication->deletes;
+void look_at_tables(Preflight& found, const std::vector<SourceTable>& all,
+                    const PreflightQuestion& question, Findings& findings) {
+  const bool updates =
+      !found.publication || found.publication->updates || found.publication->deletes;
   std::vector<SourceTable> usable;
   for (const SourceTable& table : found.tables) {
     const std::string subject = "table " + table.name();
     const std::vector<SourceTable> lacking = without_identity(table, all);
     const bool identity_missing = updates && !lacking.empty();
     std::string fix;
-    for (const SourceTable& part : lacking) fix += "ALTER TABLE " + part.quoted() + " REPLICA IDENTITY FULL; ";
-    fix += " -- or, better, give it a primary key (not a deferrable one); or leave it out with --tables '...,!" +
-           table.schema_name + "." + table.table_name + "'";
+    for (const SourceTable& part : lacking)
+      fix += "ALTER TABLE " + part.quoted() + " REPLICA IDENTITY FULL; ";
+    fix +=
+        " -- or, better, give it a primary key (not a deferrable one); or leave it out with "
+        "--tables '...,!" +
+        table.schema_name + "." + table.table_name + "'";
     if (identity_missing && question.temporary)
       findings.warn(subject, "It has no replica identity and is left out.", fix);
     else if (identity_missing)
       findings.problem(subject,
-                       "It has no primary key and no other replica identity: once published, PostgreSQL would refuse "
+                       "It has no primary key and no other replica identity: once published, "
+                       "PostgreSQL would refuse "
                        "the application's updates and deletes of it.",
                        fix);
     if (!table.readable && !question.temporary)
       findings.problem(subject, "Role " + found.server.user + " may not read it.",
                        "GRANT USAGE ON SCHEMA " + quote_identifier(table.schema_name) + " TO " +
-                           quote_identifier(found.server.user) + "; GRANT SELECT ON " + table.quoted() + " TO " +
-                           quote_identifier(found.server.user) + ";");
-    else if (!identity_missing && table.identity == ReplicaIdentity::kFull && !table.has_primary_key)
+                           quote_identifier(found.server.user) + "; GRANT SELECT ON " +
+                           table.quoted() + " TO " + quote_identifier(found.server.user) + ";");
+    else if (!identity_missing && table.identity == ReplicaIdentity::kFull &&
+             !table.has_primary_key)
       findings.warn(subject,
-                    "Replica identity is FULL and there is no primary key: rows that are equal in every column are one row to "
+                    "Replica identity is FULL and there is no primary key: rows that are equal in "
+                    "every column are one row to "
                     "millrace, and go together when one of them is deleted.",
                     "-- give it a primary key if it can have equal rows");
     else if (!identity_missing)
@@ -241,11 +287,14 @@ Result<void> Preflight::require_no_problem() const {
   return Error(ErrorCode::kFailedPrecondition, message).hint(fixes);
 }
 
-std::string create_publication_statement(const std::string& name, const std::vector<SourceTable>& tables,
+std::string create_publication_statement(const std::string& name,
+                                         const std::vector<SourceTable>& tables,
                                          int server_version) {
   // Changes of partitions under their root's name: the root is the table that users know.
-  const std::string options = server_version >= 130'000 ? " WITH (publish_via_partition_root = true)" : "";
-  return "CREATE PUBLICATION " + quote_identifier(name) + " FOR TABLE " + joined_names(tables) + options;
+  const std::string options =
+      server_version >= 130'000 ? " WITH (publish_via_partition_root = true)" : "";
+  return "CREATE PUBLICATION " + quote_identifier(name) + " FOR TABLE " + joined_names(tables) +
+         options;
 }
 
 Result<Preflight> run_preflight(Catalog& catalog, const PreflightQuestion& question) {

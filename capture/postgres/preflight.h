@@ -34,7 +34,8 @@ struct PreflightQuestion {
 Result<Preflight> run_preflight(Catalog& catalog, const PreflightQuestion& question);
 
 /// "CREATE PUBLICATION ... FOR TABLE ..." for `tables`.
-std::string create_publication_statement(const std::string& name, const std::vector<SourceTable>& tables,
+std::string create_publication_statement(const std::string& name,
+                                         const std::vector<SourceTable>& tables,
                                          int server_version);
 
 }  // namespace millrace

@@ -27,7 +27,8 @@ Result<PostgresConnection::Row> only_row(Result<std::vector<PostgresConnection::
                                          std::size_t columns) {
   if (!rows) return std::move(rows).error();
   if (rows->size() != 1 || rows->front().size() < columns)
-    return Error(ErrorCode::kUnsupported, "the server's answer has another shape than PostgreSQL's");
+    return Error(ErrorCode::kUnsupported,
+                 "the server's answer has another shape than PostgreSQL's");
   return std::move(rows->front());
 }
 
@@ -60,9 +61,10 @@ std::string copy_statement(const SourceTable& table, const Catalog::TableShape& 
 }  // namespace
 
 Result<void> require_slot_name(std::string_view name) {
-  const bool good = !name.empty() && name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
-  });
+  const bool good =
+      !name.empty() && name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+      });
   if (good) return {};
   return Error(ErrorCode::kInvalidArgument, "'" + printable(name) + "' can't be a slot's name")
       .hint("PostgreSQL takes 1 to 63 of a-z, 0-9 and _.");
@@ -72,56 +74,70 @@ Result<SystemIdentity> identify_system(PostgresConnection& connection) {
   MILLRACE_ASSIGN_OR_RETURN(const auto row, only_row(connection.query("IDENTIFY_SYSTEM"), 4));
   MILLRACE_ASSIGN_OR_RETURN(const Lsn flushed, parse_lsn(row[2].value_or("")));
   return SystemIdentity{.system_id = row[0].value_or(""),
-                        .timeline = static_cast<std::uint32_t>(std::strtoul(row[1].value_or("0").c_str(), nullptr, 10)),
+                        .timeline = static_cast<std::uint32_t>(
+                            std::strtoul(row[1].value_or("0").c_str(), nullptr, 10)),
                         .flushed = flushed,
                         .database = row[3].value_or("")};
 }
 
-Result<NewSlot> create_temporary_slot(PostgresConnection& connection, Catalog& catalog, const std::string& slot,
-                                      bool export_snapshot) {
+Result<NewSlot> create_temporary_slot(PostgresConnection& connection, Catalog& catalog,
+                                      const std::string& slot, bool export_snapshot) {
   MILLRACE_ASSIGN_OR_RETURN(const auto waiting_for, catalog.running_transactions());
   for (const std::string& transaction : waiting_for)
     spdlog::info("the slot can begin once this transaction has ended: {}", printable(transaction));
-  auto made = only_row(connection.query("CREATE_REPLICATION_SLOT " + quote_identifier(slot) + " TEMPORARY LOGICAL pgoutput " +
-                                        (export_snapshot ? "EXPORT_SNAPSHOT" : "NOEXPORT_SNAPSHOT")),
-                       3);
+  auto made =
+      only_row(connection.query("CREATE_REPLICATION_SLOT " + quote_identifier(slot) +
+                                " TEMPORARY LOGICAL pgoutput " +
+                                (export_snapshot ? "EXPORT_SNAPSHOT" : "NOEXPORT_SNAPSHOT")),
+               3);
   if (!made) return std::move(made).error().context("create replication slot " + slot);
   MILLRACE_ASSIGN_OR_RETURN(const Lsn consistent_point, parse_lsn((*made)[1].value_or("")));
-  return NewSlot{.name = slot, .consistent_point = consistent_point, .snapshot_name = (*made)[2].value_or("")};
+  return NewSlot{
+      .name = slot, .consistent_point = consistent_point, .snapshot_name = (*made)[2].value_or("")};
 }
 
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
                                const std::string& publication) {
-  const std::string options = connection.server_version() >= 140'000 ? "proto_version '2', messages 'true'" : "proto_version '1'";
-  return connection.start_copy_both("START_REPLICATION SLOT " + quote_identifier(slot) + " LOGICAL " + to_string(from) + " (" +
-                                    options + ", publication_names " + quote_literal(quote_identifier(publication)) + ")");
+  const std::string options = connection.server_version() >= 140'000
+                                  ? "proto_version '2', messages 'true'"
+                                  : "proto_version '1'";
+  return connection.start_copy_both(
+      "START_REPLICATION SLOT " + quote_identifier(slot) + " LOGICAL " + to_string(from) + " (" +
+      options + ", publication_names " + quote_literal(quote_identifier(publication)) + ")");
 }
 
 Result<void> begin_snapshot(PostgresConnection& connection, const std::vector<SourceTable>& tables,
                             const NewSlot& slot) {
   MILLRACE_RETURN_IF_ERROR(connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"));
-  MILLRACE_RETURN_IF_ERROR(connection.query("SET TRANSACTION SNAPSHOT " + quote_literal(slot.snapshot_name)));
+  MILLRACE_RETURN_IF_ERROR(
+      connection.query("SET TRANSACTION SNAPSHOT " + quote_literal(slot.snapshot_name)));
   for (const SourceTable& table : tables)
-    MILLRACE_RETURN_IF_ERROR(connection.query("LOCK TABLE " + table.quoted() + " IN ACCESS SHARE MODE"));
+    MILLRACE_RETURN_IF_ERROR(
+        connection.query("LOCK TABLE " + table.quoted() + " IN ACCESS SHARE MODE"));
   return {};
 }
 
 Result<std::uint64_t> copy_snapshot(PostgresConnection& connection, Catalog& catalog,
-                                    const std::vector<SourceTable>& tables, const std::string& publication,
-                                    const NewSlot& slot, ChangeEncoder& encoder) {
+                                    const std::vector<SourceTable>& tables,
+                                    const std::string& publication, const NewSlot& slot,
+                                    ChangeEncoder& encoder) {
   CopyRowParser parser;
   std::uint64_t rows = 0;
   for (const SourceTable& table : tables) {
     MILLRACE_ASSIGN_OR_RETURN(const Catalog::TableShape shape, catalog.shape(table, publication));
-    MILLRACE_RETURN_IF_ERROR(encoder.relation(relation_of(table, shape.columns), slot.consistent_point));
+    MILLRACE_RETURN_IF_ERROR(
+        encoder.relation(relation_of(table, shape.columns), slot.consistent_point));
     Progress progress("snapshot of " + table.name(), 0, ProgressUnit::kEvents);
     const std::uint64_t before = rows;
-    auto copied = connection.copy_out(copy_statement(table, shape), [&](std::string_view line) -> Result<void> {
-      MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Tuple* row, parser.parse(line, shape.columns.size()));
-      if (++rows % kProgressRows == 0) progress.update(rows - before);
-      return encoder.read(table.oid, *row, Lsn{});  // where it was changed is not known
-    });
-    if (!copied) return std::move(copied).error().context("read the present rows of " + table.name());
+    auto copied = connection.copy_out(
+        copy_statement(table, shape), [&](std::string_view line) -> Result<void> {
+          MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Tuple* row,
+                                    parser.parse(line, shape.columns.size()));
+          if (++rows % kProgressRows == 0) progress.update(rows - before);
+          return encoder.read(table.oid, *row, Lsn{});  // where it was changed is not known
+        });
+    if (!copied)
+      return std::move(copied).error().context("read the present rows of " + table.name());
     progress.finish();
     spdlog::info("snapshot of {}: {} rows", printable(table.name()), rows - before);
   }

@@ -33,8 +33,9 @@ Result<SourceAddress> SourceAddress::parse(const std::string& source) {
   if (message != nullptr) PQfreemem(message);  // may quote a part of a mistyped password
   if (!options)
     return Error(ErrorCode::kInvalidArgument, "the source is no valid connection string")
-        .hint("It is a URI (postgresql://user@host:5432/database) or pairs (host=... dbname=...); "
-              "write special characters of a URI as %XX.");
+        .hint(
+            "It is a URI (postgresql://user@host:5432/database) or pairs (host=... dbname=...); "
+            "write special characters of a URI as %XX.");
   SourceAddress address;
   for (const PQconninfoOption* option = options.get(); option->keyword != nullptr; ++option)
     if (option->val != nullptr) address.given_.emplace_back(option->keyword, option->val);
@@ -54,7 +55,8 @@ SourceAddress::Parameters SourceAddress::parameters(bool replication) const {
   unless_given("tcp_user_timeout", "30000");
   unless_given("gssencmode", "disable");
   std::erase_if(all, [](const auto& entry) {
-    return entry.first == "replication" || entry.first == "client_encoding" || entry.first == "options";
+    return entry.first == "replication" || entry.first == "client_encoding" ||
+           entry.first == "options";
   });
   all.emplace_back("client_encoding", "UTF8");
   // Also when a library connects again by itself, names must come out qualified.
@@ -102,8 +104,10 @@ std::string_view pin_session_settings() {
          "SET bytea_output = 'hex'; SET TimeZone = 'UTC'; SET row_security = off; "
          "SET client_encoding = 'UTF8'; SET xmlbinary = 'base64'; SET lc_monetary = 'C'; "
          "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
-         "SET synchronous_commit = local; SET quote_all_identifiers = off; SET search_path = pg_catalog; "
-         "SELECT set_config(name, '0', false) FROM pg_settings "  // PostgreSQL 14 and 17 brought them
+         "SET synchronous_commit = local; SET quote_all_identifiers = off; SET search_path = "
+         "pg_catalog; "
+         "SELECT set_config(name, '0', false) FROM pg_settings "  // PostgreSQL 14 and 17 brought
+                                                                  // them
          "WHERE name IN ('idle_session_timeout', 'transaction_timeout')";
 }
 

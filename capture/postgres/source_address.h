@@ -9,8 +9,8 @@
 
 namespace millrace {
 
-/// Where a source is and how to get in, parsed once from what the user gave (a URI or key=value pairs).
-/// Holds the password: print only describe().
+/// Where a source is and how to get in, parsed once from what the user gave (a URI or key=value
+/// pairs). Holds the password: print only describe().
 class SourceAddress {
  public:
   using Parameters = std::vector<std::pair<std::string, std::string>>;
@@ -18,8 +18,9 @@ class SourceAddress {
   /// Errors: kInvalidArgument, without a word of the source that might be a secret.
   static Result<SourceAddress> parse(const std::string& source);
 
-  /// All parameters for a connection: the user's, and ours where the user is silent: time-outs that find a dead peer within half
-  /// a minute, application_name, no GSS encryption. `replication` asks for a walsender.
+  /// All parameters for a connection: the user's, and ours where the user is silent: time-outs that
+  /// find a dead peer within half a minute, application_name, no GSS encryption. `replication` asks
+  /// for a walsender.
   Parameters parameters(bool replication) const;
   /// The same as a key=value string with every value quoted, for libpqxx.
   std::string connection_string() const;
@@ -38,8 +39,8 @@ class SourceAddress {
   Parameters given_;
 };
 
-/// The statement that pins every setting that the text of a value depends on (RELIABILITY: the same bytes whatever role or
-/// database say), and those that could end a long read.
+/// The statement that pins every setting that the text of a value depends on (RELIABILITY: the same
+/// bytes whatever role or database say), and those that could end a long read.
 std::string_view pin_session_settings();
 
 }  // namespace millrace

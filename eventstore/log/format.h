@@ -16,7 +16,7 @@ inline constexpr std::uint32_t kFormatVersion = 1;
 inline constexpr std::size_t kSegmentHeaderBytes = 4096;
 inline constexpr std::size_t kBatchHeaderBytes = 128;
 inline constexpr std::size_t kBatchAlignment = 8;
-inline constexpr std::uint32_t kBatchMagic = 0x3142524d;  // "MRB1"
+inline constexpr std::uint32_t kBatchMagic = 0x3142524d;            // "MRB1"
 inline constexpr std::size_t kBatchBaseAt = 8, kBatchChainAt = 56;  ///< Recovery compares them.
 /// What a disk writes whole or not at all; what a crash takes back comes in pieces of this size.
 inline constexpr std::size_t kSectorBytes = 512;

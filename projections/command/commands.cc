@@ -121,10 +121,11 @@ std::string to_table(const std::vector<ViewStatus>& all) {
       table_row(width, "view", heading("state"), heading("generation"), heading("version"),
                 heading("offset"), heading("lag"), heading("rows"), heading("KiB"));
   for (const auto& status : all) {
-    text += '\n' + table_row(width, status.view, status.state, std::to_string(status.generation),
-                             std::to_string(status.checkpoint.version.value),
-                             grouped(status.checkpoint.offset.value), grouped(status.lag),
-                             status.rows ? grouped(*status.rows) : "-", grouped(status.bytes / 1024));
+    text +=
+        '\n' + table_row(width, status.view, status.state, std::to_string(status.generation),
+                         std::to_string(status.checkpoint.version.value),
+                         grouped(status.checkpoint.offset.value), grouped(status.lag),
+                         status.rows ? grouped(*status.rows) : "-", grouped(status.bytes / 1024));
     if (!status.worker.empty()) text += "\n  kept up to date by " + printable(status.worker);
     if (!status.reason.empty()) text += "\n  " + status.reason;
   }
@@ -191,7 +192,8 @@ Result<int> verify_views(const Views& views, Context context, const Options& opt
 Result<int> show_status(const Views& views, const Context& context, const Options& options) {
   std::vector<ViewStatus> all;
   for (const View* view : views) {
-    MILLRACE_ASSIGN_OR_RETURN(ViewStatus status, status_of(*view, context, {.count_rows = options.count_rows}));
+    MILLRACE_ASSIGN_OR_RETURN(ViewStatus status,
+                              status_of(*view, context, {.count_rows = options.count_rows}));
     all.push_back(std::move(status));
   }
   Lines lines;

@@ -71,8 +71,8 @@ class Builder {
                                 context_.open_reader(view_, fold->checkpoint().offset));
       end = reader->durable_end();
       if (fold->checkpoint().offset >= end) break;
-      MILLRACE_RETURN_IF_ERROR(fold_until(*fold, database, *reader, end, hooks_.events_per_commit,
-                                          context_.stop, show));
+      MILLRACE_RETURN_IF_ERROR(
+          fold_until(*fold, database, *reader, end, hooks_.events_per_commit, context_.stop, show));
     }
     checkpoint_ = fold->checkpoint();
     return {};

@@ -79,8 +79,8 @@ Result<void> Fold::check_change(Table& table) const {
   if (change_.schema != table.checked_schema) [[unlikely]]
     MILLRACE_RETURN_IF_ERROR(check_schema(table));
   const bool had_a_row = change_.op == Op::kUpdate || change_.op == Op::kDelete;
-  if (table.source->needs_old_rows && had_a_row &&
-      (!change_.before || change_.before_is_key)) [[unlikely]]
+  if (table.source->needs_old_rows && had_a_row && (!change_.before || change_.before_is_key))
+      [[unlikely]]
     return Error(ErrorCode::kFailedPrecondition,
                  "it came without the old row, which the view needs")
         .hint("It was written while the table was not REPLICA IDENTITY FULL.");

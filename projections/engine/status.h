@@ -17,9 +17,9 @@ struct ViewStatus {
   std::uint32_t generation = 0;
   Checkpoint checkpoint;
   Offset store_end;
-  std::uint64_t lag = 0;  ///< Events of the log, of any table, that are not folded yet.
+  std::uint64_t lag = 0;              ///< Events of the log, of any table, that are not folded yet.
   std::optional<std::uint64_t> rows;  ///< Where they were to be counted.
-  std::uint64_t bytes = 0;  ///< Of the generation's file.
+  std::uint64_t bytes = 0;            ///< Of the generation's file.
 };
 
 /// `count_rows` reads the whole view, all else is told at once.

@@ -17,8 +17,8 @@ constexpr auto kWaitMax = std::chrono::milliseconds(250);
 constexpr auto kPositionInterval = std::chrono::seconds(1);
 
 bool may_pass(ErrorCode code) {
-  return code == ErrorCode::kNoSpace || code == ErrorCode::kIo ||
-         code == ErrorCode::kUnavailable || code == ErrorCode::kLocked;
+  return code == ErrorCode::kNoSpace || code == ErrorCode::kIo || code == ErrorCode::kUnavailable ||
+         code == ErrorCode::kLocked;
 }
 
 /// SQLite calls a wait for a lock that was given up "locked".

@@ -13,8 +13,8 @@ namespace {
 Error no_column(const ColumnNames& columns, std::string_view name) {
   std::string there;
   for (const auto& column : columns.all()) there += (there.empty() ? "" : ", ") + column;
-  return Error(ErrorCode::kInvalidArgument, "the view has no column '" + printable(name) +
-                                                "' to write to; it has: " + there);
+  return Error(ErrorCode::kInvalidArgument,
+               "the view has no column '" + printable(name) + "' to write to; it has: " + there);
 }
 
 }  // namespace

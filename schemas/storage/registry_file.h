@@ -45,7 +45,7 @@ struct Record {
 };
 struct Scan {
   std::vector<Record> records;
-  std::uint64_t end = 0;   ///< After the last whole item.
+  std::uint64_t end = 0;  ///< After the last whole item.
   /// The last mark; where there is none, where the items start. What is before it is on disk; it
   /// and what is behind it may not be.
   std::uint64_t mark = 0;

@@ -1,9 +1,8 @@
 // run_capture against a real server: snapshot, stream, restart, and what it refuses.
-#include "capture/capture.h"
-
 #include <atomic>
 #include <csignal>
 
+#include "capture/capture.h"
 #include "eventstore/event_store.h"
 #include "eventstore/inspect.h"
 #include "schemas/lsn.h"
@@ -49,8 +48,11 @@ struct Scene {
                           database.name() + "'");
   }
   bool is_streaming() {
-    return database.value("SELECT count(*) FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid"
-                          " WHERE r.state = 'streaming' AND s.slot_name = '" + database.name() + "'") == "1";
+    return database.value(
+               "SELECT count(*) FROM pg_stat_replication r JOIN pg_replication_slots s ON "
+               "s.active_pid = r.pid"
+               " WHERE r.state = 'streaming' AND s.slot_name = '" +
+               database.name() + "'") == "1";
   }
   std::uint64_t durable_end() {
     const auto summary = summarize_store(store());
@@ -149,7 +151,8 @@ TEST_CASE("F86: the WAL of an idle captured table is let go", "[capture]") {
       "INSERT INTO busy (filler) SELECT repeat('x', 1000) FROM generate_series(1, 20000)");
   const auto written = parse_lsn(scene.database.value("SELECT pg_current_wal_lsn()"));
   REQUIRE(catch_up(options));
-  CHECK(eventually([&] { return *parse_lsn(scene.slot_column("confirmed_flush_lsn")) >= *written; }));
+  CHECK(
+      eventually([&] { return *parse_lsn(scene.slot_column("confirmed_flush_lsn")) >= *written; }));
   CHECK(read_captured_log(scene.store()).events.empty());
   scene.database.exec(
       "INSERT INTO orders VALUES (1, 'x', 1)");  // and it is no gap to the next start
@@ -434,7 +437,9 @@ TEST_CASE("F97: a start that ended before its snapshot was whole begins anew", "
   CHECK(failed.error().message().find("initial snapshot") != std::string::npos);
   CHECK(scene.durable_end() == 0);
   CHECK(eventually([&] {  // and nothing holds back the server's WAL
-    return scene.database.value("SELECT count(*) FROM pg_replication_slots WHERE database = current_database()") == "0";
+    return scene.database.value(
+               "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()") ==
+           "0";
   }));
   scene.database.exec(
       "ALTER TABLE zebra DISABLE ROW LEVEL SECURITY; DELETE FROM orders WHERE id > 10");
@@ -449,14 +454,20 @@ TEST_CASE("F97: a start that ended before its snapshot was whole begins anew", "
                       scene.database.name());
 }
 
-TEST_CASE("F97: a start that was killed while it waited for its slot leaves nothing to the next", "[capture]") {
+TEST_CASE("F97: a start that was killed while it waited for its slot leaves nothing to the next",
+          "[capture]") {
   Scene scene;
   scene.database.exec("BEGIN");
-  scene.database.exec("INSERT INTO orders VALUES (1, 'x', 1)");  // no slot begins before this transaction ends
-  const std::vector<std::string> argv{MILLRACE_PROGRAM, "capture", "run", "--source", scene.database.uri(), "--store",
-                                      scene.store(), "--slot", scene.database.name(), "--until-caught-up"};
+  scene.database.exec(
+      "INSERT INTO orders VALUES (1, 'x', 1)");  // no slot begins before this transaction ends
+  const std::vector<std::string> argv{
+      MILLRACE_PROGRAM,      "capture",          "run",         "--source",
+      scene.database.uri(),  "--store",          scene.store(), "--slot",
+      scene.database.name(), "--until-caught-up"};
   const auto waiting = [&] {
-    return scene.database.value("SELECT count(*) FROM pg_replication_slots WHERE temporary AND active_pid IS NOT NULL AND database = current_database()");
+    return scene.database.value(
+        "SELECT count(*) FROM pg_replication_slots WHERE temporary AND active_pid IS NOT NULL AND "
+        "database = current_database()");
   };
   test::ChildProcess killed(argv);
   REQUIRE(eventually([&] { return waiting() == "1"; }));
@@ -501,16 +512,19 @@ TEST_CASE("a store whose source.json is gone is not fed again", "[capture]") {
 TEST_CASE("I14: columns that an index only includes are no part of the key", "[capture]") {
   Scene scene;
   const bool full = GENERATE(false, true);
-  scene.database.exec("CREATE TABLE covered (id int, note text, n int, PRIMARY KEY (id) INCLUDE (note))");
+  scene.database.exec(
+      "CREATE TABLE covered (id int, note text, n int, PRIMARY KEY (id) INCLUDE (note))");
   if (full) scene.database.exec("ALTER TABLE covered REPLICA IDENTITY FULL");
   scene.database.exec("INSERT INTO covered VALUES (1, 'a', 1), (2, 'b', 1)");
   REQUIRE(catch_up(scene.options()));
-  scene.database.exec("UPDATE covered SET note = 'c' WHERE id = 1; DELETE FROM covered WHERE id = 2");
+  scene.database.exec(
+      "UPDATE covered SET note = 'c' WHERE id = 1; DELETE FROM covered WHERE id = 2");
   REQUIRE(catch_up(scene.options()));
   const CapturedLog log = read_captured_log(scene.store());
   CHECK(log.faults == std::vector<std::string>());
   CHECK(log.of("public.covered", "u").size() == 1);
-  CHECK(log.tables.at("public.covered") == CapturedLog::Table{{"1", {{"id", 1}, {"note", "c"}, {"n", 1}}}});
+  CHECK(log.tables.at("public.covered") ==
+        CapturedLog::Table{{"1", {{"id", 1}, {"note", "c"}, {"n", 1}}}});
 }
 
 TEST_CASE("I14: a publication that lists partitions one by one is snapshot whole", "[capture]") {
@@ -531,13 +545,17 @@ TEST_CASE("I14: a publication that lists partitions one by one is snapshot whole
   CHECK(log.tables.at("public.logs_2") == CapturedLog::Table{{"11", {{"id", 11}, {"text", "c"}}}});
 }
 
-TEST_CASE("F76: partitions and deferrable keys that PostgreSQL could not identify rows by are named", "[capture]") {
+TEST_CASE(
+    "F76: partitions and deferrable keys that PostgreSQL could not identify rows by are named",
+    "[capture]") {
   Scene scene;
   std::string table;
   SECTION("FULL of a partitioned table is not its partitions'") {
     table = "part_1";
-    scene.database.exec("CREATE TABLE part (id int) PARTITION BY RANGE (id); ALTER TABLE part REPLICA IDENTITY FULL;"
-                        "CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (10)");
+    scene.database.exec(
+        "CREATE TABLE part (id int) PARTITION BY RANGE (id); ALTER TABLE part REPLICA IDENTITY "
+        "FULL;"
+        "CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (10)");
   }
   SECTION("a deferrable primary key is no identity") {
     table = "later";
@@ -551,17 +569,22 @@ TEST_CASE("F76: partitions and deferrable keys that PostgreSQL could not identif
   CHECK(catch_up(scene.options()));
 }
 
-TEST_CASE("F70: a row filter and a column list hold for the snapshot and for the stream", "[capture]") {
+TEST_CASE("F70: a row filter and a column list hold for the snapshot and for the stream",
+          "[capture]") {
   Scene scene;
   if (test::PostgresServer::shared().version() < 15) return;
-  scene.database.exec("INSERT INTO orders VALUES (1, 'new', 1), (2, 'old', 2);"
-                      "ALTER TABLE orders REPLICA IDENTITY FULL; ALTER TABLE orders ALTER status SET NOT NULL;"
-                      "CREATE TABLE few (id int PRIMARY KEY, seen text, hidden text); INSERT INTO few VALUES (1, 'a', 'b');"
-                      "CREATE PUBLICATION pub FOR TABLE orders WHERE (status = 'new'), few (id, seen)");
+  scene.database.exec(
+      "INSERT INTO orders VALUES (1, 'new', 1), (2, 'old', 2);"
+      "ALTER TABLE orders REPLICA IDENTITY FULL; ALTER TABLE orders ALTER status SET NOT NULL;"
+      "CREATE TABLE few (id int PRIMARY KEY, seen text, hidden text); INSERT INTO few VALUES (1, "
+      "'a', 'b');"
+      "CREATE PUBLICATION pub FOR TABLE orders WHERE (status = 'new'), few (id, seen)");
   CaptureOptions options = scene.options();
   options.publication = "pub";
   REQUIRE(catch_up(options));
-  scene.database.exec("INSERT INTO orders VALUES (3, 'new', 1), (4, 'old', 1); UPDATE few SET hidden = 'c', seen = 'd'");
+  scene.database.exec(
+      "INSERT INTO orders VALUES (3, 'new', 1), (4, 'old', 1); UPDATE few SET hidden = 'c', seen = "
+      "'d'");
   REQUIRE(catch_up(options));
   const CapturedLog log = read_captured_log(scene.store());
   CHECK(log.faults == std::vector<std::string>());
@@ -574,12 +597,15 @@ TEST_CASE("a table whose key becomes another one halts capture", "[capture]") {
   scene.database.exec("INSERT INTO orders VALUES (1, 'a', 1)");
   REQUIRE(catch_up(scene.options()));
   SECTION("renamed is still the same") {
-    scene.database.exec("ALTER TABLE orders RENAME id TO number; INSERT INTO orders VALUES (2, 'b', 1)");
+    scene.database.exec(
+        "ALTER TABLE orders RENAME id TO number; INSERT INTO orders VALUES (2, 'b', 1)");
     REQUIRE(catch_up(scene.options()));
     CHECK(read_captured_log(scene.store()).tables.at("public.orders").size() == 2);
   }
   SECTION("of other columns") {
-    scene.database.exec("ALTER TABLE orders DROP CONSTRAINT orders_pkey, ADD PRIMARY KEY (status); UPDATE orders SET total = 2");
+    scene.database.exec(
+        "ALTER TABLE orders DROP CONSTRAINT orders_pkey, ADD PRIMARY KEY (status); UPDATE orders "
+        "SET total = 2");
     const auto halted = catch_up(scene.options());
     REQUIRE_FALSE(halted);
     CHECK(halted.error().message().find("KEY_CHANGED") != std::string::npos);
@@ -599,20 +625,28 @@ TEST_CASE("messages of the application are events, capture's own are not", "[cap
   CHECK(log.events[0]["content"] == "invoice 7");
 }
 
-TEST_CASE("F69, F73: a table that left the publication, or was made anew, while nobody looked is noticed", "[capture]") {
+TEST_CASE(
+    "F69, F73: a table that left the publication, or was made anew, while nobody looked is noticed",
+    "[capture]") {
   Scene scene;
   CaptureOptions options = scene.options();
   options.publication = "pub";
   scene.database.exec("CREATE TABLE extra (id int PRIMARY KEY)");
   REQUIRE(catch_up(options));
   SECTION("dropped and added") {
-    scene.database.exec("ALTER PUBLICATION pub DROP TABLE extra; INSERT INTO extra VALUES (1); ALTER PUBLICATION pub ADD TABLE extra");
+    scene.database.exec(
+        "ALTER PUBLICATION pub DROP TABLE extra; INSERT INTO extra VALUES (1); ALTER PUBLICATION "
+        "pub ADD TABLE extra");
   }
   SECTION("another table of its name") {
-    scene.database.exec("DROP TABLE extra; CREATE TABLE extra (id int PRIMARY KEY); ALTER PUBLICATION pub ADD TABLE extra");
+    scene.database.exec(
+        "DROP TABLE extra; CREATE TABLE extra (id int PRIMARY KEY); ALTER PUBLICATION pub ADD "
+        "TABLE extra");
   }
   SECTION("another publication of its name") {
-    scene.database.exec("DROP PUBLICATION pub; CREATE PUBLICATION pub FOR TABLE orders, extra WITH (publish_via_partition_root)");
+    scene.database.exec(
+        "DROP PUBLICATION pub; CREATE PUBLICATION pub FOR TABLE orders, extra WITH "
+        "(publish_via_partition_root)");
   }
   CHECK(state_of(catch_up(options)) == "PUBLICATION_CHANGED");
   options.accept_publication_change = true;
@@ -629,11 +663,13 @@ TEST_CASE("F69: a publication that changes while capture runs halts it", "[captu
   options.look_interval = std::chrono::milliseconds(100);
   BackgroundCapture capture(options);
   REQUIRE(eventually([&] { return scene.is_streaming(); }));
-  scene.database.exec("CREATE TABLE extra (id int PRIMARY KEY); ALTER PUBLICATION pub ADD TABLE extra");
+  scene.database.exec(
+      "CREATE TABLE extra (id int PRIMARY KEY); ALTER PUBLICATION pub ADD TABLE extra");
   CHECK(state_of(capture.wait()) == "PUBLICATION_CHANGED");
 }
 
-/// A disk whose syncs stand still while `stalled`, or whose log writes fail for want of space while `full`.
+/// A disk whose syncs stand still while `stalled`, or whose log writes fail for want of space while
+/// `full`.
 class TroubledDisk final : public test::ForwardingFileSystem {
  public:
   std::atomic<bool> stalled = false, full = false;
@@ -652,9 +688,11 @@ class TroubledDisk final : public test::ForwardingFileSystem {
  private:
   class Watched final : public test::ForwardingFile {
    public:
-    Watched(std::unique_ptr<File> file, TroubledDisk& disk) : ForwardingFile(std::move(file)), disk_(disk) {}
+    Watched(std::unique_ptr<File> file, TroubledDisk& disk)
+        : ForwardingFile(std::move(file)), disk_(disk) {}
     Result<void> write_at(std::uint64_t position, std::string_view bytes) override {
-      if (disk_.full && bytes.size() > 64) return Error(ErrorCode::kNoSpace, "write: no space left on device");
+      if (disk_.full && bytes.size() > 64)
+        return Error(ErrorCode::kNoSpace, "write: no space left on device");
       return ForwardingFile::write_at(position, bytes);
     }
     Result<void> sync() override {
@@ -675,7 +713,8 @@ struct Release {
   ~Release() { disk.release(); }
 };
 
-TEST_CASE("F38: while the disk stands still the server is answered, and nothing is confirmed", "[capture]") {
+TEST_CASE("F38: while the disk stands still the server is answered, and nothing is confirmed",
+          "[capture]") {
   test::PostgresServer server({.settings = {{"wal_sender_timeout", "1s"}}});
   TestDatabase database(server);
   TemporaryDirectory directory;
@@ -689,23 +728,39 @@ TEST_CASE("F38: while the disk stands still the server is answered, and nothing 
   BackgroundCapture capture(options);
   const Release release{disk};
   const auto sender = [&] { return database.value("SELECT active_pid FROM pg_replication_slots"); };
-  const auto confirmed = [&] { return database.value("SELECT confirmed_flush_lsn FROM pg_replication_slots"); };
-  REQUIRE(eventually([&] { return database.value("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1"; }));
+  const auto confirmed = [&] {
+    return database.value("SELECT confirmed_flush_lsn FROM pg_replication_slots");
+  };
+  REQUIRE(eventually([&] {
+    return database.value("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") ==
+           "1";
+  }));
   disk.stalled = true;
   const std::string pid = sender(), before = confirmed();
-  database.exec("INSERT INTO orders SELECT g, repeat('x', 500), 1 FROM generate_series(1, 40000) g");  // more than the buffers hold
-  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(4);  // several times what the server waits for an answer
+  database.exec(
+      "INSERT INTO orders SELECT g, repeat('x', 500), 1 FROM generate_series(1, 40000) g");  // more
+                                                                                             // than
+                                                                                             // the
+                                                                                             // buffers
+                                                                                             // hold
+  const auto until = std::chrono::steady_clock::now() +
+                     std::chrono::seconds(4);  // several times what the server waits for an answer
   REQUIRE(eventually([&] { return std::chrono::steady_clock::now() > until || sender() != pid; }));
   CHECK(sender() == pid);
   CHECK(confirmed() == before);
   disk.release();
-  REQUIRE(eventually([&] { return database.value("SELECT count(*) FROM pg_replication_slots WHERE confirmed_flush_lsn > '" + before + "'") == "1" &&
-                                  summarize_store(options.store)->durable_end.value == 40000; }));
+  REQUIRE(eventually([&] {
+    return database.value(
+               "SELECT count(*) FROM pg_replication_slots WHERE confirmed_flush_lsn > '" + before +
+               "'") == "1" &&
+           summarize_store(options.store)->durable_end.value == 40000;
+  }));
   REQUIRE(capture.stop());
   CHECK(read_captured_log(options.store).faults == std::vector<std::string>());
 }
 
-TEST_CASE("F19: a full disk ends capture with one clear error, and it goes on once there is room", "[capture]") {
+TEST_CASE("F19: a full disk ends capture with one clear error, and it goes on once there is room",
+          "[capture]") {
   Scene scene;
   TroubledDisk disk;
   CaptureOptions options = scene.options();
@@ -738,8 +793,11 @@ TEST_CASE("a capture that is asked to stop tells of a store that has failed", "[
   const std::string before = scene.database.value("SELECT pg_current_wal_insert_lsn()");
   scene.database.exec("INSERT INTO orders VALUES (2, 'a', 1)");
   REQUIRE(eventually([&] {
-    return scene.database.value("SELECT count(*) FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid"
-                                " WHERE s.slot_name = '" + scene.database.name() + "' AND r.write_lsn > '" + before + "'") == "1";
+    return scene.database.value(
+               "SELECT count(*) FROM pg_stat_replication r JOIN pg_replication_slots s ON "
+               "s.active_pid = r.pid"
+               " WHERE s.slot_name = '" +
+               scene.database.name() + "' AND r.write_lsn > '" + before + "'") == "1";
   }));
   capture.request_stop();
   disk.release();
@@ -751,14 +809,20 @@ TEST_CASE("a capture that is asked to stop tells of a store that has failed", "[
   CHECK(read_captured_log(scene.store()).events.size() == 2);
 }
 
-TEST_CASE("F75: TRUNCATE beside a starting snapshot leaves no row behind and no row out", "[capture]") {
+TEST_CASE("F75: TRUNCATE beside a starting snapshot leaves no row behind and no row out",
+          "[capture]") {
   Scene scene;
   scene.database.exec("INSERT INTO orders SELECT g, 'old', g FROM generate_series(1, 1000) g");
   std::atomic<bool> done = false;
   TestDatabase& database = scene.database;
   std::jthread truncating([&] {  // a connection of its own
-    const std::vector<std::string> argv{database.server().program("psql"), "-q", "-d", database.uri(), "-c",
-                                        "TRUNCATE orders; INSERT INTO orders SELECT g, 'new', g FROM generate_series(1, 10) g"};
+    const std::vector<std::string> argv{
+        database.server().program("psql"),
+        "-q",
+        "-d",
+        database.uri(),
+        "-c",
+        "TRUNCATE orders; INSERT INTO orders SELECT g, 'new', g FROM generate_series(1, 10) g"};
     while (!done) test::run_command(argv, {}, {}, std::chrono::minutes(1));
   });
   const auto outcome = catch_up(scene.options());

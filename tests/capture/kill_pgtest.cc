@@ -1,5 +1,6 @@
-// F1, F4: a random workload runs while capture is killed with SIGKILL at random moments. At the end the fold of the log equals every
-// table, every committed transaction is in it once, and none that was rolled back.
+// F1, F4: a random workload runs while capture is killed with SIGKILL at random moments. At the end
+// the fold of the log equals every table, every committed transaction is in it once, and none that
+// was rolled back.
 //
 // MILLRACE_KILLS sets how many kills there are, MILLRACE_SEED the workload; both are printed.
 #include <csignal>
@@ -56,19 +57,41 @@ class Workload {
 
   std::string statement() {
     switch (pick(1, 14)) {
-      case 1: return "INSERT INTO items VALUES (" + id() + ", 'n''ew\\', NULL, NULL, '[1, null]', repeat('y', " + id() + " * 20)) ON CONFLICT DO NOTHING";
-      case 2: return "UPDATE items SET name = md5(" + id() + "::text), price = " + id() + ".125 WHERE id = " + id();
-      case 3: return "UPDATE items SET big = repeat('z', " + id() + " * 30), tags = ARRAY[NULL, 'q\"'] WHERE id = " + id();
-      case 4: return "UPDATE items SET id = id + 1000 WHERE id = " + id() + " AND NOT EXISTS (SELECT FROM items o WHERE o.id = items.id + 1000)";
+      case 1:
+        return "INSERT INTO items VALUES (" + id() +
+               ", 'n''ew\\', NULL, NULL, '[1, null]', repeat('y', " + id() +
+               " * 20)) ON CONFLICT DO NOTHING";
+      case 2:
+        return "UPDATE items SET name = md5(" + id() + "::text), price = " + id() +
+               ".125 WHERE id = " + id();
+      case 3:
+        return "UPDATE items SET big = repeat('z', " + id() +
+               " * 30), tags = ARRAY[NULL, 'q\"'] WHERE id = " + id();
+      case 4:
+        return "UPDATE items SET id = id + 1000 WHERE id = " + id() +
+               " AND NOT EXISTS (SELECT FROM items o WHERE o.id = items.id + 1000)";
       case 5: return "DELETE FROM items WHERE id = " + id();
-      case 6: return "INSERT INTO pairs VALUES (" + id() + ", 'b,\\" + id() + "', 1) ON CONFLICT (a, b) DO UPDATE SET n = pairs.n + 1";
-      case 7: return "UPDATE pairs SET b = b || '!' WHERE a = " + id() + " AND NOT EXISTS (SELECT FROM pairs o WHERE o.a = pairs.a AND o.b = pairs.b || '!')";
+      case 6:
+        return "INSERT INTO pairs VALUES (" + id() + ", 'b,\\" + id() +
+               "', 1) ON CONFLICT (a, b) DO UPDATE SET n = pairs.n + 1";
+      case 7:
+        return "UPDATE pairs SET b = b || '!' WHERE a = " + id() +
+               " AND NOT EXISTS (SELECT FROM pairs o WHERE o.a = pairs.a AND o.b = pairs.b || '!')";
       case 8: return "DELETE FROM pairs WHERE a < " + std::to_string(pick(1, 20));
-      case 9: return "INSERT INTO codes VALUES (" + id() + ", 'c" + id() + "', now()) ON CONFLICT DO NOTHING";
-      case 10: return "UPDATE codes SET at = 'infinity' WHERE id % 7 = " + std::to_string(pick(0, 6));
-      case 11: return "UPDATE codes SET code = code || '*' WHERE id = " + id() + " AND NOT EXISTS (SELECT FROM codes o WHERE o.code = codes.code || '*')";
-      case 12: return "INSERT INTO items SELECT g, 'bulk', g, NULL, NULL, NULL FROM generate_series(" + id() + ", " + id() + ") g ON CONFLICT DO NOTHING";
-      case 13: return pick(1, 15) == 1 ? "TRUNCATE codes" : "UPDATE items SET doc = NULL WHERE id % 11 = 3";
+      case 9:
+        return "INSERT INTO codes VALUES (" + id() + ", 'c" + id() +
+               "', now()) ON CONFLICT DO NOTHING";
+      case 10:
+        return "UPDATE codes SET at = 'infinity' WHERE id % 7 = " + std::to_string(pick(0, 6));
+      case 11:
+        return "UPDATE codes SET code = code || '*' WHERE id = " + id() +
+               " AND NOT EXISTS (SELECT FROM codes o WHERE o.code = codes.code || '*')";
+      case 12:
+        return "INSERT INTO items SELECT g, 'bulk', g, NULL, NULL, NULL FROM generate_series(" +
+               id() + ", " + id() + ") g ON CONFLICT DO NOTHING";
+      case 13:
+        return pick(1, 15) == 1 ? "TRUNCATE codes"
+                                : "UPDATE items SET doc = NULL WHERE id % 11 = 3";
       default: return "UPDATE items SET name = name WHERE id = " + id();
     }
   }
@@ -91,17 +114,20 @@ CapturedLog::Table table_now(test::TestDatabase& database, const std::string& sq
   return table;
 }
 
-TEST_CASE("F1, F4: capture killed at random moments loses nothing and repeats nothing", "[capture][kill]") {
+TEST_CASE("F1, F4: capture killed at random moments loses nothing and repeats nothing",
+          "[capture][kill]") {
   const int kills = setting("MILLRACE_KILLS", 25);
-  const auto seed = static_cast<unsigned>(setting("MILLRACE_SEED", static_cast<int>(std::random_device{}() & 0x7fffffff)));
+  const auto seed = static_cast<unsigned>(
+      setting("MILLRACE_SEED", static_cast<int>(std::random_device{}() & 0x7fffffff)));
   CAPTURE(seed, kills);
   test::TestDatabase database;
   test::TemporaryDirectory directory;
   database.exec(kTables);
   const std::string store = directory / "store";
   const auto command = [&](bool to_the_end) {
-    std::vector<std::string> argv{MILLRACE_PROGRAM, "capture", "run", "--source", database.uri(), "--store", store,
-                                  "--slot", database.name(), "--log-level", "warn"};
+    std::vector<std::string> argv{MILLRACE_PROGRAM, "capture",     "run", "--source",
+                                  database.uri(),   "--store",     store, "--slot",
+                                  database.name(),  "--log-level", "warn"};
     if (to_the_end) argv.emplace_back("--until-caught-up");
     return argv;
   };
@@ -115,36 +141,52 @@ TEST_CASE("F1, F4: capture killed at random moments loses nothing and repeats no
     for (int i = 0; i < kills; ++i) {
       const std::uint64_t before = durable_end(store);
       test::ChildProcess capture(command(false));
-      // Every other one is killed wherever it is, the rest at some moment after they have captured something.
-      if (i % 2 == 0) REQUIRE(test::eventually([&] { return durable_end(store) > before; }, std::chrono::minutes(1)));
-      std::this_thread::sleep_for(std::chrono::milliseconds(std::uniform_int_distribution<int>(0, i % 2 == 0 ? 200 : 700)(random)));
+      // Every other one is killed wherever it is, the rest at some moment after they have captured
+      // something.
+      if (i % 2 == 0)
+        REQUIRE(
+            test::eventually([&] { return durable_end(store) > before; }, std::chrono::minutes(1)));
+      std::this_thread::sleep_for(std::chrono::milliseconds(
+          std::uniform_int_distribution<int>(0, i % 2 == 0 ? 200 : 700)(random)));
       capture.kill(SIGKILL);
       const int code = capture.wait().value_or(-1);
       INFO("kill " << i << "\n" << capture.error_output());
       REQUIRE(code == 128 + SIGKILL);
     }
   }
-  const test::CommandResult last = test::run_command(command(true), {}, {}, std::chrono::minutes(2));
+  const test::CommandResult last =
+      test::run_command(command(true), {}, {}, std::chrono::minutes(2));
   INFO(last.err);
   REQUIRE(last.exit_code == 0);
 
   const CapturedLog log = test::read_captured_log(store);
-  CHECK(log.of("public.audit", "c").size() > log.of("public.audit", "r").size());  // most of it came through the stream
+  CHECK(log.of("public.audit", "c").size() >
+        log.of("public.audit", "r").size());  // most of it came through the stream
   CHECK(log.faults == std::vector<std::string>());
   std::vector<int> audited;
   for (const auto& event : log.events)
     if (event["category"] == "public.audit") audited.push_back(event["after"]["id"]);
-  // What a snapshot read comes in the table's order, and so does the rest: transactions ran one after the other.
+  // What a snapshot read comes in the table's order, and so does the rest: transactions ran one
+  // after the other.
   CHECK(audited == workload.committed());
   REQUIRE(workload.committed().size() > static_cast<std::size_t>(kills));
 
-  const auto folded = [&](const char* category) { return log.tables.contains(category) ? log.tables.at(category) : CapturedLog::Table(); };
+  const auto folded = [&](const char* category) {
+    return log.tables.contains(category) ? log.tables.at(category) : CapturedLog::Table();
+  };
   CHECK(folded("public.items") ==
-        table_now(database, "SELECT id::text, jsonb_build_object('id', id, 'name', name, 'price', price::text, 'tags', tags, 'doc', doc, 'big', big) FROM items"));
-  CHECK(folded("public.pairs") ==
-        table_now(database, R"(SELECT a || ',' || replace(replace(b, '\', '\\'), ',', '\,'), to_jsonb(pairs) FROM pairs)"));
-  CHECK(folded("public.codes") == table_now(database, "SET TimeZone = 'UTC'; SELECT code, to_jsonb(codes) FROM codes"));
-  const test::CommandResult verified = test::run_command({MILLRACE_PROGRAM, "log", "verify", "--store", store});
+        table_now(database,
+                  "SELECT id::text, jsonb_build_object('id', id, 'name', name, 'price', "
+                  "price::text, 'tags', tags, 'doc', doc, 'big', big) FROM items"));
+  CHECK(
+      folded("public.pairs") ==
+      table_now(
+          database,
+          R"(SELECT a || ',' || replace(replace(b, '\', '\\'), ',', '\,'), to_jsonb(pairs) FROM pairs)"));
+  CHECK(folded("public.codes") ==
+        table_now(database, "SET TimeZone = 'UTC'; SELECT code, to_jsonb(codes) FROM codes"));
+  const test::CommandResult verified =
+      test::run_command({MILLRACE_PROGRAM, "log", "verify", "--store", store});
   CHECK(verified.exit_code == 0);
 }
 

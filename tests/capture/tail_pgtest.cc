@@ -1,9 +1,8 @@
-#include "capture/tail.h"
-
 #include <csignal>
 #include <nlohmann/json.hpp>
 
 #include "capture/check.h"
+#include "capture/tail.h"
 #include "tests/support/capture_runner.h"
 #include "tests/support/catch.h"
 #include "tests/support/postgres_fixture.h"
@@ -16,20 +15,30 @@ using test::eventually;
 using test::TestDatabase;
 
 constexpr const char* kLeftBehind =
-    "SELECT (SELECT count(*) FROM pg_publication) || ' ' || (SELECT count(*) FROM pg_replication_slots WHERE database = current_database())";
+    "SELECT (SELECT count(*) FROM pg_publication) || ' ' || (SELECT count(*) FROM "
+    "pg_replication_slots WHERE database = current_database())";
 
 TEST_CASE("a tail shows live changes and leaves nothing behind", "[capture][tail]") {
   TestDatabase database;
-  database.exec("CREATE TABLE orders (id int PRIMARY KEY, note text); CREATE TABLE keyless (a int); INSERT INTO orders VALUES (1, 'old')");
-  test::ChildProcess tail({MILLRACE_PROGRAM, "capture", "tail", "--source", database.uri(), "--json"});
+  database.exec(
+      "CREATE TABLE orders (id int PRIMARY KEY, note text); CREATE TABLE keyless (a int); INSERT "
+      "INTO orders VALUES (1, 'old')");
+  test::ChildProcess tail(
+      {MILLRACE_PROGRAM, "capture", "tail", "--source", database.uri(), "--json"});
   REQUIRE(eventually([&] { return database.value(kLeftBehind) == "1 1"; }));
-  REQUIRE(eventually([&] { return database.value("SELECT active FROM pg_replication_slots WHERE database = current_database()") == "t"; }));
+  REQUIRE(eventually([&] {
+    return database.value(
+               "SELECT active FROM pg_replication_slots WHERE database = current_database()") ==
+           "t";
+  }));
   database.exec("INSERT INTO orders VALUES (2, 'new'); UPDATE orders SET note = 'x' WHERE id = 1");
-  database.exec("INSERT INTO keyless VALUES (1); DELETE FROM keyless");  // must not be broken by the tail
+  database.exec(
+      "INSERT INTO keyless VALUES (1); DELETE FROM keyless");  // must not be broken by the tail
   const auto first = tail.read_line(), second = tail.read_line();
   REQUIRE(first);
   REQUIRE(second);
-  const nlohmann::json created = nlohmann::json::parse(*first), updated = nlohmann::json::parse(*second);
+  const nlohmann::json created = nlohmann::json::parse(*first),
+                       updated = nlohmann::json::parse(*second);
   CHECK(created["op"] == "c");
   CHECK(created["after"] == nlohmann::json({{"id", 2}, {"note", "new"}}));
   CHECK_FALSE(created.contains("offset"));
@@ -51,16 +60,26 @@ TEST_CASE("what a killed tail left is removed by the next one", "[capture][tail]
     tail.wait();
   }
   REQUIRE(eventually([&] { return database.value(kLeftBehind) == "1 0"; }));
-  REQUIRE(eventually([&] { return database.value("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'millrace%'") == "0"; }));
-  test::ChildProcess next({MILLRACE_PROGRAM, "capture", "tail", "--source", database.uri(), "--limit", "1"});
-  REQUIRE(eventually([&] { return database.value("SELECT active FROM pg_replication_slots WHERE database = current_database()") == "t"; }));
+  REQUIRE(eventually([&] {
+    return database.value(
+               "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'millrace%'") ==
+           "0";
+  }));
+  test::ChildProcess next(
+      {MILLRACE_PROGRAM, "capture", "tail", "--source", database.uri(), "--limit", "1"});
+  REQUIRE(eventually([&] {
+    return database.value(
+               "SELECT active FROM pg_replication_slots WHERE database = current_database()") ==
+           "t";
+  }));
   CHECK(database.value("SELECT count(*) FROM pg_publication") == "1");
   database.exec("INSERT INTO orders VALUES (1)");
   CHECK(next.wait() == 0);
   CHECK(database.value(kLeftBehind) == "0 0");
 }
 
-TEST_CASE("B80: check names every missing thing with the statement that mends it", "[capture][check]") {
+TEST_CASE("B80: check names every missing thing with the statement that mends it",
+          "[capture][check]") {
   TestDatabase database;
   database.exec("CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE keyless (a int)");
   const auto of = [](const std::vector<Finding>& findings, const std::string& subject) {

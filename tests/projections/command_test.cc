@@ -165,9 +165,10 @@ TEST_CASE("output that can't be written is an error, one that nobody reads is no
   for (const auto& [words, code] :
        {std::pair{"verify --json", 1}, {"status --json", 0}, {"help", 0}}) {
     INFO(words);
-    const auto unread = millrace::test::run_command(
-        {"/bin/bash", "-c", "set -o pipefail; { sleep 0.1; " + std::string(MILLRACE_SHOP_PROGRAM) +
-                                " " + words + arguments + "; } | true"});
+    const auto unread = millrace::test::run_command({"/bin/bash", "-c",
+                                                     "set -o pipefail; { sleep 0.1; " +
+                                                         std::string(MILLRACE_SHOP_PROGRAM) + " " +
+                                                         words + arguments + "; } | true"});
     CHECK(unread.exit_code == code);
     CHECK(unread.err.empty());
   }
@@ -193,8 +194,8 @@ TEST_CASE("run --until-caught-up that is stopped before it has caught up exits w
   ShopStore store;
   store.commit({inserted(product(1, "kettle"))});
   REQUIRE(shop_program(store, {"run", "product_search", "--until-caught-up"}).exit_code == 0);
-  const auto holder = must(
-      sqlite::Database::open(store.views() / "product_search.db", sqlite::Mode::kLive));
+  const auto holder =
+      must(sqlite::Database::open(store.views() / "product_search.db", sqlite::Mode::kLive));
   must(holder->begin());
   store.commit({inserted(product(2, "pan"))});
   ChildProcess worker({MILLRACE_SHOP_PROGRAM, "run", "product_search", "--until-caught-up",

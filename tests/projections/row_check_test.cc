@@ -133,9 +133,9 @@ TEST_CASE("a shape that can't be read on stops the view before it, whenever it a
   const auto stops = [](const Result<void>& result) {
     REQUIRE_FALSE(result);
     CHECK(result.error().code() == ErrorCode::kFailedPrecondition);
-    CHECK_THAT(result.error().to_string(),
-               Catch::Contains("another shape of public.products") &&
-                   Catch::Contains("version 2") && Catch::Contains("millrace schema export"));
+    CHECK_THAT(result.error().to_string(), Catch::Contains("another shape of public.products") &&
+                                               Catch::Contains("version 2") &&
+                                               Catch::Contains("millrace schema export"));
   };
   const auto change_shape = [&] {
     store.record(with_text_stock());
@@ -189,14 +189,13 @@ TEST_CASE("a worker reads on where a column came that its program does not know"
   bool changed = false;
   const auto view =
       CacheTable("widened", Version{1}, {.key = integer("id"), .columns = {text("name")}})
-          .on<Products>("public.products",
-                        [&](const Change<Products>& change, CacheTable::Writer& table) {
-                          table.put(change.key(), {{"name", change[&Products::name]}});
-                          if (std::exchange(changed, true)) return;
-                          store.record(with_weight());
-                          store.commit({of_schema(inserted(product(2, "pan")), 2),
-                                        inserted(product(3, "pot"))});
-                        });
+          .on<Products>("public.products", [&](const Change<Products>& change,
+                                               CacheTable::Writer& table) {
+            table.put(change.key(), {{"name", change[&Products::name]}});
+            if (std::exchange(changed, true)) return;
+            store.record(with_weight());
+            store.commit({of_schema(inserted(product(2, "pan")), 2), inserted(product(3, "pot"))});
+          });
   store.commit({inserted(product(1, "kettle"))});
   must(build_generation(view, store.context()));
   CHECK(rows_of(store, "widened") == std::vector<std::string>{"1|kettle", "2|pan", "3|pot"});
@@ -220,14 +219,14 @@ TEST_CASE("a column whose type was changed is null in events from before that",
   number_stock.set_name("pan");
   number_stock.set_stock(8);
   store.commit({inserted(text_stock), of_schema(inserted(number_stock), 2), inserted(text_stock)});
-  const auto view =
-      CacheTable("stocks", Version{1},
-                 {.key = integer("id"), .columns = {text("name"), integer("stock")}})
-          .on<retyped::Products>("public.products", [](const Change<retyped::Products>& row,
-                                                       CacheTable::Writer& table) {
-            table.put(row.key(), {{"name", row[&retyped::Products::name]},
-                                  {"stock", row[&retyped::Products::stock]}});
-          });
+  const auto view = CacheTable("stocks", Version{1},
+                               {.key = integer("id"), .columns = {text("name"), integer("stock")}})
+                        .on<retyped::Products>(
+                            "public.products",
+                            [](const Change<retyped::Products>& row, CacheTable::Writer& table) {
+                              table.put(row.key(), {{"name", row[&retyped::Products::name]},
+                                                    {"stock", row[&retyped::Products::stock]}});
+                            });
   must(build_generation(view, store.context()));
   CHECK(rows_of(store, "stocks") == std::vector<std::string>{"1|kettle|null", "2|pan|8"});
 }

@@ -189,23 +189,24 @@ TEST_CASE("a search index finds and moves documents, and moves nothing that is n
                 inserted(product(3, "third")), inserted(product(9, "go"))});
   const auto checked = [](Column key) {
     return SearchIndex("moving", Version{1}, {.key = std::move(key), .text = {"name"}})
-        .on<Products>("public.products", [](const Change<Products>& change,
-                                            SearchIndex::Writer& index) {
-          if (change.key() != "9") return index.put(change.key(), {{"name", change[&Products::name]}});
-          CHECK((*index.find("2"))["name"].text() == "second");
-          CHECK_FALSE(index.find("7"));
-          index.move("7", "2");  // there is no 7
-          CHECK(index.find("2"));
-          index.move("1", "1");
-          CHECK((*index.find("1"))["name"].text() == "first");
-          index.move("1", "2");  // replaces it
-          CHECK_FALSE(index.find("1"));
-          CHECK((*index.find("2"))["name"].text() == "first");
-          index.erase("3");
-          index.move("3", "5");  // is gone already
-          CHECK_FALSE(index.find("5"));
-          index.move("2", "4");
-        });
+        .on<Products>("public.products",
+                      [](const Change<Products>& change, SearchIndex::Writer& index) {
+                        if (change.key() != "9")
+                          return index.put(change.key(), {{"name", change[&Products::name]}});
+                        CHECK((*index.find("2"))["name"].text() == "second");
+                        CHECK_FALSE(index.find("7"));
+                        index.move("7", "2");  // there is no 7
+                        CHECK(index.find("2"));
+                        index.move("1", "1");
+                        CHECK((*index.find("1"))["name"].text() == "first");
+                        index.move("1", "2");  // replaces it
+                        CHECK_FALSE(index.find("1"));
+                        CHECK((*index.find("2"))["name"].text() == "first");
+                        index.erase("3");
+                        index.move("3", "5");  // is gone already
+                        CHECK_FALSE(index.find("5"));
+                        index.move("2", "4");
+                      });
   };
   for (const auto& key : {integer("id"), text("id")}) {
     const auto view = checked(key);
@@ -230,15 +231,17 @@ TEST_CASE("a key is the same row whether it is given as a number or as text",
     // Now as a number, now as text.
     const std::int64_t id = change.row().id();
     if (change.is_delete()) return to.erase(id);
-    if (change.op() == Op::kUpdate) return to.put(change.key(), {{"name", change[&Products::name]}});
+    if (change.op() == Op::kUpdate)
+      return to.put(change.key(), {{"name", change[&Products::name]}});
     to.put(id, {{"name", change[&Products::name]}});
     CHECK(to.find(change.key()));
     CHECK(to.find(id));
     if (id == 12) to.move(std::int64_t{1}, "20");
   };
   for (const auto& key : {integer("id"), text("id")}) {
-    const auto table = CacheTable("keyed_table", Version{1}, {.key = key, .columns = {text("name")}})
-                           .on<Products>("public.products", write);
+    const auto table =
+        CacheTable("keyed_table", Version{1}, {.key = key, .columns = {text("name")}})
+            .on<Products>("public.products", write);
     const auto search = SearchIndex("keyed_search", Version{1}, {.key = key, .text = {"name"}})
                             .on<Products>("public.products", write);
     build(store, table);
@@ -248,7 +251,8 @@ TEST_CASE("a key is the same row whether it is given as a number or as text",
                              "SELECT id, typeof(id) FROM " + std::string(name) + " ORDER BY +id");
       const std::string type = key.type == ColumnType::kText ? "|text" : "|integer";
       CHECK(ids.size() == 11);
-      CHECK(std::all_of(ids.begin(), ids.end(), [&](const auto& id) { return id.ends_with(type); }));
+      CHECK(
+          std::all_of(ids.begin(), ids.end(), [&](const auto& id) { return id.ends_with(type); }));
       CHECK(std::count(ids.begin(), ids.end(), "20" + type) == 1);
     }
     for (const View* view : {static_cast<const View*>(&table), static_cast<const View*>(&search)}) {

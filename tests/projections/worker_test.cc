@@ -364,14 +364,14 @@ TEST_CASE("what may pass is tried again until it has, and status tells meanwhile
   const auto code = GENERATE(ErrorCode::kNoSpace, ErrorCode::kIo, ErrorCode::kUnavailable);
   const auto view =
       CacheTable("patient", Version{1}, {.key = integer("id"), .columns = {text("name")}})
-          .on<Products>("public.products",
-                        [&](const Change<Products>& change,
-                            CacheTable::Writer& table) -> Result<void> {
-                          table.put(change.key(), {{"name", change[&Products::name]}});
-                          if (!full) return {};
-                          ++attempts;
-                          return Error(code, "not now");
-                        });
+          .on<Products>(
+              "public.products",
+              [&](const Change<Products>& change, CacheTable::Writer& table) -> Result<void> {
+                table.put(change.key(), {{"name", change[&Products::name]}});
+                if (!full) return {};
+                ++attempts;
+                return Error(code, "not now");
+              });
   store.commit({inserted(product(1, "kettle"))});
   must(catch_up(store, view));
   full = true;
@@ -394,14 +394,15 @@ TEST_CASE("what may pass is tried again until it has, and status tells meanwhile
 TEST_CASE("a worker that waits for an error to pass can be stopped", "[projections][worker]") {
   ShopStore store;
   std::atomic<int> attempts = 0;
-  const auto view = CacheTable("stuck", Version{1}, {.key = integer("id")})
-                        .on<Products>("public.products",
-                                      [&](const Change<Products>&, auto&) -> Result<void> {
-                                        ++attempts;
-                                        return Error(ErrorCode::kIo, "not now");
-                                      });
+  const auto view =
+      CacheTable("stuck", Version{1}, {.key = integer("id")})
+          .on<Products>("public.products", [&](const Change<Products>&, auto&) -> Result<void> {
+            ++attempts;
+            return Error(ErrorCode::kIo, "not now");
+          });
   store.commit({inserted(product(1, "kettle"))});
-  Running running(store, view, {.retry_first = std::chrono::hours(1), .retry_max = std::chrono::hours(1)});
+  Running running(store, view,
+                  {.retry_first = std::chrono::hours(1), .retry_max = std::chrono::hours(1)});
   REQUIRE(comes_true([&] { return attempts >= 1; }));
   must(running.stop());
 }

@@ -45,8 +45,10 @@ class Fold {
     nlohmann::json row = event["after"];
     for (const auto& column : event["unchanged"]) {
       const std::string name = column;
-      if (!before.contains(name)) fault(event, "leaves " + name + " unchanged, which no event has told");
-      else row[name] = before[name];
+      if (!before.contains(name))
+        fault(event, "leaves " + name + " unchanged, which no event has told");
+      else
+        row[name] = before[name];
     }
     return row;
   }
@@ -60,7 +62,8 @@ class Fold {
 
 }  // namespace
 
-std::vector<nlohmann::json> CapturedLog::of(const std::string& category, const std::string& op) const {
+std::vector<nlohmann::json> CapturedLog::of(const std::string& category,
+                                            const std::string& op) const {
   std::vector<nlohmann::json> found;
   for (const nlohmann::json& event : events)
     if (event["category"] == category && event["op"] == op) found.push_back(event);
@@ -76,23 +79,33 @@ CapturedLog read_captured_log(const Path& store) {
   std::optional<SourcePosition> last;
   bool open = false;
   while (Batch* batch = require(reader->next())) {
-    if (batch->first_of_transaction == open) log.faults.emplace_back("a transaction begins inside another, or has no beginning");
+    if (batch->first_of_transaction == open)
+      log.faults.emplace_back("a transaction begins inside another, or has no beginning");
     if (batch->first_of_transaction) {
       const SourcePosition& position = batch->info.source;
       if (last && std::tie(position.epoch, position.commit) <= std::tie(last->epoch, last->commit))
-        log.faults.push_back("commit positions do not increase at offset " + std::to_string(batch->first.value));
+        log.faults.push_back("commit positions do not increase at offset " +
+                             std::to_string(batch->first.value));
       last = position;
       ++log.transactions;
     }
     open = !batch->last_of_transaction;
     while (const EventView* event = batch->next()) {
       if (event->offset.value != expected_offset++)
-        log.faults.push_back("offset " + std::to_string(event->offset.value) + " where " + std::to_string(expected_offset - 1) + " was due");
+        log.faults.push_back("offset " + std::to_string(event->offset.value) + " where " +
+                             std::to_string(expected_offset - 1) + " was due");
       if (batch->info.snapshot) ++log.snapshot_events;
       std::string text;
-      const auto rendered = append_event_json({.offset = event->offset.value, .category = event->category, .key = event->key, .type = event->type,
-                             .payload = event->payload, .captured = true, .commit_lsn = batch->info.source.commit,
-                             .xid = batch->info.source_xid, .commit_time = batch->info.commit_time}, *schemas, text);
+      const auto rendered = append_event_json({.offset = event->offset.value,
+                                               .category = event->category,
+                                               .key = event->key,
+                                               .type = event->type,
+                                               .payload = event->payload,
+                                               .captured = true,
+                                               .commit_lsn = batch->info.source.commit,
+                                               .xid = batch->info.source_xid,
+                                               .commit_time = batch->info.commit_time},
+                                              *schemas, text);
       if (!rendered) throw std::runtime_error(rendered.error().to_string());
       if (!event->type.empty()) {  // what capture itself has to say
         log.events.push_back(nlohmann::json::parse(text));
@@ -101,9 +114,11 @@ CapturedLog read_captured_log(const Path& store) {
       v1::Change change;
       if (!change.ParseFromArray(event->payload.data(), static_cast<int>(event->payload.size())))
         throw std::runtime_error("payload is no Change");
-      fold.apply(log.events.emplace_back(nlohmann::json::parse(text)), std::string(event->key), change);
+      fold.apply(log.events.emplace_back(nlohmann::json::parse(text)), std::string(event->key),
+                 change);
     }
-    if (const auto status = batch->status(); !status) throw std::runtime_error(status.error().to_string());
+    if (const auto status = batch->status(); !status)
+      throw std::runtime_error(status.error().to_string());
   }
   if (open) log.faults.emplace_back("the log ends inside a transaction");
   return log;

@@ -17,8 +17,9 @@ struct CapturedLog {
   std::vector<nlohmann::json> events;   ///< In order, as `log tail --json` prints them.
   std::size_t transactions = 0;
   std::size_t snapshot_events = 0;
-  /// What is wrong with the log itself: a gap or repeat in offsets, positions out of order or not unique, a torn
-  /// transaction, an update or delete of a row that is not there, a create of one that is. Empty when it is sound.
+  /// What is wrong with the log itself: a gap or repeat in offsets, positions out of order or not
+  /// unique, a torn transaction, an update or delete of a row that is not there, a create of one
+  /// that is. Empty when it is sound.
   std::vector<std::string> faults;
 
   /// Events of one category and op ("c", "u", ...).

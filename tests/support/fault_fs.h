@@ -45,8 +45,9 @@ class FaultFs final : public FileSystem {
   // --- crashes: open files and locks are gone, whoever had them
   // --------------------------------------
 
-  /// Everybody who used the file system was killed; it lives on. Objects of the dead should be gone by
-  /// then (with die_at before, so that they change nothing more): only their open files are cut off.
+  /// Everybody who used the file system was killed; it lives on. Objects of the dead should be gone
+  /// by then (with die_at before, so that they change nothing more): only their open files are cut
+  /// off.
   void kill_processes();
   /// The machine lost power and starts again. Without a seed all that was not synced is gone, with
   /// one a random part.

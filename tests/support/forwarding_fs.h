@@ -44,7 +44,8 @@ class ForwardingFileSystem : public FileSystem {
   Result<void> sync_directory(const Path& path) override { return real().sync_directory(path); }
   Result<std::unique_ptr<FileLock>> lock(const Path& path) override { return real().lock(path); }
   Result<std::string> lock_holder(const Path& path) override { return real().lock_holder(path); }
-  Result<std::unique_ptr<SharedWord>> shared_word(const Path& path, std::uint64_t position) override {
+  Result<std::unique_ptr<SharedWord>> shared_word(const Path& path,
+                                                  std::uint64_t position) override {
     return real().shared_word(path, position);
   }
   std::string boot_id() override { return real().boot_id(); }

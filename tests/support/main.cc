@@ -7,6 +7,7 @@ int main(int argc, char** argv) { return Catch::Session().run(argc, argv); }
 #include <catch2/catch.hpp>
 #endif
 
-/// libpqxx 6 leaks libpq's result when a query finds its connection broken. Asked for by LeakSanitizer, where there is one.
+/// libpqxx 6 leaks libpq's result when a query finds its connection broken. Asked for by
+/// LeakSanitizer, where there is one.
 extern "C" const char* __lsan_default_suppressions();  // NOLINT(bugprone-reserved-identifier)
 extern "C" const char* __lsan_default_suppressions() { return "leak:libpqxx"; }

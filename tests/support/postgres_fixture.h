@@ -27,9 +27,9 @@ struct PostgresOptions {
   std::vector<std::string> initdb_arguments = {};  ///< As "--wal-segsize=1".
 };
 
-/// A private PostgreSQL in a folder of its own below temporary_root(). It goes with its object, also when a
-/// test fails, and with the process, should the test be killed. Run by root, the server becomes
-/// user `postgres` (or `nobody`), since it refuses root.
+/// A private PostgreSQL in a folder of its own below temporary_root(). It goes with its object,
+/// also when a test fails, and with the process, should the test be killed. Run by root, the server
+/// becomes user `postgres` (or `nobody`), since it refuses root.
 ///
 /// Everything throws std::runtime_error with the server's own words. Threads: exec() and query()
 /// from any, the rest from one.

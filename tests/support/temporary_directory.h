@@ -7,9 +7,9 @@
 
 namespace millrace::test {
 
-/// Where a run of the tests has its files: MILLRACE_TEST_ROOT, which scripts/test makes and removes,
-/// with what killed tests left there; else /tmp. Short: the path of a Unix socket below it has 107
-/// bytes at most.
+/// Where a run of the tests has its files: MILLRACE_TEST_ROOT, which scripts/test makes and
+/// removes, with what killed tests left there; else /tmp. Short: the path of a Unix socket below it
+/// has 107 bytes at most.
 inline std::filesystem::path temporary_root() {
   const char* const root = std::getenv("MILLRACE_TEST_ROOT");
   return root == nullptr || *root == '\0' ? "/tmp" : root;
