@@ -26,6 +26,8 @@ namespace {
 /// The descriptor is shared with whoever started the program, so it is not made non-blocking. A
 /// pipe can be opened once more, for our own; where that fails, and for good measure, it is asked
 /// first and given no more than it takes at once. A socket takes that as a flag of each call.
+constexpr int kErrorWaitMs = 500;
+
 class PipeSink final : public spdlog::sinks::base_sink<std::mutex> {
  public:
   explicit PipeSink(bool is_socket) : is_socket_(is_socket) {
@@ -37,6 +39,7 @@ class PipeSink final : public spdlog::sinks::base_sink<std::mutex> {
 
  protected:
   void sink_it_(const spdlog::details::log_msg& message) override {
+    if (message.level >= spdlog::level::err) wait_for_room();  // perhaps the last words
     if (dropped_ != 0 && write_rest()) {
       const std::string text =
           std::to_string(dropped_) + " log lines were dropped: nobody read them";
@@ -47,6 +50,11 @@ class PipeSink final : public spdlog::sinks::base_sink<std::mutex> {
   void flush_() override {}
 
  private:
+  void wait_for_room() {
+    pollfd room{.fd = own_ >= 0 ? own_ : STDERR_FILENO, .events = POLLOUT, .revents = 0};
+    ::poll(&room, 1, kErrorWaitMs);
+  }
+
   /// False if nothing of the line was taken. What was begun is ended before the next one.
   bool write_line(const spdlog::details::log_msg& message) {
     if (!write_rest()) return false;

@@ -100,6 +100,7 @@ class Capture {
   Result<SnapshotSource> open_snapshot(const Preflight& preflight);
   Result<void> take_snapshot(const Preflight& preflight);
   Result<void> commit_snapshot(const NewSlot& slot);
+  Result<void> wait_until_durable(Offset end, std::uint64_t source_end);
   Result<void> follow_for_ever();
   Result<void> follow();
   Result<void> verify_source(const SystemIdentity& system);
@@ -198,24 +199,27 @@ Result<void> Capture::prepare() {
   return {};
 }
 
-/// A slot of this name that is there already. Ours is only one that a start of this store has noted
-/// in source.json right before it made it, and that nobody has moved since: that start was killed
-/// before its epoch began.
+/// A slot that a start of this store has made right before it was killed: it noted slot and
+/// position in source.json first, and nobody has moved the slot since. Any other slot of our name
+/// is somebody else's.
 Result<void> Capture::drop_slot_of_last_start(const Preflight& preflight,
                                               const SystemIdentity& system) {
-  if (!preflight.slot) return {};
-  const SlotInfo& slot = *preflight.slot;
-  const bool ours = state_ && state_->slot == options_.slot && state_->slot_start != Lsn{} &&
-                    state_->system_id == system.system_id && slot.database == state_->database &&
-                    slot.confirmed_flush == state_->slot_start;
-  if (!ours)
+  std::string last = state_ && state_->slot_start != Lsn{} ? state_->slot : "";
+  if (!last.empty()) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto slot, catalog_.slot(last));
+    const bool ours = slot && state_->system_id == system.system_id &&
+                      slot->database == state_->database &&
+                      slot->confirmed_flush == state_->slot_start;
+    if (!ours) last.clear();
+  }
+  if (preflight.slot && last != options_.slot)
     return halted("SLOT_EXISTS",
                   "slot " + options_.slot + " exists, but this store has never used it",
                   "Use another --slot; or, if nobody needs it: SELECT pg_drop_replication_slot('" +
                       options_.slot + "');");
-  spdlog::warn("the last start ended before its snapshot was whole: slot {} is made anew",
-               options_.slot);
-  return catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')");
+  if (last.empty()) return {};
+  spdlog::warn("the last start ended before its snapshot was whole: slot {} is dropped", last);
+  return catalog_.execute("SELECT pg_drop_replication_slot('" + last + "')");
 }
 
 /// The publication comes first: a slot decodes with the catalog as it was at its position.
@@ -271,6 +275,7 @@ Result<Capture::SnapshotSource> Capture::open_snapshot(const Preflight& prefligh
                    "tables were truncated or rewritten each time the snapshot began")
           .hint("Start again when no TRUNCATE or ALTER TABLE runs.");
     spdlog::warn("a table was truncated or rewritten while the slot was made: it is made again");
+    MILLRACE_RETURN_IF_ERROR(source.walsender->query("DROP_REPLICATION_SLOT " + name));
   }
 }
 
@@ -301,14 +306,9 @@ Result<void> Capture::take_snapshot(const Preflight& preflight) {
     MILLRACE_RETURN_IF_ERROR(store_->rollback());
     return kept;
   }
-  auto committed = commit_snapshot(source.slot);
-  if (!committed && !epoch_has_begun())
-    if (auto dropped = catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')");
-        !dropped)
-      spdlog::warn(
-          "slot {} holds back WAL until the next start of this store, or until it is dropped: {}",
-          options_.slot, printable(dropped.error().message(), 1000));
-  return committed;
+  // From here on the slot stays, whatever comes: a commit that fails or is not waited for may still
+  // be found durable by the next start, which then needs it, or else drops it.
+  return commit_snapshot(source.slot);
 }
 
 /// Makes the start's temporary slot into the one that stays: a copy of it, at the same position.
@@ -325,10 +325,14 @@ Result<void> Capture::keep_slot(const NewSlot& slot) {
 Result<void> Capture::commit_snapshot(const NewSlot& slot) {
   const std::uint64_t position = slot.consistent_point.value;
   MILLRACE_ASSIGN_OR_RETURN(const Offset end, store_->commit(position));
+  return wait_until_durable(end, position);
+}
+
+Result<void> Capture::wait_until_durable(Offset end, std::uint64_t source_end) {
   store_->request_flush();
   for (;;) {
     MILLRACE_ASSIGN_OR_RETURN(const bool durable,
-                              store_->wait_durable(end, position, milliseconds(1000)));
+                              store_->wait_durable(end, source_end, milliseconds(1000)));
     if (durable) return {};
     if (stop_.stop_requested()) return Error(ErrorCode::kCancelled, "asked to stop");
   }
@@ -513,7 +517,7 @@ Result<void> Capture::record_publication_change(const std::string& changes) {
                        .metadata = {}};
   MILLRACE_RETURN_IF_ERROR(store_->append(
       {.source = {}, .source_xid = 0, .commit_time = Clock::system().wall()}, {&event, 1}));
-  return {};
+  return wait_until_durable(store_->appended_end(), 0);
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ Result<std::optional<SourceState>> load_source_state(const Path& store, FileSyst
       return Error(ErrorCode::kUnsupported,
                    path_in(store).string() + " was written by a newer millrace")
           .hint("Use the version of millrace that wrote it, or a newer one.");
-    const auto slot_start = parse_lsn(json.at("slot_start").get<std::string>());
+    const auto slot_start = parse_lsn(json.value("slot_start", "0/0"));
     if (!slot_start)
       return Error(ErrorCode::kCorruption,
                    path_in(store).string() + ": " + slot_start.error().message());

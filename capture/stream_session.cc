@@ -18,8 +18,7 @@ constexpr int kBurst = 512;
 /// the message.
 constexpr int kBusy = 64;
 constexpr std::chrono::microseconds kNap{200};
-/// How often what came in is flushed while it keeps coming. A stream that pauses is flushed at
-/// once.
+/// How often what came in is flushed while it keeps coming, and how soon after it has ceased.
 constexpr milliseconds kBusyFlushInterval{2};
 /// How often an idle source's position is written to the log at most.
 constexpr milliseconds kIdleInterval{10'000};
@@ -70,14 +69,16 @@ Result<void> StreamSession::run(const std::stop_token& stop) {
     since_wait += taken;
     if (drained) {
       const bool busy = std::exchange(since_wait, 0) >= kBusy;
-      if (!busy || now_ - flush_asked >= kBusyFlushInterval) {
+      const bool flush = !busy || now_ - flush_asked >= kBusyFlushInterval;
+      if (flush) {
         store_.request_flush();
         flush_asked = now_;
       }
       MILLRACE_RETURN_IF_ERROR(keep_in_touch());
       if (busy) std::this_thread::sleep_for(kNap);
       const bool soon = reply_wanted_ || options_.until || confirmed_ < out_.end();
-      auto waited = connection_.wait(soon ? kSoon : options_.status_interval, never_);
+      const milliseconds limit = soon ? kSoon : options_.status_interval;
+      auto waited = connection_.wait(flush ? limit : kBusyFlushInterval, never_);
       if (!waited && !stop.stop_requested()) return waited;
     } else {
       if (!store_.has_room()) {

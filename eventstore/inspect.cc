@@ -222,18 +222,24 @@ void Verifier::check_records(const SegmentReader::Found& found, std::uint64_t se
     add_fault(segment, found.position, "batch records", status.error().message());
 }
 
+/// From HEAD, else from the segments; a writer that starts meanwhile publishes HEAD before it
+/// writes.
+Result<LogMark> durable_mark(FileSystem& files, const StorePaths& paths, const StoreId& id) {
+  log::HeadReader reader(files, paths, id);
+  MILLRACE_ASSIGN_OR_RETURN(auto head, reader.read());
+  if (head.durable) return *head.durable;
+  auto found = log::find_end(files, paths, id, head.at_least);
+  MILLRACE_ASSIGN_OR_RETURN(head, reader.read());
+  if (head.durable) return *head.durable;
+  return found;
+}
+
 }  // namespace
 
 Result<StoreSummary> summarize_store(const Path& directory, FileSystem& files) {
   const StorePaths paths(directory);
   MILLRACE_ASSIGN_OR_RETURN(const auto description, log::read_description(files, paths));
-  MILLRACE_ASSIGN_OR_RETURN(const auto head, log::HeadReader(files, paths, description.id).read());
-  LogMark durable;
-  if (head.durable) {
-    durable = *head.durable;
-  } else {
-    MILLRACE_ASSIGN_OR_RETURN(durable, log::find_end(files, paths, description.id, head.at_least));
-  }
+  MILLRACE_ASSIGN_OR_RETURN(const LogMark durable, durable_mark(files, paths, description.id));
   StoreSummary summary{.id = description.id,
                        .format_version = description.version,
                        .created = description.created,

@@ -73,12 +73,13 @@ class Reader final : public LogReader {
 Result<void> Reader::refresh() {
   MILLRACE_ASSIGN_OR_RETURN(HeadView head, head_.read());
   if (!head.durable && !end_found_) {
-    MILLRACE_ASSIGN_OR_RETURN(const LogMark found,
-                              log::find_end(*options_.files, paths_, id_, head.at_least));
-    // A writer may have started meanwhile, and what was found need not be durable. It publishes
-    // HEAD before it writes anything, so a HEAD that still says nothing settles it.
+    const auto found = log::find_end(*options_.files, paths_, id_, head.at_least);
+    // A writer may have started meanwhile: what was found need not be durable, and what looked
+    // damaged may have been half of a write. It publishes HEAD before it writes anything, so a HEAD
+    // that still says nothing settles it.
     MILLRACE_ASSIGN_OR_RETURN(head, head_.read());
-    if (!head.durable) MILLRACE_RETURN_IF_ERROR(move_end(found));
+    if (!head.durable && !found) return found.error();
+    if (!head.durable) MILLRACE_RETURN_IF_ERROR(move_end(*found));
   }
   end_found_ = !head.durable;
   head_sequence_ = head.sequence;

@@ -1,5 +1,7 @@
 #include "capture/pipeline/change_encoder.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <set>
 #include <utility>
@@ -86,26 +88,17 @@ void fold_long_key(std::string& key) {
   key = "\\#" + to_hex(hashes);
 }
 
-/// A key column that was renamed is still the same one: all that pgoutput tells is that nothing
-/// else has changed.
-bool has_same_key(const TableSchema& before, const TableSchema& now) {
-  std::vector<std::string_view> names_before, names_now;
-  for (const ColumnSchema& column : before.columns)
-    if (column.key) names_before.push_back(column.name);
-  for (const ColumnSchema& column : now.columns)
-    if (column.key) names_now.push_back(column.name);
-  if (names_before == names_now) return true;
-  return before.relation_oid == now.relation_oid && before.columns.size() == now.columns.size() &&
-         std::equal(before.columns.begin(), before.columns.end(), now.columns.begin(),
-                    [](const ColumnSchema& a, const ColumnSchema& b) {
-                      return a.key == b.key && a.type_oid == b.type_oid;
-                    });
+std::vector<std::string_view> key_names(const TableSchema& schema) {
+  std::vector<std::string_view> names;
+  for (const ColumnSchema& column : schema.columns)
+    if (column.key) names.push_back(column.name);
+  return names;
 }
 
-std::string key_columns_text(const TableSchema& schema) {
+std::string key_text(const TableSchema& schema) {
   std::string text;
-  for (const ColumnSchema& column : schema.columns)
-    if (column.key) text += (text.empty() ? "(" : ", ") + printable(column.name);
+  for (const std::string_view name : key_names(schema))
+    text += (text.empty() ? "(" : ", ") + printable(name);
   return text.empty() ? "none" : text + ")";
 }
 
@@ -181,13 +174,13 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
                             .type_name = std::move(type->name)});
     if ((*key)[i]) table.key_columns.push_back(i);
   }
-  if (const auto known = schemas_.latest(seen.category); known && !has_same_key(**known, seen))
-    return failed(Error(ErrorCode::kFailedPrecondition, "KEY_CHANGED: its key was " +
-                                                            key_columns_text(**known) +
-                                                            " and is now " + key_columns_text(seen))
-                      .hint("Rows that are captured already stand under the old key. Start a new "
-                            "--store with a slot of its own, "
-                            "and rebuild the views from it."));
+  if (const auto known = schemas_.latest(seen.category);
+      known && key_names(**known) != key_names(seen))
+    spdlog::warn(
+        "the key of table {} was {} and is now {}: events before this stand under the old key, and "
+        "no change will name "
+        "them again unless the columns were only renamed. Fill a new --store if they must go",
+        printable(seen.category), key_text(**known), key_text(seen));
   auto schema = schemas_.record(seen);
   if (!schema) return failed(std::move(schema).error());
   table.schema = *std::move(schema);
@@ -238,6 +231,7 @@ Result<void> ChangeEncoder::encode_row(const Table& table, const Tuple& tuple, c
 Result<void> ChangeEncoder::write_key(const Table& table, const Tuple& tuple, const Tuple* older,
                                       std::string& key) const {
   key.clear();
+  give_back(key);
   for (std::size_t n = 0; n < table.key_columns.size(); ++n) {
     const std::size_t i = table.key_columns[n];
     const Field* field = value_of(tuple, older, i);
@@ -271,7 +265,8 @@ Result<void> ChangeEncoder::hand_on(std::string_view category, std::string_view 
                          .payload = payload_,
                          .metadata = {},
                          .flags = flags});
-  for (std::string* buffer : {&payload_, &row_, &key_, &old_key_}) give_back(*buffer);
+  give_back(payload_);
+  give_back(row_);
   return added;
 }
 

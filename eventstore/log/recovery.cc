@@ -249,6 +249,14 @@ Error refusal(const StorePaths& paths, const Tail& tail) {
                      "): " + std::string(describe(tail.fault));
   if (tail.evidence.below_durable || tail.evidence.synced_before)
     text += "; it had been synced, so no crash explains that";
+  if (tail.evidence.below_durable)
+    return Error(ErrorCode::kCorruption, std::move(text))
+        .hint(
+            "Nothing was changed. Put the whole store back from a backup, its HEAD included, and "
+            "have "
+            "a look at the disk. If what lies behind that byte may be lost for good, remove the "
+            "file "
+            "HEAD: the store then ends there.");
   return Error(ErrorCode::kCorruption, std::move(text))
       .hint(
           "Nothing was changed. `millrace log verify` lists every fault; put the file back from a "
