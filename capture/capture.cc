@@ -27,7 +27,6 @@ using std::chrono::milliseconds;
 constexpr milliseconds kBackoffFirst{200};
 /// A slot stays taken for a moment after its client was killed.
 constexpr milliseconds kSlotReleaseMax{15'000};
-constexpr milliseconds kSlotPoll{100};
 constexpr int kStuckAttempts = 3;
 constexpr int kSnapshotAttempts = 5;
 
