@@ -26,4 +26,11 @@ Result<void> Output::flush() {
   return {};
 }
 
+Result<void> Output::check_reader() const {
+  pollfd output{STDOUT_FILENO, 0, 0};
+  if (::poll(&output, 1, 0) > 0 && (output.revents & POLLERR) != 0)
+    return Error(ErrorCode::kCancelled, "nobody reads standard output any more");
+  return {};
+}
+
 }  // namespace millrace

@@ -19,6 +19,8 @@ class Output {
     return text_.size() < kBlockBytes ? Result<void>() : flush();
   }
   Result<void> flush();
+  /// kCancelled once nobody reads any more; for those who wait with nothing to write.
+  Result<void> check_reader() const;
 
  private:
   static constexpr std::size_t kBlockBytes = 64 << 10;

@@ -52,6 +52,12 @@ std::string in_use(const SlotInfo& slot, const std::string& name) {
          slot.active_application + ")";
 }
 
+/// "public.orders" of "public.orders (OID 16391, member 16402)"; empty of the publication's own
+/// OID.
+std::string without_oids(const std::string& line) {
+  return line.starts_with("OID ") ? std::string() : line.substr(0, line.find(" (OID "));
+}
+
 std::string difference(const std::vector<std::string>& before,
                        const std::vector<std::string>& now) {
   std::vector<std::string> gone, come;
@@ -60,8 +66,31 @@ std::string difference(const std::vector<std::string>& before,
   std::set_difference(now.begin(), now.end(), before.begin(), before.end(),
                       std::back_inserter(come));
   std::string text;
-  for (const std::string& line : gone) text += (text.empty() ? "" : "; ") + ("no longer: " + line);
-  for (const std::string& line : come) text += (text.empty() ? "" : "; ") + ("new: " + line);
+  const auto add = [&](const std::string& what) { text += (text.empty() ? "" : "; ") + what; };
+  const bool made_anew = std::any_of(
+      gone.begin(), gone.end(), [](const std::string& line) { return without_oids(line).empty(); });
+  if (made_anew) add("it was dropped and made again");
+  for (const std::string& line : gone) {
+    const std::string name = without_oids(line);
+    const bool back = std::any_of(come.begin(), come.end(), [&](const std::string& other) {
+      return without_oids(other) == name;
+    });
+    if (!back) add("no longer: " + name);
+    if (back && !made_anew) add(name + " left it and came back, or was itself made anew");
+  }
+  for (const std::string& line : come)
+    if (std::none_of(gone.begin(), gone.end(), [&](const std::string& other) {
+          return without_oids(other) == without_oids(line);
+        }))
+      add("new: " + without_oids(line));
+  return text;
+}
+
+std::string as_it_was(const SourceState& state) {
+  std::string text;
+  for (const std::string& line : state.publication_definition)
+    if (const std::string part = without_oids(line); !part.empty())
+      text += (text.empty() ? "" : ", ") + part;
   return text;
 }
 
@@ -172,11 +201,7 @@ Result<void> Capture::prepare() {
                             run_preflight(catalog_, {.patterns = patterns_,
                                                      .slot = options_.slot,
                                                      .publication = options_.publication}));
-  for (const Finding& finding : preflight.findings)
-    if (finding.severity == Finding::Severity::kWarning ||
-        (resumes && finding.severity == Finding::Severity::kProblem))
-      spdlog::warn("{}: {} {}", printable(finding.subject), printable(finding.message, 2000),
-                   printable(finding.fix, 2000));
+  preflight.log_findings(resumes);
   SystemIdentity system;
   if (!resumes) {
     MILLRACE_RETURN_IF_ERROR(preflight.require_no_problem());
@@ -214,7 +239,9 @@ Result<void> Capture::drop_slot_of_last_start(const Preflight& preflight,
   if (preflight.slot && last != options_.slot)
     return halted("SLOT_EXISTS",
                   "slot " + options_.slot + " exists, but this store has never used it",
-                  "Use another --slot; or, if nobody needs it: SELECT pg_drop_replication_slot('" +
+                  "Is --store the right one? Dropping a slot ends the store that is fed from it. "
+                  "Use another --slot; or, if nobody needs it: "
+                  "SELECT pg_drop_replication_slot('" +
                       options_.slot + "');");
   if (last.empty()) return {};
   spdlog::warn("the last start ended before its snapshot was whole: slot {} is dropped", last);
@@ -483,10 +510,12 @@ Result<void> Capture::verify_slot() {
 Result<void> Capture::verify_publication() {
   MILLRACE_ASSIGN_OR_RETURN(const auto publication, catalog_.publication(state_->publication));
   if (!publication)
-    return halted("PUBLICATION_MISSING",
-                  "publication " + state_->publication + " is gone from the server",
-                  "Changes since then can't be decoded. Make it again exactly as it was; if "
-                  "PostgreSQL then still reports that it does not exist, start a new --store.");
+    return halted(
+        "PUBLICATION_MISSING", "publication " + state_->publication + " is gone from the server",
+        "Changes since then can't be decoded. Make it again as it was (" + as_it_was(*state_) +
+            ") and start once with --accept-publication-change; if PostgreSQL then still reports "
+            "that it does "
+            "not exist, start a new --store.");
   if (publication->definition == state_->publication_definition) return {};
   const std::string changes = difference(state_->publication_definition, publication->definition);
   if (!options_.accept_publication_change)

@@ -48,6 +48,14 @@ Result<TablePatterns> TablePatterns::parse(const std::vector<std::string>& texts
   return patterns;
 }
 
+std::vector<std::string> TablePatterns::plain_names() const {
+  std::vector<std::string> names;
+  std::copy_if(
+      include_.begin(), include_.end(), std::back_inserter(names),
+      [](const std::string& pattern) { return pattern.find_first_of("*?") == std::string::npos; });
+  return names;
+}
+
 bool TablePatterns::match(std::string_view schema_name, std::string_view table_name) const {
   const std::string name = std::string(schema_name) + "." + std::string(table_name);
   const auto matches = [&](const std::string& pattern) { return glob(pattern, name); };

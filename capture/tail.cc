@@ -159,10 +159,7 @@ Result<void> tail_source(
       const Preflight preflight,
       run_preflight(catalog,
                     {.patterns = patterns, .slot = name, .publication = name, .temporary = true}));
-  for (const Finding& finding : preflight.findings)
-    if (finding.severity == Finding::Severity::kWarning)
-      spdlog::warn("{}: {} {}", printable(finding.subject), printable(finding.message, 2000),
-                   printable(finding.fix, 2000));
+  preflight.log_findings();
   MILLRACE_RETURN_IF_ERROR(preflight.require_no_problem());
   if (preflight.tables.empty())
     return Error(ErrorCode::kFailedPrecondition, "no table is left to watch")

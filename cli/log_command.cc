@@ -19,7 +19,8 @@ namespace {
 namespace po = boost::program_options;
 
 /// So long a quiet log is waited for at once; a signal ends the wait earlier.
-constexpr std::chrono::milliseconds kWait{60'000};
+/// Also how soon a reader that went away is noticed.
+constexpr std::chrono::milliseconds kWait{1'000};
 
 constexpr CommandText kTail{
     "log tail", "print the events of a store, oldest first",
@@ -89,6 +90,7 @@ class LogTail final : public Command {
       }
       if (!follow_) break;
       MILLRACE_RETURN_IF_ERROR(output_.flush());
+      MILLRACE_RETURN_IF_ERROR(output_.check_reader());
       MILLRACE_RETURN_IF_ERROR(reader->wait(kWait, stop));
     }
     return {};

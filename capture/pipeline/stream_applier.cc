@@ -117,6 +117,7 @@ Result<void> StreamApplier::learn_postponed() {
 Result<void> StreamApplier::relation(const pgoutput::Relation& relation, std::string_view bytes,
                                      Lsn wal_start) {
   if (!in_transaction_) return out_of_order("a table's columns outside a transaction");
+  if (wal_start == Lsn{}) wal_start = Lsn{info_.source.commit};  // the server need not tell
   if (!dropping_) return encoder_.relation(relation, wal_start);
   postponed_[relation.oid] = {std::string(bytes), wal_start};
   return {};

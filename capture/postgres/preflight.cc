@@ -1,5 +1,7 @@
 #include "capture/postgres/preflight.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <array>
 
@@ -131,6 +133,21 @@ std::string joined_names(const std::vector<SourceTable>& tables) {
   return list;
 }
 
+/// PostgreSQL asks the partition that holds the row, whatever its root has.
+std::vector<SourceTable> without_identity(const SourceTable& table,
+                                          const std::vector<SourceTable>& all) {
+  std::vector<SourceTable> lacking;
+  if (!table.partitioned) {
+    if (!table.has_identity) lacking.push_back(table);
+    return lacking;
+  }
+  for (const SourceTable& part : all)
+    if (part.root_oid == table.oid && !part.partitioned && !part.has_identity)
+      lacking.push_back(part);
+  if (lacking.empty() && !table.has_identity) lacking.push_back(table);  // for partitions to come
+  return lacking;
+}
+
 /// Who is in the publication and who was asked for.
 void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
                          const PreflightQuestion& question, Findings& findings) {
@@ -146,6 +163,7 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
     return std::find_if(all.begin(), all.end(),
                         [&](const SourceTable& table) { return table.oid == oid; });
   };
+  bool any_match = false;
   for (const SourceTable& table : all) {
     // Whoever names a partitioned table means its partitions too, which some publications list in
     // its place.
@@ -156,6 +174,7 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
     const bool by_partitions = std::any_of(all.begin(), all.end(), [&](const SourceTable& other) {
       return other.root_oid == table.oid && is_member(other.oid);
     });
+    any_match = any_match || match;
     if (match && table.root_oid == 0) matching.push_back(table);
     if (is_member(table.oid)) found.tables.push_back(table);
     if (is_member(table.oid) && !match && question.patterns.given()) beyond.push_back(table);
@@ -174,24 +193,36 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
     std::vector<SourceTable> foreign;
     std::copy_if(matching.begin(), matching.end(), std::back_inserter(foreign),
                  [](const SourceTable& table) { return !table.owned; });
-    const std::string statement =
-        create_publication_statement(question.publication, matching, found.server.version) + ";";
+    // To be pasted: a table without identity in it would break the application's updates.
+    std::vector<SourceTable> publishable;
+    std::copy_if(matching.begin(), matching.end(), std::back_inserter(publishable),
+                 [&](const SourceTable& table) { return without_identity(table, all).empty(); });
+    std::string statement =
+        create_publication_statement(question.publication, publishable, found.server.version) +
+        ";  -- as the tables' owner";
+    if (publishable.empty() || question.temporary)
+      statement = "GRANT CREATE ON DATABASE " + quote_identifier(found.server.database) + " TO " +
+                  quote_identifier(found.server.user) +
+                  ";  -- and be the tables' owner, or a member of its role";
     if (!found.server.may_create)
-      findings.problem(
-          subject, "It does not exist and role " + found.server.user + " may not create it.",
-          matching.empty() ? "GRANT CREATE ON DATABASE " + quote_identifier(found.server.database) +
-                                 " TO " + quote_identifier(found.server.user) + ";"
-                           : statement + "  -- as the tables' owner");
+      findings.problem(subject,
+                       "It does not exist and role " + found.server.user + " may not create it.",
+                       statement);
     else if (!foreign.empty() && !found.server.superuser)
       findings.problem(subject,
                        "It does not exist, and role " + found.server.user + " does not own " +
                            joined_names(foreign) + ", which only an owner can add.",
-                       statement + "  -- as the tables' owner");
+                       statement);
+    else if (found.slot && !question.temporary)
+      findings.warn(subject,
+                    "It does not exist, though slot " + question.slot +
+                        " does: a store that is fed from that slot halts.",
+                    statement);
     else
       findings.fine(subject, question.temporary ? "It can be created."
                                                 : "It does not exist; capture run creates it.");
   } else {
-    if (!beyond.empty())
+    if (!beyond.empty() && any_match)
       findings.problem(
           subject, "It publishes tables that --tables leaves out: " + joined_names(beyond) + ".",
           "ALTER PUBLICATION " + quoted + " DROP TABLE " + joined_names(beyond) +
@@ -209,24 +240,14 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
           "ALTER PUBLICATION " + quoted + " SET (publish = 'insert, update, delete, truncate');");
     findings.fine(subject, "It exists with " + std::to_string(found.tables.size()) + " tables.");
   }
-  if (found.tables.empty())
+  if (found.tables.empty() || !any_match)
     findings.problem("tables", "No table matches.",
                      "-- see --tables; a pattern is schema.table, as in 'public.*'");
-}
-
-/// PostgreSQL asks the partition that holds the row, whatever its root has.
-std::vector<SourceTable> without_identity(const SourceTable& table,
-                                          const std::vector<SourceTable>& all) {
-  std::vector<SourceTable> lacking;
-  if (!table.partitioned) {
-    if (!table.has_identity) lacking.push_back(table);
-    return lacking;
-  }
-  for (const SourceTable& part : all)
-    if (part.root_oid == table.oid && !part.partitioned && !part.has_identity)
-      lacking.push_back(part);
-  if (lacking.empty() && !table.has_identity) lacking.push_back(table);  // for partitions to come
-  return lacking;
+  for (const std::string& name : question.patterns.plain_names())
+    if (std::none_of(all.begin(), all.end(),
+                     [&](const SourceTable& table) { return table.name() == name; }))
+      findings.problem("tables", "There is no table " + name + ", which --tables names.",
+                       "-- correct the name in --tables");
 }
 
 void look_at_tables(Preflight& found, const std::vector<SourceTable>& all,
@@ -274,7 +295,22 @@ void look_at_tables(Preflight& found, const std::vector<SourceTable>& all,
   found.tables = std::move(usable);
 }
 
+/// On one line of the log, and still to be pasted.
+std::string on_one_line(std::string text) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < ' ' || c == 127) c = ' ';
+  return text;
+}
+
 }  // namespace
+
+void Preflight::log_findings(bool problems_too) const {
+  for (const Finding& finding : findings)
+    if (finding.severity == Severity::kWarning ||
+        (problems_too && finding.severity == Severity::kProblem))
+      spdlog::warn("{}: {} {}", on_one_line(finding.subject), on_one_line(finding.message),
+                   on_one_line(finding.fix));
+}
 
 Result<void> Preflight::require_no_problem() const {
   std::string message, fixes;
@@ -306,8 +342,12 @@ Result<Preflight> run_preflight(Catalog& catalog, const PreflightQuestion& quest
   MILLRACE_ASSIGN_OR_RETURN(found.slot, catalog.slot(question.slot));
   look_at_server(found.server, findings);
   look_at_slot(found, question, findings);
-  look_at_publication(found, all, question, findings);
+  // What mends the tables comes before what publishes them.
+  std::vector<Finding> of_publication;
+  Findings publication_findings(of_publication);
+  look_at_publication(found, all, question, publication_findings);
   look_at_tables(found, all, question, findings);
+  found.findings.insert(found.findings.end(), of_publication.begin(), of_publication.end());
   return found;
 }
 

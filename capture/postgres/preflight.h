@@ -19,6 +19,8 @@ struct Preflight {
   std::vector<SourceTable> tables;
   std::vector<Finding> findings;
 
+  /// The warnings, and where asked for the problems, as lines of the log.
+  void log_findings(bool problems_too = false) const;
   /// All problems in one error (kFailedPrecondition), or nothing.
   Result<void> require_no_problem() const;
 };

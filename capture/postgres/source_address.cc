@@ -39,6 +39,12 @@ Result<SourceAddress> SourceAddress::parse(const std::string& source) {
   SourceAddress address;
   for (const PQconninfoOption* option = options.get(); option->keyword != nullptr; ++option)
     if (option->val != nullptr) address.given_.emplace_back(option->keyword, option->val);
+  if (address.value("host").find_first_of("@ ") !=
+      std::string::npos)  // a password's rest: not shown
+    return Error(ErrorCode::kInvalidArgument, "the source's host can't hold '@' or a blank")
+        .hint(
+            "Write special characters of the user and the password in a URI as %XX: '@' is %40, a "
+            "blank %20.");
   return address;
 }
 

@@ -523,11 +523,18 @@ TEST_CASE("F97: a start that was killed while it waited for its slot leaves noth
   };
   test::ChildProcess killed(argv);
   REQUIRE(eventually([&] { return waiting() == "1"; }));
+  const std::string first = scene.database.value(
+      "SELECT slot_name FROM pg_replication_slots WHERE temporary AND database = "
+      "current_database()");
   killed.kill(SIGKILL);
   REQUIRE(killed.wait().value_or(-1) == 128 + SIGKILL);
 
   test::ChildProcess next(argv);
-  REQUIRE(eventually([&] { return waiting() == "2"; }));
+  REQUIRE(eventually([&] {
+    return scene.database.value(
+               "SELECT count(*) FROM pg_replication_slots WHERE temporary AND slot_name <> '" +
+               first + "' AND active_pid IS NOT NULL AND database = current_database()") == "1";
+  }));
   scene.database.exec("COMMIT");
   const int code = next.wait().value_or(-1);
   INFO(next.error_output());

@@ -101,10 +101,12 @@ TEST_CASE_METHOD(Fixture, "log tail --follow shows what comes and ends with 0 on
 TEST_CASE_METHOD(Fixture, "a reader that goes away ends log tail quietly", "[cli][log]") {
   for (int i = 0; i < 2000; ++i) store.change(Change::CREATE, 100 + i, std::string(100, 'x'));
   store.sync();
-  const CommandResult result = run_command(
-      {"bash", "-c", "\"$0\" log tail --json --store \"$1\" | head -n 1; exit ${PIPESTATUS[0]}",
-       MILLRACE_PROGRAM, store.path()});
-  CHECK(offsets(result.out) == Offsets{0});
+  const CommandResult result = run_command({"bash", "-c",
+                                            "\"$0\" log tail --json --store \"$1\" | head -n 1 && "
+                                            "\"$0\" log tail --follow --from 2000 --json --store "
+                                            "\"$1\" | head -n 1; exit ${PIPESTATUS[0]}",
+                                            MILLRACE_PROGRAM, store.path()});
+  CHECK(offsets(result.out) == Offsets{0, 2000});
   CHECK(result.err.empty());
   CHECK(result.exit_code == 0);
 }
