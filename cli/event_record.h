@@ -1,5 +1,6 @@
 #pragma once
 
+#include "eventstore/event_metadata.h"
 #include "eventstore/types.h"
 #include "schemas/json.h"
 
@@ -18,6 +19,15 @@ inline EventRecord to_record(const EventView& event, const TransactionInfo& tran
   record.commit_lsn = transaction.source.commit;
   record.xid = transaction.source_xid;
   record.commit_time = transaction.commit_time;
+  if (event.metadata.empty()) return record;
+  if (const auto metadata = decode_metadata(event.metadata))
+    record.metadata = {.event_id = metadata->event_id,
+                       .correlation_id = metadata->correlation_id,
+                       .causation_id = metadata->causation_id,
+                       .time = metadata->time,
+                       .extra = metadata->extra};
+  else
+    record.metadata.extra = event.metadata;  // somebody else's
   return record;
 }
 

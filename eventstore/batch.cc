@@ -21,6 +21,7 @@ void Batch::load(const log::BatchHeader& header, std::string_view bytes, Offset 
   payload = bytes;
   names_at_ = header.names_at;
   from_ = from;
+  idempotency_key = {};
   categories_.clear();
   types_.clear();
   damaged_ = false;
@@ -35,8 +36,9 @@ void Batch::load(const log::BatchHeader& header, std::string_view bytes, Offset 
 void Batch::load_names(std::string_view tail) {
   ByteReader in(tail);
   for (std::uint64_t left = in.varint(); left != 0 && !in.failed(); --left) {
-    in.varint();
-    in.bytes(in.varint());
+    const std::uint64_t tag = in.varint();
+    const std::string_view value = in.bytes(in.varint());
+    if (tag == log::kIdempotencyKeyTag) idempotency_key = value;
   }
   for (auto* names : {&categories_, &types_}) {
     const std::uint64_t names_count = in.varint();

@@ -152,8 +152,8 @@ Result<std::unique_ptr<EventStore>> open_store(const StorePaths& paths, StoreOpt
   // and of what a killed process made.
   MILLRACE_RETURN_IF_ERROR(head.sync());
   MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.directory));
-  return std::make_unique<log::StoreWriter>(std::move(options), log_options.store, *std::move(lock),
-                                            std::move(head), std::move(writer));
+  return std::make_unique<log::StoreWriter>(paths.directory, std::move(options), log_options.store,
+                                            *std::move(lock), std::move(head), std::move(writer));
 }
 
 }  // namespace
@@ -164,17 +164,25 @@ Result<std::unique_ptr<EventStore>> EventStore::open(const Path& directory, Stor
   return store;
 }
 
+Result<AppendResult> EventStore::append_durably(const AppendRequest& request) {
+  MILLRACE_ASSIGN_OR_RETURN(AppendResult result, append(request));
+  request_flush();
+  for (bool durable = false; !durable;) {
+    MILLRACE_ASSIGN_OR_RETURN(durable, wait_durable(result.end, 0, std::chrono::hours(1)));
+  }
+  return result;
+}
+
 Result<Offset> EventStore::append(const TransactionInfo& info, std::span<const NewEvent> events) {
   MILLRACE_RETURN_IF_ERROR(begin(info));
-  const Offset first = appended_end();
   for (const NewEvent& event : events) {
     if (auto added = add(event); !added) {
       MILLRACE_RETURN_IF_ERROR(rollback());
       return std::move(added).error();
     }
   }
-  MILLRACE_RETURN_IF_ERROR(commit(info.source.end));
-  return first;
+  MILLRACE_ASSIGN_OR_RETURN(const Offset end, commit(info.source.end));
+  return Offset{end.value - events.size()};
 }
 
 }  // namespace millrace

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/result.h"
+#include "eventstore/appender.h"
 #include "eventstore/types.h"
 
 namespace millrace {
@@ -33,15 +34,16 @@ struct StoreOptions {
 
 /// The one writer of a store: a directory with an append-only log of events.
 ///
-/// A transaction is built with begin(), add() ..., commit(); readers see all of it or none. Between
+/// A transaction is built with begin(), add() ..., commit(), or in one call from an AppendRequest,
+/// which gives its events versions in their streams; readers see all of it or none. Between
 /// appended_end() and durable_end() lies what a crash would still take back: acknowledge upstream,
 /// and show to anybody, only what is below durable_end().
 ///
 /// Errors: a failed write or sync poisons the store: that first error answers every later call, and
-/// opening the store again recovers. Threads: begin(), add(), commit(), rollback() and append() are
-/// the appender's, one at a time; everything else may be called from any thread. docs/log-format.md
-/// tells the bytes.
-class EventStore {
+/// opening the store again recovers. Threads: begin(), add(), commit(), rollback() and the append()
+/// made of them belong to one thread at a time; everything else may be called from any thread.
+/// docs/log-format.md tells the bytes.
+class EventStore : public Appender {
  public:
   /// Opens `directory`, making a new store where it is missing or empty, and recovers what a crash
   /// left: a torn tail is cut off and logged. Reads the last segment only, whatever the store's
@@ -53,7 +55,7 @@ class EventStore {
   /// kInvalidArgument (options), kNoSpace, kIo.
   static Result<std::unique_ptr<EventStore>> open(const Path& directory, StoreOptions options = {});
   /// Syncs what was committed, drops an unfinished transaction.
-  virtual ~EventStore() = default;
+  ~EventStore() override = default;
 
   /// Starts a transaction. Its events go to memory, and to disk early if they are many.
   /// Errors: kInvalidArgument (a captured one whose commit position is not above the last of its
@@ -74,6 +76,14 @@ class EventStore {
 
   /// begin, add, commit in one; gives the offset of the first event. Not yet durable.
   Result<Offset> append(const TransactionInfo& info, std::span<const NewEvent> events);
+
+  /// As append_durably(), but does not wait: the result is appended, not yet durable. It may take
+  /// its place beside a transaction that is open, but waits while that is on its way to the disk
+  /// already because of its size. The first call of all reads what the log knows of streams.
+  /// Errors beside those: kFailedPrecondition (this thread's own transaction is open), kCorruption
+  /// and kIo from reading the log.
+  virtual Result<AppendResult> append(const AppendRequest& request) = 0;
+  Result<AppendResult> append_durably(const AppendRequest& request) override;
 
   /// Asks to have everything committed so far made durable now, without waiting for it.
   virtual void request_flush() = 0;

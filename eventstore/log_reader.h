@@ -40,6 +40,7 @@ class Batch {
   bool first_of_transaction = false;
   bool last_of_transaction = false;
   UnixMicros append_time;
+  std::string_view idempotency_key;  ///< Of the append, in its first batch; else empty.
   std::string_view payload;  ///< The records and their names, checked and decompressed; for tools.
   /// Where it lies, for messages: its segment's first offset and the byte in it.
   std::uint64_t segment = 0;

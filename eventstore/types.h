@@ -34,6 +34,14 @@ struct SourcePosition {
   auto operator<=>(const SourcePosition&) const = default;
 };
 
+/// Names a stream, the ordered events of one thing: `category/key`. Written as text, the category
+/// ends at the first '/'.
+struct StreamName {
+  std::string_view category;  ///< As NewEvent::category.
+  std::string_view key;       ///< As NewEvent::key.
+  auto operator<=>(const StreamName&) const = default;
+};
+
 /// What the store itself must know of an event; everything else is payload.
 enum class EventFlags : std::uint8_t {
   kNone = 0,

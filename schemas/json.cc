@@ -1,6 +1,7 @@
 #include "schemas/json.h"
 
 #include <charconv>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -86,6 +87,29 @@ void append_head(const EventRecord& event, std::string_view op, bool with_offset
   out += ',';
 }
 
+/// `,"metadata":{...}`, if there is any.
+void append_metadata(const EventRecord::Metadata& metadata, std::string& out) {
+  if (metadata == EventRecord::Metadata{}) return;
+  out += ",\"metadata\":";
+  char before = '{';
+  const auto text = [&](std::string_view name, std::string_view value) {
+    if (value.empty()) return;
+    out += std::exchange(before, ',');
+    append_text_member(name, value, out);
+  };
+  text("id", metadata.event_id);
+  text("correlation_id", metadata.correlation_id);
+  text("causation_id", metadata.causation_id);
+  if (metadata.time) {
+    out += std::exchange(before, ',');
+    out += "\"time\":\"";
+    append_iso8601(*metadata.time, out);
+    out += '"';
+  }
+  text("extra", metadata.extra);
+  out += '}';
+}
+
 void append_domain_event(const EventRecord& event, bool with_offset, std::string& out) {
   append_head(event, "a", with_offset, out);
   out += "\"stream\":";
@@ -97,6 +121,10 @@ void append_domain_event(const EventRecord& event, bool with_offset, std::string
   append_data_member(event.payload, out);
   out += ',';
   append_source(event, 0, out);
+  out += ",\"time\":\"";
+  append_iso8601(event.commit_time, out);
+  out += '"';
+  append_metadata(event.metadata, out);
   out += '}';
 }
 

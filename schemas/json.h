@@ -19,10 +19,18 @@ struct EventRecord {
   std::string_view type = {};  ///< Empty: `payload` is a millrace.v1.Change. Else a domain event.
   std::optional<std::uint64_t> version = {};  ///< Of a domain event in its stream, if known.
   std::string_view payload = {};
-  bool captured = false;  ///< The three below are set.
+  bool captured = false;  ///< The two below are set.
   std::uint64_t commit_lsn = 0;
   std::uint32_t xid = 0;
-  UnixMicros commit_time = {};
+  UnixMicros commit_time = {};  ///< At the source, or when it was appended.
+
+  /// What an application said of a domain event beside it, each if not empty.
+  struct Metadata {
+    std::string_view event_id = {}, correlation_id = {}, causation_id = {};
+    std::optional<UnixMicros> time = {};
+    std::string_view extra = {};
+    bool operator==(const Metadata&) const = default;
+  } metadata = {};
 };
 
 /// Appends `event` as one JSON object, without a newline, in the words of docs/events.md:

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/checksum.h"
+#include "eventstore/appender.h"
 
 namespace millrace::log {
 namespace {
@@ -12,8 +13,9 @@ namespace {
 constexpr std::size_t kVarintBytesMax = 10;
 /// A record's flags and the numbers before its parts.
 constexpr std::size_t kRecordOverheadMax = 1 + 6 * kVarintBytesMax;
-/// Empty properties; category and type, each with count and size.
-constexpr std::size_t kTailOverheadMax = 1 + 4 * kVarintBytesMax;
+/// Properties: an idempotency key; category and type, each with count and size.
+constexpr std::size_t kTailOverheadMax =
+    1 + 2 * kVarintBytesMax + kIdempotencyKeyBytesMax + 4 * kVarintBytesMax;
 // A batch with one event of any size: a larger one is closed before it takes another event.
 static_assert(kBatchHeaderBytes + kRecordOverheadMax + kEventBytesMax + kTailOverheadMax +
                   kBatchAlignment <=
@@ -36,8 +38,10 @@ char* put_bytes(char* to, std::string_view bytes) {
 
 }  // namespace
 
-void BatchBuilder::begin(const TransactionInfo& info, Offset first, std::size_t batch_bytes) {
+void BatchBuilder::begin(const TransactionInfo& info, Offset first, std::size_t batch_bytes,
+                         std::string_view idempotency_key) {
   info_ = info;
+  idempotency_key_ = idempotency_key;
   first_ = next_ = first;
   batch_bytes_ = batch_bytes;
   batch_open_ = false;
@@ -55,7 +59,7 @@ void BatchBuilder::start_batch() {
 
 // RECORD = u8 flags, [gap], category, [type], [stream version], key, [metadata], payload: see
 // Batch::next.
-void BatchBuilder::add(const NewEvent& event) {
+void BatchBuilder::add(const NewEvent& event, std::optional<std::uint64_t> version) {
   const std::size_t event_bytes_max =
       kRecordOverheadMax + event.key.size() + event.metadata.size() + event.payload.size();
   // Cut before an event, not after one: so the last batch of a transaction always has the last
@@ -66,9 +70,11 @@ void BatchBuilder::add(const NewEvent& event) {
   std::uint8_t flags = static_cast<std::uint8_t>(event.flags);
   if (!event.type.empty()) flags |= kRecordHasType;
   if (!event.metadata.empty()) flags |= kRecordHasMetadata;
+  if (version) flags |= kRecordHasVersion;
   *to++ = static_cast<char>(flags);
   to = put_varint(to, categories_.index_of(event.category));
   if (!event.type.empty()) to = put_varint(to, types_.index_of(event.type));
+  if (version) to = put_varint(to, *version);
   to = put_bytes(to, event.key);
   if (!event.metadata.empty()) to = put_bytes(to, event.metadata);
   to = put_bytes(to, event.payload);
@@ -82,13 +88,22 @@ Offset BatchBuilder::commit(std::uint64_t source_end) {
   return next_;
 }
 
+Offset BatchBuilder::rebase(Offset first) {
+  const std::uint64_t by = first.value - first_.value;  // may wrap, and wraps back
+  if (by == 0) return next_;
+  for (std::size_t at = 0; at < closed_bytes(); at += batch_length(out_.data() + at))
+    move_batch(out_.data() + at, by);
+  first_ = first;
+  next_.value += by;
+  batch_base_ += by;
+  return next_;
+}
+
 // TAIL = properties categories types
-// properties = count {tag size bytes}, none defined yet; names = count {size bytes}
+// properties = count {tag size bytes}; names = count {size bytes}
 void BatchBuilder::close_batch(std::uint16_t flags, std::uint64_t source_end) {
   const std::size_t names_at = out_.size() - batch_at_ - kBatchHeaderBytes;
-  char* properties = out_.reserve(1);
-  *properties = 0;
-  out_.set_end(properties + 1);
+  write_properties();
   write_names(categories_);
   write_names(types_);
   const std::size_t payload_bytes = out_.size() - batch_at_ - kBatchHeaderBytes;
@@ -121,6 +136,14 @@ void BatchBuilder::close_batch(std::uint16_t flags, std::uint64_t source_end) {
       header);
   batch_open_ = false;
   first_batch_ = false;
+}
+
+void BatchBuilder::write_properties() {
+  const bool has_key = first_batch_ && !idempotency_key_.empty();
+  char* to = out_.reserve(1 + 2 * kVarintBytesMax + idempotency_key_.size());
+  *to++ = has_key ? 1 : 0;
+  if (has_key) to = put_bytes(put_varint(to, kIdempotencyKeyTag), idempotency_key_);
+  out_.set_end(to);
 }
 
 void BatchBuilder::write_names(const NameTable& names) {

@@ -232,6 +232,11 @@ std::uint32_t batch_length(const char* header) {
   return load_le<std::uint32_t>(header + kLengthAt);
 }
 
+void move_batch(char* header, std::uint64_t by) {
+  store_le<std::uint64_t>(header + kBatchBaseAt,
+                          load_le<std::uint64_t>(header + kBatchBaseAt) + by);
+}
+
 LogState::LogState(const SegmentHeader& header, std::string_view page)
     : segment_(header.segment),
       position_(kSegmentHeaderBytes),

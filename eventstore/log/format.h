@@ -132,6 +132,8 @@ BatchFault decode_batch_header(const char* bytes, std::uint64_t seal, BatchHeade
 /// What the next header's chain field must be.
 std::uint64_t chain_after_batch(const char* header);
 std::uint32_t batch_length(const char* header);
+/// Adds `by` to the offset of its first event; before it is stamped.
+void move_batch(char* header, std::uint64_t by);
 
 // A record's first byte. The low three bits are EventFlags.
 inline constexpr std::uint8_t kRecordEventFlags = 7;
@@ -140,6 +142,9 @@ inline constexpr std::uint8_t kRecordHasMetadata = 16;
 inline constexpr std::uint8_t kRecordHasVersion = 32;
 inline constexpr std::uint8_t kRecordHasGap = 64;
 inline constexpr std::uint8_t kRecordReserved = 128;
+
+// Tags of a batch's properties.
+inline constexpr std::uint64_t kIdempotencyKeyTag = 1;
 
 /// Where the log goes on: what the next batch has to look like, and the last place to cut at.
 class LogState {

@@ -26,33 +26,10 @@ std::chrono::steady_clock::time_point deadline_after(std::chrono::milliseconds t
 
 Error invalid(std::string what) { return Error(ErrorCode::kInvalidArgument, std::move(what)); }
 
-Result<void> check_limits(const NewEvent& event) {
-  if (event.category.empty() || event.category.size() > kCategoryBytesMax)
-    return invalid("a category has 1 to " + std::to_string(kCategoryBytesMax) + " bytes, not " +
-                   std::to_string(event.category.size()));
-  if (event.category.find('\0') != std::string_view::npos)
-    return invalid("a category without NUL is needed: " + printable(event.category));
-  if (event.type.size() > kCategoryBytesMax)
-    return invalid("an event type has at most " + std::to_string(kCategoryBytesMax) +
-                   " bytes, not " + std::to_string(event.type.size()));
-  if (event.key.size() > kKeyBytesMax)
-    return invalid("a key has at most " + std::to_string(kKeyBytesMax) + " bytes, not " +
-                   std::to_string(event.key.size()));
-  constexpr std::uint8_t kAllFlags = 7;
-  if ((static_cast<std::uint8_t>(event.flags) & ~kAllFlags) != 0)
-    return invalid("an event flag that there is not");
-  const std::uint64_t bytes = std::uint64_t{event.category.size()} + event.key.size() +
-                              event.type.size() + event.payload.size() + event.metadata.size();
-  if (bytes > kEventBytesMax)
-    return invalid("an event has at most " + std::to_string(kEventBytesMax) + " bytes, not " +
-                   std::to_string(bytes));
-  return {};
-}
-
 }  // namespace
 
-StoreWriter::StoreWriter(StoreOptions options, StoreId id, std::unique_ptr<FileLock> lock,
-                         HeadWriter head, LogWriter writer)
+StoreWriter::StoreWriter(const Path& directory, StoreOptions options, StoreId id,
+                         std::unique_ptr<FileLock> lock, HeadWriter head, LogWriter writer)
     : options_(std::move(options)),
       id_(id),
       spill_bytes_(std::min(kSpillBytes, options_.pending_bytes_max / 2)),
@@ -60,6 +37,7 @@ StoreWriter::StoreWriter(StoreOptions options, StoreId id, std::unique_ptr<FileL
       lock_(std::move(lock)),
       builder_(open_, *options_.clock),
       last_source_(writer.mark().source),
+      streams_(*options_.files, directory, *options_.clock, batch_bytes_),
       head_(std::move(head)),
       writer_(std::move(writer)),
       durable_(writer_.mark()),
@@ -100,6 +78,7 @@ Result<void> StoreWriter::begin(const TransactionInfo& info) {
   builder_.begin(info_, appended_end(), batch_bytes_);
   in_transaction_ = true;
   spilled_ = false;
+  transaction_thread_ = std::this_thread::get_id();
   return {};
 }
 
@@ -122,13 +101,45 @@ Result<Offset> StoreWriter::commit(std::uint64_t source_end) {
   if (!in_transaction_)
     return Error(ErrorCode::kFailedPrecondition, "no transaction is open: begin one first");
   const bool captured = info_.source.epoch != 0;
-  const Offset end = builder_.commit(captured ? source_end : 0);
+  builder_.commit(captured ? source_end : 0);
   if (captured) last_source_ = info_.source;
-  in_transaction_ = false;
   MutexLock lock(mutex_);
+  const Offset end = builder_.rebase(spilled_ ? builder_.first() : appended_end());
   appended_epoch_ = last_source_.epoch;
   appended_end_.store(end.value, std::memory_order_release);
-  move_to_pending(open_.size());
+  move_to_pending(open_, open_.size());
+  end_transaction();
+  return end;
+}
+
+void StoreWriter::end_transaction() {
+  in_transaction_ = false;
+  transaction_thread_ = std::thread::id();
+  if (!spilling_) return;
+  spilling_ = false;
+  progress_.notify_all();
+}
+
+Result<AppendResult> StoreWriter::append(const AppendRequest& request) {
+  MILLRACE_RETURN_IF_ERROR(StreamAppender::check(request));
+  if (transaction_thread_ == std::this_thread::get_id())
+    return Error(ErrorCode::kFailedPrecondition,
+                 "this thread has a transaction open: commit it before it appends to streams");
+  MutexLock lock(streams_mutex_);
+  if (poisoned_) return status().error();
+  return streams_.append(request, [this](BatchBuilder& builder, ByteBuffer& batches) {
+    return place(builder, batches);
+  });
+}
+
+Result<Offset> StoreWriter::place(BatchBuilder& builder, ByteBuffer& batches) {
+  if (!holds_less_than(kOvershoot)) MILLRACE_RETURN_IF_ERROR(wait_to_add());
+  MutexLock lock(mutex_);
+  while (spilling_ && !poison_) progress_.wait(mutex_);
+  if (poison_) return *poison_;
+  const Offset end = builder.rebase(appended_end());
+  appended_end_.store(end.value, std::memory_order_release);
+  move_to_pending(batches, batches.size());
   return end;
 }
 
@@ -137,24 +148,25 @@ void StoreWriter::spill() {
   if (closed == 0) return;  // one event larger than that; it goes with the next
   MutexLock lock(mutex_);
   if (!spilled_) {
+    builder_.rebase(appended_end());
     spill_start_ = pending_.size();
     spill_taken_ = false;
   }
-  spilled_ = true;
-  move_to_pending(closed);
+  spilled_ = spilling_ = true;
+  move_to_pending(open_, closed);
   builder_.closed_taken(closed);
 }
 
-void StoreWriter::move_to_pending(std::size_t bytes) {
+void StoreWriter::move_to_pending(ByteBuffer& from, std::size_t bytes) {
   const std::size_t before = pending_.size();
   if (before == 0) oldest_pending_ = options_.clock->monotonic();
-  if (before == 0 && bytes == open_.size()) {
-    pending_.swap(open_);
+  if (before == 0 && bytes == from.size()) {
+    pending_.swap(from);
   } else {
-    pending_.append(open_.view().substr(0, bytes));
-    open_.erase_front(bytes);
+    pending_.append(from.view().substr(0, bytes));
+    from.erase_front(bytes);
   }
-  if (open_.empty()) open_.clear(2 * kSpillBytes);
+  if (from.empty()) from.clear(2 * kSpillBytes);
   pending_bytes_.store(pending_.size(), std::memory_order_relaxed);
   open_bytes_.store(open_.size(), std::memory_order_relaxed);
   // The flusher sleeps without end while there is nothing, else until the interval is over.
@@ -165,19 +177,23 @@ void StoreWriter::move_to_pending(std::size_t bytes) {
 Result<void> StoreWriter::rollback() {
   if (poisoned_) return status();
   if (!in_transaction_) return {};
-  in_transaction_ = false;
   open_.clear(2 * kSpillBytes);
   open_bytes_.store(0, std::memory_order_relaxed);
-  if (!spilled_) return {};
   MutexLock lock(mutex_);
+  if (!spilled_) {
+    end_transaction();
+    return {};
+  }
   // What was pending before the transaction stays, unless it went to the disk together with a part
   // of it.
   pending_.resize(spill_start_);
   pending_bytes_.store(spill_start_, std::memory_order_relaxed);
-  if (!spill_taken_) return {};
-  rewind_requested_ = true;
-  work_.notify_one();
-  while (rewind_requested_ && !poison_) progress_.wait(mutex_);
+  if (spill_taken_) {
+    rewind_requested_ = true;
+    work_.notify_one();
+    while (rewind_requested_ && !poison_) progress_.wait(mutex_);
+  }
+  end_transaction();
   if (poison_) return *poison_;
   return {};
 }

@@ -11,24 +11,28 @@
 #include "eventstore/log/byte_buffer.h"
 #include "eventstore/log/head.h"
 #include "eventstore/log/log_writer.h"
+#include "eventstore/log/stream_appender.h"
 
 namespace millrace::log {
 
 /// The thin shell around BatchBuilder and LogWriter: group commit.
 ///
 /// The appender encodes into `open_`; whole transactions (and the pieces of one that grows large)
-/// move to `pending_`. The flusher, the only one that does disk I/O, takes all of `pending_`,
-/// writes and syncs it; meanwhile the next batches gather.
+/// move to `pending_`, where each gets its offsets. Append requests come from any thread and are
+/// encoded apart; once a piece of the appender's transaction has moved they wait for the rest of
+/// it, so that the log stays one transaction behind the other. The flusher, the only one that does
+/// disk I/O, takes all of `pending_`, writes and syncs it; meanwhile the next batches gather.
 class StoreWriter final : public EventStore {
  public:
-  StoreWriter(StoreOptions options, StoreId id, std::unique_ptr<FileLock> lock, HeadWriter head,
-              LogWriter writer);
+  StoreWriter(const Path& directory, StoreOptions options, StoreId id,
+              std::unique_ptr<FileLock> lock, HeadWriter head, LogWriter writer);
   ~StoreWriter() override;
 
   Result<void> begin(const TransactionInfo& info) override;
   Result<void> add(const NewEvent& event) override;
   Result<Offset> commit(std::uint64_t source_end) override;
   Result<void> rollback() override;
+  Result<AppendResult> append(const AppendRequest& request) override;
 
   void request_flush() override;
   Result<bool> wait_durable(Offset end, std::uint64_t source_end,
@@ -46,7 +50,9 @@ class StoreWriter final : public EventStore {
   bool holds_less_than(std::size_t times) const;
   Result<void> wait_to_add();
   void spill();
-  void move_to_pending(std::size_t bytes) MILLRACE_REQUIRES(mutex_);
+  void move_to_pending(ByteBuffer& from, std::size_t bytes) MILLRACE_REQUIRES(mutex_);
+  Result<Offset> place(BatchBuilder& builder, ByteBuffer& batches);
+  void end_transaction() MILLRACE_REQUIRES(mutex_);
 
   void run_flusher();
   bool is_flush_due() const MILLRACE_REQUIRES(mutex_);
@@ -66,8 +72,12 @@ class StoreWriter final : public EventStore {
   BatchBuilder builder_;
   bool in_transaction_ = false;
   bool spilled_ = false;  // some of them moved to pending_ before the commit
+  std::atomic<std::thread::id> transaction_thread_;  // which has one open
   TransactionInfo info_;
   SourcePosition last_source_;
+
+  Mutex streams_mutex_;  // before mutex_
+  StreamAppender streams_ MILLRACE_GUARDED_BY(streams_mutex_);
 
   // The flusher's, once it runs.
   HeadWriter head_;
@@ -82,6 +92,8 @@ class StoreWriter final : public EventStore {
   /// Where in pending_ the spilled part of the open transaction starts.
   std::size_t spill_start_ MILLRACE_GUARDED_BY(mutex_) = 0;
   bool spill_taken_ MILLRACE_GUARDED_BY(mutex_) = false;  // some of it went to the disk
+  /// The open transaction has a part in pending_ or on the disk: nothing else may come behind it.
+  bool spilling_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool flush_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool rewind_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool stopping_ MILLRACE_GUARDED_BY(mutex_) = false;

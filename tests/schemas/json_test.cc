@@ -223,7 +223,7 @@ TEST_CASE("a domain event shows its data as JSON, or as base64 under another nam
                     .payload = "{\"sku\": 1,\n\"n\": 2}"};
   CHECK(
       fixture.json(event) ==
-      R"({"offset":3,"op":"a","category":"cart","stream":"cart/9f\"3a","type":"ItemAdded","data":{"sku": 1, "n": 2},"source":null})");
+      R"({"offset":3,"op":"a","category":"cart","stream":"cart/9f\"3a","type":"ItemAdded","data":{"sku": 1, "n": 2},"source":null,"time":"1970-01-01T00:00:00.000000Z"})");
   CHECK(fixture.text(event) == R"(3  a  cart/9f\"3a  ItemAdded  {"sku": 1, "n": 2})");
   event.version = 0;
   CHECK(fixture.json(event).find(R"("type":"ItemAdded","version":0,"data":{)") !=
@@ -234,6 +234,21 @@ TEST_CASE("a domain event shows its data as JSON, or as base64 under another nam
   CHECK(fixture.json(event).find(
             R"("data_base64":"CAE=","source":{"lsn":"0/10","commit_lsn":"0/10",)") !=
         std::string::npos);
+}
+
+TEST_CASE("a domain event shows the metadata that it has, and no other", "[json]") {
+  Fixture fixture;
+  EventRecord event{.category = "cart", .key = "1", .type = "T", .payload = "1"};
+  event.metadata.correlation_id = "request \"7\"";
+  CHECK(fixture.json(event).ends_with(
+      R"("time":"1970-01-01T00:00:00.000000Z","metadata":{"correlation_id":"request \"7\""}})"));
+  event.metadata = {.event_id = "\xff",
+                    .correlation_id = "c",
+                    .causation_id = "b",
+                    .time = UnixMicros{1'000'001},
+                    .extra = "x"};
+  CHECK(fixture.json(event).ends_with(
+      R"("metadata":{"id_base64":"/w==","correlation_id":"c","causation_id":"b","time":"1970-01-01T00:00:01.000001Z","extra":"x"}})"));
 }
 
 TEST_CASE("the text of an event is one line for a person", "[json]") {
