@@ -1,7 +1,6 @@
 #include "eventstore/log/store_files.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -12,6 +11,7 @@ namespace millrace::log {
 namespace {
 
 constexpr std::size_t kDigits = 20;
+constexpr std::string_view kSegmentSuffix = ".log", kIndexSuffix = ".index";
 constexpr std::uint64_t kDescriptionBytesMax = 64 << 10;
 
 Error no_store(const StorePaths& paths, std::string_view why) {
@@ -57,16 +57,15 @@ Result<StoreDescription> parse(const StorePaths& paths, const std::string& text)
   return description;
 }
 
-}  // namespace
-
-std::string StorePaths::segment_name(std::uint64_t first) {
-  char name[kDigits + 5];
-  std::snprintf(name, sizeof name, "%020llu.log", static_cast<unsigned long long>(first));
+std::string numbered_name(std::uint64_t first, std::string_view suffix) {
+  std::string name;
+  append_padded(first, kDigits, name);
+  name += suffix;
   return name;
 }
 
-std::optional<std::uint64_t> StorePaths::parse_segment_name(std::string_view name) {
-  if (name.size() != kDigits + 4 || name.substr(kDigits) != ".log") return std::nullopt;
+std::optional<std::uint64_t> parse_numbered_name(std::string_view name, std::string_view suffix) {
+  if (name.size() != kDigits + suffix.size() || !name.ends_with(suffix)) return std::nullopt;
   std::uint64_t first = 0;
   for (const char digit : name.substr(0, kDigits)) {
     if (digit < '0' || digit > '9') return std::nullopt;
@@ -75,6 +74,24 @@ std::optional<std::uint64_t> StorePaths::parse_segment_name(std::string_view nam
     first = first * 10 + value;
   }
   return first;
+}
+
+}  // namespace
+
+std::string StorePaths::segment_name(std::uint64_t first) {
+  return numbered_name(first, kSegmentSuffix);
+}
+
+std::optional<std::uint64_t> StorePaths::parse_segment_name(std::string_view name) {
+  return parse_numbered_name(name, kSegmentSuffix);
+}
+
+std::string StorePaths::index_name(std::uint64_t first) {
+  return numbered_name(first, kIndexSuffix);
+}
+
+std::optional<std::uint64_t> StorePaths::parse_index_name(std::string_view name) {
+  return parse_numbered_name(name, kIndexSuffix);
 }
 
 Result<StoreDescription> read_description(FileSystem& files, const StorePaths& paths) {

@@ -21,11 +21,16 @@ struct StorePaths {
   Path head() const { return directory / "HEAD"; }
   Path log() const { return directory / "log"; }
   Path segment(std::uint64_t first) const { return log() / segment_name(first); }
+  Path index(std::uint64_t first) const { return log() / index_name(first); }
 
   /// "00000000000000000000.log".
   static std::string segment_name(std::uint64_t first);
   /// Nothing if `name` is not that of a segment.
   static std::optional<std::uint64_t> parse_segment_name(std::string_view name);
+  /// "00000000000000000000.index".
+  static std::string index_name(std::uint64_t first);
+  /// Nothing if `name` is not that of a segment's index.
+  static std::optional<std::uint64_t> parse_index_name(std::string_view name);
 };
 
 /// store.json.
