@@ -140,8 +140,11 @@ Result<std::unique_ptr<EventStore>> open_store(const StorePaths& paths, StoreOpt
   MILLRACE_RETURN_IF_ERROR((*lock)->describe(holder()));
   MILLRACE_ASSIGN_OR_RETURN(const auto found, find_store(files, paths));
 
+  const StoreId id = found                  ? found->id
+                     : options.new_store_id ? *options.new_store_id
+                                            : log::random_store_id();
   const LogWriter::Options log_options{.segment_bytes = options.segment_bytes,
-                                       .store = found ? found->id : log::random_store_id(),
+                                       .store = id,
                                        .files = options.files,
                                        .clock = options.clock};
   MILLRACE_ASSIGN_OR_RETURN(auto writer, found ? recover_log(files, paths, log_options)

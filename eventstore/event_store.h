@@ -28,6 +28,9 @@ struct StoreOptions {
   /// refer to (their schemas) is made durable here, so that the log never points at something that
   /// is not there. An error poisons the store as a failed write does.
   std::function<Result<void>()> before_flush;
+  /// The identity of a store that is made; nothing: a random one. It is mixed into every checksum,
+  /// so only with one that is given are the bytes of two stores with the same events the same.
+  std::optional<StoreId> new_store_id;
   FileSystem* files = &FileSystem::real();
   Clock* clock = &Clock::system();
 };

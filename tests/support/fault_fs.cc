@@ -3,11 +3,10 @@
 #include <algorithm>
 
 #include "base/bytes.h"
+#include "base/check.h"
 
 namespace millrace::test {
 namespace {
-
-constexpr std::size_t kSector = 512;
 
 Error power_gone(std::string_view what) {
   return Error(ErrorCode::kIo, std::string(what) + ": the machine is down");
@@ -23,8 +22,12 @@ std::string parent_name(const std::string& name) { return name_of_path(Path(name
 
 /// About half, up to the end of a sector: no kernel tears a write within one.
 std::size_t half_of(std::uint64_t position, std::size_t size) {
-  const std::uint64_t middle = (position + size / 2) / kSector * kSector;
+  const std::uint64_t middle = (position + size / 2) / FaultFs::kSector * FaultFs::kSector;
   return middle > position ? middle - position : 0;
+}
+
+Error no_space(std::string_view what) {
+  return Error(ErrorCode::kNoSpace, std::string(what) + ": the disk is full");
 }
 
 Error not_found(const std::string& name) {
@@ -36,11 +39,18 @@ Error not_found(const std::string& name) {
 class FaultFile final : public File {
  public:
   FaultFile(FaultFs& fs, std::shared_ptr<FaultFs::Node> node, bool writable)
-      : fs_(fs), node_(std::move(node)), life_(fs.life_), writable_(writable) {}
+      : fs_(fs),
+        node_(std::move(node)),
+        life_(writable ? fs.writer_life_ : fs.life_),
+        writable_(writable) {}
 
   Result<std::size_t> read_at(std::uint64_t position, std::span<char> into) override {
     const std::lock_guard lock(fs_.mutex_);
-    if (life_ != fs_.life_) return power_gone("read");
+    if (is_dead()) return power_gone("read");
+    if (++fs_.reads_ == fs_.fail_read_at_) {
+      fs_.hit_ = true;
+      return Error(ErrorCode::kIo, "read: injected fault");
+    }
     if (position >= node_->current.size()) return std::size_t{0};
     const std::size_t size = std::min<std::size_t>(into.size(), node_->current.size() - position);
     std::copy_n(node_->current.data() + position, size, into.data());
@@ -49,34 +59,64 @@ class FaultFile final : public File {
 
   Result<void> write_at(std::uint64_t position, std::string_view bytes) override {
     const std::lock_guard lock(fs_.mutex_);
-    const Result<void> allowed = change("write");
-    if (!allowed) bytes = bytes.substr(0, life_ == fs_.life_ ? half_of(position, bytes.size()) : 0);
-    if (position + bytes.size() > node_->current.size())
-      node_->current.resize(position + bytes.size());
+    Result<void> allowed = change("write");
+    if (!allowed) bytes = bytes.substr(0, is_dead() ? 0 : half_of(position, bytes.size()));
+    if (bytes.empty()) return allowed;
+    const std::uint64_t before = node_->current.size();
+    if (position + bytes.size() > before && fs_.space_left_ &&
+        position + bytes.size() - before > *fs_.space_left_) {
+      const std::uint64_t fits = before + *fs_.space_left_;
+      bytes = bytes.substr(0, fits > position ? fits - position : 0);
+      allowed = no_space("write");
+      fs_.hit_ = true;
+      if (bytes.empty()) return allowed;
+    }
+    const std::uint64_t end = position + bytes.size();
+    if (end > before) {
+      MILLRACE_CHECK(fs_.take_space(end - before));
+      node_->current.resize(end);
+    }
     std::copy(bytes.begin(), bytes.end(),
               node_->current.begin() + static_cast<std::ptrdiff_t>(position));
-    mark_dirty(position, position + bytes.size());
+    remember(position, end, false);
     fs_.written_.notify_all();
     return allowed;
   }
 
   Result<void> sync() override {
     const std::lock_guard lock(fs_.mutex_);
-    if (life_ != fs_.life_) return power_gone("sync");
+    if (is_dead()) return power_gone("sync");
     if (sync_failed_) ++fs_.syncs_after_failure_;
-    if (const auto allowed = fs_.operation("sync", true); !allowed) {
-      node_->dirty.clear();  // called clean, never written
+    Result<void> allowed = fs_.operation("sync", true);
+    if (allowed && node_->late_error) allowed = Error(ErrorCode::kIo, "sync: late injected fault");
+    if (!allowed) {
+      // Called clean, never written.
+      if (fs_.sync_failure_ == SyncFailure::kOldReturns) node_->current = node_->durable;
+      node_->changes.clear();
+      node_->late_error = false;
       sync_failed_ = true;
       return allowed;
     }
+    if (fs_.syncs_ == fs_.fail_sync_at_) {  // it says that it succeeds
+      fs_.hit_ = true;
+      node_->lied = true;
+      if (fs_.sync_failure_ == SyncFailure::kLie) return {};
+      node_->changes.clear();
+      node_->late_error = true;
+      return {};
+    }
+    for (const FaultFs::Change& change : node_->changes)
+      if (change.cuts && change.size < node_->durable.size()) node_->durable.resize(change.size);
     node_->durable.resize(node_->current.size());
-    for (const std::size_t sector : node_->dirty) {
-      const std::size_t from = sector * kSector;
-      if (from >= node_->current.size()) continue;
-      node_->durable.replace(from, kSector, node_->current, from, kSector);
+    for (const FaultFs::Change& change : node_->changes) {
+      const std::size_t from = change.first_sector * FaultFs::kSector;
+      if (from < node_->current.size())
+        node_->durable.replace(from, change.bytes.size(), node_->current, from,
+                               change.bytes.size());
     }
     node_->durable.resize(node_->current.size());
-    node_->dirty.clear();
+    node_->changes.clear();
+    if (node_->durable == node_->current) node_->lied = false;
     return {};
   }
 
@@ -84,36 +124,53 @@ class FaultFile final : public File {
     const std::lock_guard lock(fs_.mutex_);
     MILLRACE_RETURN_IF_ERROR(change("truncate"));
     const std::size_t before = node_->current.size();
+    if (size > before) MILLRACE_RETURN_IF_ERROR(fs_.take_space(size - before));
+    if (size < before && fs_.space_left_) *fs_.space_left_ += before - size;
     node_->current.resize(size);
-    mark_dirty(std::min<std::size_t>(size, before), std::max<std::size_t>(size, before));
+    remember(size, size, size < before);
     return {};
   }
 
   Result<void> allocate(std::uint64_t position, std::uint64_t size) override {
     const std::lock_guard lock(fs_.mutex_);
     MILLRACE_RETURN_IF_ERROR(change("allocate"));
-    if (position + size > node_->current.size()) node_->current.resize(position + size);
+    if (position + size <= node_->current.size()) return {};
+    MILLRACE_RETURN_IF_ERROR(fs_.take_space(position + size - node_->current.size()));
+    node_->current.resize(position + size);
+    remember(position + size, position + size, false);
     return {};
   }
 
   Result<std::uint64_t> size() override {
     const std::lock_guard lock(fs_.mutex_);
-    if (life_ != fs_.life_) return power_gone("stat");
+    if (is_dead()) return power_gone("stat");
     return static_cast<std::uint64_t>(node_->current.size());
   }
 
   Result<std::uint64_t> identity() override { return node_->identity; }
 
  private:
+  bool is_dead() const { return life_ != (writable_ ? fs_.writer_life_ : fs_.life_); }
+
   Result<void> change(std::string_view what) {
-    if (life_ != fs_.life_) return power_gone(what);
+    if (is_dead()) return power_gone(what);
     if (!writable_) return Error(ErrorCode::kIo, std::string(what) + ": file is read-only");
     return fs_.operation(what);
   }
 
-  void mark_dirty(std::uint64_t from, std::uint64_t to) {
-    for (std::uint64_t sector = from / kSector; sector * kSector < to; ++sector)
-      node_->dirty.insert(sector);
+  void remember(std::uint64_t from, std::uint64_t to, bool cuts) {
+    const std::size_t first = from / FaultFs::kSector;
+    FaultFs::Change change{.sequence = ++fs_.sequence_,
+                           .size = node_->current.size(),
+                           .cuts = cuts,
+                           .first_sector = first,
+                           .bytes = {}};
+    if (to > from)
+      change.bytes =
+          node_->current.substr(first * FaultFs::kSector,
+                                (to + FaultFs::kSector - 1) / FaultFs::kSector * FaultFs::kSector -
+                                    first * FaultFs::kSector);
+    node_->changes.push_back(std::move(change));
   }
 
   FaultFs& fs_;
@@ -125,10 +182,11 @@ class FaultFile final : public File {
 
 class FaultLock final : public FileLock {
  public:
-  FaultLock(FaultFs& fs, std::string path) : fs_(fs), path_(std::move(path)), life_(fs.life_) {}
+  FaultLock(FaultFs& fs, std::string path)
+      : fs_(fs), path_(std::move(path)), life_(fs.writer_life_) {}
   ~FaultLock() override {
     const std::lock_guard lock(fs_.mutex_);
-    if (life_ == fs_.life_) fs_.locks_.erase(path_);
+    if (life_ == fs_.writer_life_) fs_.locks_.erase(path_);
   }
   Result<void> describe(std::string_view holder) override {
     const std::lock_guard lock(fs_.mutex_);
@@ -183,7 +241,8 @@ Result<void> FaultFs::operation(std::string_view what, bool is_sync) {
     hit_ = true;
     return power_gone(what);
   }
-  const bool fails = operations_ == fail_at_ || (is_sync && syncs_ == fail_sync_at_);
+  const bool fails_late = sync_failure_ == SyncFailure::kLate || sync_failure_ == SyncFailure::kLie;
+  const bool fails = operations_ == fail_at_ || (is_sync && syncs_ == fail_sync_at_ && !fails_late);
   if (!fails) return {};
   hit_ = true;
   return Error(fail_code_, std::string(what) + ": injected fault");
@@ -196,8 +255,30 @@ void FaultFs::fail_at(std::uint64_t number, ErrorCode code) {
   hit_ = false;
 }
 
-void FaultFs::fail_sync_at(std::uint64_t number) {
+void FaultFs::fail_read_at(std::uint64_t number) {
   const std::lock_guard lock(mutex_);
+  fail_read_at_ = reads_ + number;
+  hit_ = false;
+}
+
+void FaultFs::set_space_left(std::optional<std::uint64_t> bytes) {
+  const std::lock_guard lock(mutex_);
+  space_left_ = bytes;
+}
+
+Result<void> FaultFs::take_space(std::uint64_t bytes) {
+  if (!space_left_) return {};
+  if (bytes > *space_left_) {
+    hit_ = true;
+    return no_space("allocate");
+  }
+  *space_left_ -= bytes;
+  return {};
+}
+
+void FaultFs::fail_sync_at(std::uint64_t number, SyncFailure how) {
+  const std::lock_guard lock(mutex_);
+  sync_failure_ = how;
   fail_sync_at_ = syncs_ + number;
   fail_code_ = ErrorCode::kIo;
   hit_ = false;
@@ -211,13 +292,29 @@ void FaultFs::die_at(std::uint64_t number) {
 
 void FaultFs::clear_faults() {
   const std::lock_guard lock(mutex_);
-  fail_at_ = fail_sync_at_ = die_at_ = 0;
+  fail_at_ = fail_sync_at_ = fail_read_at_ = die_at_ = 0;
   hit_ = false;
 }
 
 bool FaultFs::fault_was_hit() const {
   const std::lock_guard lock(mutex_);
   return hit_;
+}
+
+bool FaultFs::is_down() const {
+  const std::lock_guard lock(mutex_);
+  return die_at_ != 0 && operations_ >= die_at_;
+}
+
+bool FaultFs::has_lied() const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(names_.begin(), names_.end(),
+                     [](const auto& entry) { return entry.second->lied; });
+}
+
+std::uint64_t FaultFs::operations() const {
+  const std::lock_guard lock(mutex_);
+  return operations_;
 }
 
 std::uint64_t FaultFs::syncs_after_failed_sync() const {
@@ -230,49 +327,6 @@ std::uint64_t FaultFs::syncs() const {
   return syncs_;
 }
 
-void FaultFs::restart() {
-  ++life_;
-  locks_.clear();
-  fail_at_ = fail_sync_at_ = die_at_ = 0;
-}
-
-void FaultFs::kill_processes() {
-  const std::lock_guard lock(mutex_);
-  restart();
-}
-
-void FaultFs::lose_power(std::optional<std::uint64_t> seed) {
-  const std::lock_guard lock(mutex_);
-  restart();
-  ++boot_;
-  std::mt19937_64 random(seed.value_or(0));
-  const auto survives = [&] { return seed.has_value() && random() % 2 == 0; };
-  std::size_t changes_kept = seed ? random() % (name_changes_.size() + 1) : 0;
-  std::set<std::shared_ptr<Node>> nodes;
-  for (const auto& [name, node] : names_) nodes.insert(node);
-  for (const auto& [name, node] : durable_names_) nodes.insert(node);
-  for (const auto& change : name_changes_) {
-    if (changes_kept == 0) break;
-    change.apply(durable_names_);
-    --changes_kept;
-  }
-  name_changes_.clear();
-  names_ = durable_names_;
-  for (const auto& node : nodes) {
-    std::string after = node->durable;
-    after.resize(survives() ? node->current.size() : node->durable.size());
-    for (const std::size_t sector : node->dirty) {
-      const std::size_t from = sector * kSector;
-      if (from >= after.size() || from >= node->current.size() || !survives()) continue;
-      const std::size_t size =
-          std::min({kSector, after.size() - from, node->current.size() - from});
-      after.replace(from, size, node->current, from, size);
-    }
-    node->current = node->durable = std::move(after);
-    node->dirty.clear();
-  }
-}
-
 std::string FaultFs::content(const Path& path) const {
   const std::lock_guard lock(mutex_);
   return names_.at(name_of_path(path))->current;
@@ -283,7 +337,7 @@ void FaultFs::set_content(const Path& path, std::string bytes) {
   auto& node = names_[name_of_path(path)];
   if (!node) node = new_node(false);
   node->current = node->durable = std::move(bytes);
-  node->dirty.clear();
+  node->changes.clear();
   durable_names_[name_of_path(path)] = node;
 }
 
@@ -297,20 +351,40 @@ std::vector<std::string> FaultFs::names(const Path& directory) {
   return list(directory).value_or(std::vector<std::string>{});
 }
 
+std::map<std::string, std::string> FaultFs::contents() const {
+  const std::lock_guard lock(mutex_);
+  std::map<std::string, std::string> contents;
+  for (const auto& [name, node] : names_)
+    if (!node->directory) contents[name] = node->current;
+  return contents;
+}
+
 std::unique_ptr<FaultFs> FaultFs::clone() const {
   const std::lock_guard lock(mutex_);
   auto copy = std::make_unique<FaultFs>();
-  copy->names_.clear();
   copy->boot_ = boot_;
   copy->next_identity_ = next_identity_;
-  for (const auto& [name, node] : names_) {
-    auto twin = std::make_shared<Node>(*node);
-    twin->durable = twin->current;
-    twin->dirty.clear();
-    copy->names_[name] = std::move(twin);
-  }
-  copy->durable_names_ = copy->names_;
+  copy->restore(names_);
   return copy;
+}
+
+void FaultFs::restore(const FaultFs& backup) {
+  const std::lock_guard lock(mutex_);
+  next_identity_ = std::max(next_identity_, backup.next_identity_);
+  restore(backup.names_);
+}
+
+void FaultFs::restore(const Names& names) {
+  names_.clear();
+  name_changes_.clear();
+  for (const auto& [name, node] : names) {
+    auto twin = std::make_shared<Node>();
+    twin->directory = node->directory;
+    twin->identity = node->identity;
+    twin->current = twin->durable = node->current;
+    names_[name] = std::move(twin);
+  }
+  durable_names_ = names_;
 }
 
 Result<std::unique_ptr<File>> FaultFs::open(const Path& path, OpenMode mode) {
@@ -333,7 +407,7 @@ Result<std::unique_ptr<File>> FaultFs::open(const Path& path, OpenMode mode) {
 
 void FaultFs::change_names(const std::string& directory, std::function<void(Names&)> apply) {
   apply(names_);
-  name_changes_.push_back({directory, std::move(apply)});
+  name_changes_.push_back({++sequence_, directory, std::move(apply)});
 }
 
 Result<void> FaultFs::make_directory(const Path& path) {
@@ -380,6 +454,7 @@ Result<void> FaultFs::remove(const Path& path) {
   const std::string name = name_of_path(path);
   if (!names_.contains(name)) return not_found(name);
   MILLRACE_RETURN_IF_ERROR(operation("remove"));
+  if (space_left_) *space_left_ += names_.at(name)->current.size();
   change_names(parent_name(name), [=](Names& names) { names.erase(name); });
   return {};
 }
