@@ -12,11 +12,11 @@ namespace millrace {
 /// What an application says of a domain event beside the event itself. Every part is optional and
 /// may hold any bytes.
 struct EventMetadata {
-  std::string_view event_id;        ///< Identity that the application gave it.
-  std::string_view correlation_id;  ///< Shared by all that one request led to.
-  std::string_view causation_id;    ///< Of the command or event that led to this one.
-  std::optional<UnixMicros> time;   ///< Event time: when it happened, not when it was appended.
-  std::string_view extra;           ///< The application's own.
+  std::string_view event_id = {};        ///< Identity that the application gave it.
+  std::string_view correlation_id = {};  ///< Shared by all that one request led to.
+  std::string_view causation_id = {};    ///< Of the command or event that led to this one.
+  std::optional<UnixMicros> time = {};  ///< Event time: when it happened, not when it was appended.
+  std::string_view extra = {};          ///< The application's own.
 
   bool operator==(const EventMetadata&) const = default;
 };

@@ -11,9 +11,6 @@
 namespace millrace::log {
 namespace {
 
-/// In a batch's properties: the idempotency key of the append that it begins.
-constexpr std::uint64_t kIdempotencyKeyTag = 1;
-
 void append_bytes(std::string& out, std::string_view bytes) {
   append_varint(out, bytes.size());
   out += bytes;

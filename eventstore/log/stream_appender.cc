@@ -107,14 +107,14 @@ Result<std::vector<std::uint64_t>> StreamAppender::first_versions(const AppendRe
   std::vector<std::uint64_t> versions;
   versions.reserve(request.streams.size());
   for (const StreamAppend& part : request.streams) {
-    versions.push_back(versions_.next_version(part.stream));
+    MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t next, versions_.next_version(part.stream));
+    versions.push_back(next);
     MILLRACE_RETURN_IF_ERROR(check_version(part, versions.back()));
   }
   return versions;
 }
 
 Result<AppendResult> StreamAppender::append(const AppendRequest& request, const Place& place) {
-  MILLRACE_RETURN_IF_ERROR(versions_.load());
   if (!request.idempotency_key.empty()) {
     MILLRACE_ASSIGN_OR_RETURN(auto earlier, versions_.find_append(request));
     if (earlier) return *std::move(earlier);

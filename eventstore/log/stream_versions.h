@@ -1,7 +1,10 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -11,24 +14,26 @@
 #include "base/file.h"
 #include "base/result.h"
 #include "eventstore/appender.h"
+#include "eventstore/log/stream_lookup.h"
 
 namespace millrace::log {
 
 /// What the writer must know of streams to append to them: the version that each one's next event
 /// gets, and the appends that had an idempotency key.
 ///
-/// Threads: one at a time.
+/// The log knows it, but only what is durable is looked up there; what was appended since, and what
+/// was asked for lately, is in memory. Threads: one at a time. Errors: as LogReader.
 class StreamVersions {
  public:
-  StreamVersions(FileSystem& files, Path store) : files_(files), store_(std::move(store)) {}
+  /// In memory: more than this is forgotten again once it is durable.
+  static constexpr std::size_t kRecentMax = 100'000;
 
-  /// Reads the log, the first time. Everything that is in it by then must be durable, as far as it
-  /// has versions. Errors: as LogReader.
-  Result<void> load();
+  StreamVersions(FileSystem& files, Path store, std::size_t recent_max = kRecentMax)
+      : files_(files), store_(std::move(store)), recent_max_(recent_max) {}
 
-  std::uint64_t next_version(const StreamName& stream);
-  /// The result of the append that had `idempotency_key`, if one did. Errors: kInvalidArgument (it
-  /// was for other streams than `request` is).
+  Result<std::uint64_t> next_version(const StreamName& stream);
+  /// The result of the append that had the request's idempotency key, if one did. Errors too:
+  /// kInvalidArgument (it was to other streams than `request` is).
   Result<std::optional<AppendResult>> find_append(const AppendRequest& request);
   /// Takes note of an append that is in the log now.
   void note(const AppendRequest& request, const AppendResult& result);
@@ -43,20 +48,28 @@ class StreamVersions {
   template <typename Value>
   using Table = std::unordered_map<std::string, Value, Hash, std::equal_to<>>;
 
+  struct Version {
+    std::uint64_t next = 0;
+    Offset end;  ///< The log's, when it was that.
+  };
   struct KeyedAppend {
     Offset first, end;
     std::vector<std::pair<std::string, std::uint64_t>> next_versions;  // by stream
   };
 
-  std::string_view name_of(const StreamName& stream);
-  void set(std::string_view name, std::uint64_t next_version);
+  Result<void> look_up();
+  Result<void> forget_durable();
+  Result<std::optional<KeyedAppend>> look_up_append(std::string_view idempotency_key);
+  Result<KeyedAppend> read_append(Offset first);
+  void set(std::string_view name, std::uint64_t next, Offset end);
 
   FileSystem& files_;
-  Path store_;
-  bool loaded_ = false;
-  Table<std::uint64_t> versions_;  // of the next event
+  const Path store_;
+  const std::size_t recent_max_;
+  std::unique_ptr<StreamLookup> lookup_;  // once it was needed
+  Table<Version> versions_;
   Table<KeyedAppend> appends_;
-  std::string name_;  // the last that name_of() gave
+  std::string name_;
 };
 
 }  // namespace millrace::log

@@ -1,0 +1,63 @@
+#include "eventstore/log/batch_file.h"
+
+#include <string>
+
+#include "base/checksum.h"
+#include "eventstore/log/segment_reader.h"
+
+namespace millrace::log {
+namespace {
+
+/// The first read of a batch: most fit into it.
+constexpr std::size_t kGuessBytes = 2048;
+
+}  // namespace
+
+Result<BatchFile> BatchFile::open(FileSystem& files, const StorePaths& paths, const StoreId& store,
+                                  std::uint64_t segment) {
+  MILLRACE_RETURN_IF_ERROR(SegmentReader::open(files, paths, store, segment));  // checks its page
+  MILLRACE_ASSIGN_OR_RETURN(auto file, files.open(paths.segment(segment), OpenMode::kRead));
+  return BatchFile(std::move(file), store, segment);
+}
+
+Error fault_error(std::uint64_t segment, std::uint64_t position, BatchFault fault) {
+  const std::string where =
+      "log/" + StorePaths::segment_name(segment) + " at byte " + std::to_string(position) + ": ";
+  if (fault == BatchFault::kUnsupported)
+    return Error(ErrorCode::kUnsupported, where + "written by a newer millrace")
+        .hint("Install that version, or a newer one.");
+  return Error(ErrorCode::kCorruption, where + std::string(describe(fault)))
+      .hint("`millrace log verify` lists every fault; put the file back from a backup.");
+}
+
+Result<void> BatchFile::load(std::uint64_t position, ByteBuffer& buffer, Batch& batch) const {
+  const auto read_to = [&](std::size_t size) -> Result<bool> {
+    const std::size_t have = buffer.size();
+    char* into = buffer.reserve(size - have);
+    MILLRACE_ASSIGN_OR_RETURN(const std::size_t count,
+                              file_->read_at(position + have, {into, size - have}));
+    buffer.set_end(into + count);
+    return buffer.size() == size;
+  };
+  buffer.resize(0);
+  MILLRACE_RETURN_IF_ERROR(read_to(kGuessBytes));
+  if (buffer.size() < kBatchHeaderBytes)
+    return fault_error(segment_, position, BatchFault::kIncomplete);
+  BatchHeader header;
+  const BatchFault fault = decode_batch_header(buffer.data(), seal_.at(position), header);
+  if (fault != BatchFault::kNone) return fault_error(segment_, position, fault);
+  if (buffer.size() < header.length) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool whole, read_to(header.length));
+    if (!whole) return fault_error(segment_, position, BatchFault::kIncomplete);
+  }
+  const std::string_view body = buffer.view().substr(
+      kBatchHeaderBytes, static_cast<std::size_t>(header.length) - kBatchHeaderBytes);
+  if (checksum(body) != header.payload_checksum)
+    return fault_error(segment_, position, BatchFault::kPayloadChecksum);
+  batch.segment = segment_;
+  batch.position = position;
+  batch.load(header, body.substr(0, header.payload_bytes), Offset{0});
+  return {};
+}
+
+}  // namespace millrace::log

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "eventstore/log/byte_buffer.h"
+#include "eventstore/log/format.h"
+#include "eventstore/log/store_files.h"
+#include "eventstore/log_reader.h"
+
+namespace millrace::log {
+
+/// What a reader says of a batch that is not fine.
+Error fault_error(std::uint64_t segment, std::uint64_t position, BatchFault fault);
+
+/// The batches of one segment in any order, by their positions. Each is checked by itself: header
+/// (which counts in this place of this segment only) and payload; not that it follows another one.
+/// Threads: one at a time.
+class BatchFile {
+ public:
+  /// Errors: as SegmentReader::open.
+  static Result<BatchFile> open(FileSystem& files, const StorePaths& paths, const StoreId& store,
+                                std::uint64_t segment);
+
+  /// Loads the batch at `position` into `batch`, which views `buffer` then. Errors: kCorruption,
+  /// kUnsupported, kIo.
+  Result<void> load(std::uint64_t position, ByteBuffer& buffer, Batch& batch) const;
+
+ private:
+  BatchFile(std::unique_ptr<File> file, const StoreId& store, std::uint64_t segment)
+      : file_(std::move(file)), seal_(store, segment), segment_(segment) {}
+
+  std::unique_ptr<File> file_;
+  HeaderSeal seal_;
+  std::uint64_t segment_;
+};
+
+}  // namespace millrace::log
