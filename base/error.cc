@@ -17,6 +17,7 @@ std::string_view name_of(ErrorCode code) {
     case ErrorCode::kIo: return "IO";
     case ErrorCode::kNoSpace: return "NO_SPACE";
     case ErrorCode::kUnsupported: return "UNSUPPORTED";
+    case ErrorCode::kGone: return "GONE";
     case ErrorCode::kCancelled: return "CANCELLED";
     case ErrorCode::kInternal: return "INTERNAL";
   }

@@ -18,6 +18,7 @@ enum class ErrorCode : std::uint8_t {
   kIo,                  ///< The operating system refused; a writer stays read-only until reopened.
   kNoSpace,             ///< The disk is full.
   kUnsupported,         ///< Made by a newer version, or by something we don't speak.
+  kGone,                ///< It was there and is not kept any more: start anew, the hint says how.
   kCancelled,           ///< Asked to stop.
   kInternal,            ///< Our own bug.
 };

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "eventstore/log/head.h"
 #include "eventstore/log/recovery.h"
+#include "eventstore/log/removal.h"
 #include "eventstore/log/segment_reader.h"
 #include "eventstore/log/store_files.h"
 #include "eventstore/log_reader.h"
@@ -42,9 +43,10 @@ class Verifier {
   };
 
   Result<void> check_segment(std::uint64_t segment);
-  Result<Extent> extent_of(std::uint64_t segment, std::uint64_t file_bytes);
+  Result<Extent> extent_of(std::uint64_t segment, std::uint64_t file_bytes, bool rewritten);
   Result<Extent> extent_of_tail(std::uint64_t segment);
   Result<void> walk(SegmentReader& reader, const Extent& extent);
+  Result<void> check_end(SegmentReader& reader, std::uint64_t file_bytes);
   void check_link(const log::SegmentHeader& header);
   void check_records(const SegmentReader::Found& found, std::uint64_t segment);
   void add_fault(std::uint64_t segment, std::uint64_t position, std::string_view kind,
@@ -117,12 +119,27 @@ Result<void> Verifier::check_segment(std::uint64_t segment) {
   count_bytes(log::kSegmentHeaderBytes);
   check_link(reader->header());
   MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t file_bytes, reader->file_size());
-  MILLRACE_ASSIGN_OR_RETURN(const Extent extent, extent_of(segment, file_bytes));
+  MILLRACE_ASSIGN_OR_RETURN(const Extent extent,
+                            extent_of(segment, file_bytes, reader->header().rewritten.has_value()));
   MILLRACE_RETURN_IF_ERROR(walk(*reader, extent));
-  before_ = {.segment = segment,
-             .bytes_used = reader->state().position(),
-             .chain = reader->state().chain()};
-  before_next_ = reader->state().next().value;
+  MILLRACE_RETURN_IF_ERROR(check_end(*reader, file_bytes));
+  before_ = reader->link();
+  before_next_ = reader->end().value;
+  return {};
+}
+
+/// A rewritten segment says itself how it ends, and that another one follows.
+Result<void> Verifier::check_end(SegmentReader& reader, std::uint64_t file_bytes) {
+  const auto& rewritten = reader.header().rewritten;
+  if (!rewritten) return {};
+  const std::uint64_t segment = reader.header().segment;
+  MILLRACE_ASSIGN_OR_RETURN(const bool ends, reader.at_end());
+  if (!ends || file_bytes != rewritten->own.bytes_used)
+    add_fault(segment, reader.state().position(), "segment end",
+              "its header says that it ends at byte " + std::to_string(rewritten->own.bytes_used));
+  if (segment == segments_.back())
+    add_fault(rewritten->end.value, 0, "missing segment",
+              "the one before it was rewritten, so it was not the last");
   return {};
 }
 
@@ -143,10 +160,11 @@ void Verifier::check_link(const log::SegmentHeader& header) {
                 std::to_string(header.predecessor->bytes_used));
 }
 
-Result<Verifier::Extent> Verifier::extent_of(std::uint64_t segment, std::uint64_t file_bytes) {
+Result<Verifier::Extent> Verifier::extent_of(std::uint64_t segment, std::uint64_t file_bytes,
+                                             bool rewritten) {
   if (writer_runs_ && durable_ && segment == durable_->segment)
     return Extent{.limit = durable_->position};
-  if (segment != segments_.back()) return Extent{.limit = file_bytes};
+  if (segment != segments_.back() || rewritten) return Extent{.limit = file_bytes};
   return extent_of_tail(segment);
 }
 
@@ -176,6 +194,7 @@ Result<Verifier::Extent> Verifier::extent_of_tail(std::uint64_t segment) {
 
 Result<void> Verifier::walk(SegmentReader& reader, const Extent& extent) {
   const std::uint64_t segment = reader.header().segment;
+  std::optional<std::uint64_t> resumed_at;
   while (reader.state().position() < extent.limit) {
     MILLRACE_ASSIGN_OR_RETURN(auto found, reader.peek(extent.limit));
     if (found.fault == BatchFault::kNone)
@@ -194,8 +213,10 @@ Result<void> Verifier::walk(SegmentReader& reader, const Extent& extent) {
     // A header that is intact and only does not follow is a place to go on from; else find the
     // next.
     auto next = found;
-    const bool intact = found.fault == BatchFault::kChain || found.fault == BatchFault::kOffset ||
-                        found.fault == BatchFault::kTransaction;
+    const bool tried = resumed_at == found.position;  // and what it says of itself can't be
+    const bool intact =
+        !tried && (found.fault == BatchFault::kChain || found.fault == BatchFault::kOffset ||
+                   found.fault == BatchFault::kTransaction);
     if (!intact) {
       MILLRACE_ASSIGN_OR_RETURN(next, reader.find_header(found.position + log::kBatchAlignment));
     }
@@ -206,6 +227,7 @@ Result<void> Verifier::walk(SegmentReader& reader, const Extent& extent) {
     add_fault(segment, found.position, describe(found.fault),
               "offset " + std::to_string(reader.state().next().value));
     if (nothing_follows) return {};
+    resumed_at = next.position;
     reader.resume_at(next);
   }
   return {};
@@ -218,8 +240,11 @@ void Verifier::check_records(const SegmentReader::Found& found, std::uint64_t se
   std::uint64_t events = 0;
   while (batch_.next() != nullptr) ++events;
   report_.events += events;
-  if (const auto status = batch_.status(); !status)
-    add_fault(segment, found.position, "batch records", status.error().message());
+  Result<void> status = batch_.status();
+  if (found.header.has(log::kControl))
+    if (auto removals = log::decode_removals(found.payload); !removals)
+      status = std::move(removals).error();
+  if (!status) add_fault(segment, found.position, "batch records", status.error().message());
 }
 
 /// From HEAD, else from the segments; a writer that starts meanwhile publishes HEAD before it

@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "eventstore/log/head.h"
 #include "eventstore/log/recovery.h"
+#include "eventstore/log/removal.h"
 #include "eventstore/log/segment_reader.h"
 #include "eventstore/log/store_files.h"
 
@@ -48,6 +49,8 @@ class Reader final : public LogReader {
   Result<void> open_first_segment();
   Result<void> open_next_segment();
   Error damaged(const SegmentReader::Found& found) const;
+  Error damaged(std::uint64_t segment, const SegmentReader::Found& found, Offset offset) const;
+  Result<void> check_removals(SegmentReader& segment) const;
   bool at_end() const {
     return segment_->state().segment() == end_.segment &&
            segment_->state().position() >= end_.position;
@@ -110,39 +113,78 @@ Result<void> Reader::open_first_segment() {
         .hint("Put the segment back from a backup.");
   }
   MILLRACE_ASSIGN_OR_RETURN(segment_, SegmentReader::open(*options_.files, paths_, id_, *best));
+  MILLRACE_RETURN_IF_ERROR(check_removals(*segment_));
   return {};
 }
 
 Result<void> Reader::open_next_segment() {
-  const log::LogState at = segment_->state();
+  const log::SegmentHeader::Predecessor here = segment_->link();
+  const Offset end = segment_->end();
   MILLRACE_ASSIGN_OR_RETURN(const auto segments, log::list_segments(*options_.files, paths_));
-  const auto next = std::upper_bound(segments.begin(), segments.end(), at.segment());
+  const auto next = std::upper_bound(segments.begin(), segments.end(), here.segment);
   const auto missing = [&](const std::string& before) {
     return Error(ErrorCode::kCorruption, paths_.log().string() + ": the events from " +
-                                             std::to_string(at.next().value) + " to " + before +
+                                             std::to_string(end.value) + " to " + before +
                                              " are missing")
         .hint("Put the segment back from a backup.");
   };
   if (next == segments.end()) return missing(std::to_string(end_.end.value));
   MILLRACE_ASSIGN_OR_RETURN(auto opened, SegmentReader::open(*options_.files, paths_, id_, *next,
                                                              std::move(*segment_).take_buffer()));
-  const log::SegmentHeader::Predecessor here{
-      .segment = at.segment(), .bytes_used = at.position(), .chain = at.chain()};
-  if (*next != at.next().value || opened.header().predecessor != here)
+  if (*next != end.value || opened.header().predecessor != here)
     return missing(std::to_string(*next));
+  MILLRACE_RETURN_IF_ERROR(check_removals(opened));
   segment_.emplace(std::move(opened));
+  position_ = std::max(position_, end);
   return {};
 }
 
 Error Reader::damaged(const SegmentReader::Found& found) const {
-  const std::string where = "log/" + StorePaths::segment_name(segment_->state().segment()) +
-                            " at byte " + std::to_string(found.position) + " (offset " +
-                            std::to_string(segment_->state().next().value) + ")";
+  return damaged(segment_->state().segment(), found, segment_->state().next());
+}
+
+Error Reader::damaged(std::uint64_t segment, const SegmentReader::Found& found,
+                      Offset offset) const {
+  const std::string where = "log/" + StorePaths::segment_name(segment) + " at byte " +
+                            std::to_string(found.position) + " (offset " +
+                            std::to_string(offset.value) + ")";
   if (found.fault == BatchFault::kUnsupported)
     return Error(ErrorCode::kUnsupported, where + ": written by a newer millrace")
         .hint("Install that version, or a newer one.");
   return Error(ErrorCode::kCorruption, where + ": " + std::string(describe(found.fault)))
       .hint("`millrace log verify` lists every fault; put the file back from a backup.");
+}
+
+Error gone(const StorePaths& paths, const log::Removal& removal, Offset from) {
+  const bool tombstones = removal.kind == log::RemovalKind::kTombstone;
+  return Error(ErrorCode::kGone,
+               "OFFSET_GONE: reading " + paths.directory.string() + " from offset " +
+                   std::to_string(from.value) + " on lacks " + std::to_string(removal.count) +
+                   (tombstones ? " deletions" : " events") + " of " + printable(removal.category) +
+                   " between the offsets " + std::to_string(removal.first.value) + " and " +
+                   std::to_string(removal.last.value) +
+                   (tombstones ? ", which are past their grace" : ", which have expired"))
+      .hint(
+          "Start from the beginning: rebuild what was made from this store (`rebuild` of a view), "
+          "or read from offset 0. A consumer registered with the policy `hold` keeps retention "
+          "from overtaking it.");
+}
+
+/// Whether the reader misses what a rewritten segment lacks.
+Result<void> Reader::check_removals(SegmentReader& segment) const {
+  if (!segment.header().rewritten || options_.from.value == 0) return {};
+  const std::string where = "log/" + StorePaths::segment_name(segment.header().segment);
+  MILLRACE_ASSIGN_OR_RETURN(const auto control, segment.read_control());
+  if (control.fault != BatchFault::kNone)
+    return damaged(segment.header().segment, control, segment.header().rewritten->end);
+  auto removals = log::decode_removals(control.payload);
+  if (!removals) return std::move(removals).error().context(where);
+  for (const log::Removal& removal : *removals) {
+    const bool matters = removal.kind != log::RemovalKind::kErased &&
+                         (options_.category.empty() || options_.category == removal.category);
+    if (matters && removal.last >= options_.from) return gone(paths_, removal, options_.from);
+  }
+  return {};
 }
 
 bool Reader::is_wanted() const {
@@ -158,15 +200,22 @@ Result<Batch*> Reader::next() {
     }
     MILLRACE_ASSIGN_OR_RETURN(auto found, segment_->peek(limit()));
     if (found.fault == BatchFault::kAbsent && segment_->state().segment() != end_.segment) {
-      MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t size, segment_->file_size());
-      if (size == found.position) {
+      MILLRACE_ASSIGN_OR_RETURN(const bool ends, segment_->at_end());
+      if (ends) {
         MILLRACE_RETURN_IF_ERROR(open_next_segment());
         continue;
       }
     }
     if (found.fault != BatchFault::kNone) return damaged(found);
     const Offset batch_end{found.header.base + found.header.span};
-    if (batch_end <= options_.from || found.header.count == 0) {
+    if (found.header.has(log::kControl)) {
+      segment_->advance(found);
+      continue;
+    }
+    if (found.header.has(log::kFirstOfTransaction)) in_given_transaction_ = false;
+    // Of a transaction that was given, the end is given too, also if compaction left nothing in it.
+    const bool ends_given = in_given_transaction_ && found.header.has(log::kLastOfTransaction);
+    if (batch_end <= options_.from || (found.header.count == 0 && !ends_given)) {
       segment_->advance(found);
       position_ = std::max(position_, batch_end);
       continue;
@@ -178,7 +227,6 @@ Result<Batch*> Reader::next() {
     batch_.load(found.header, found.payload, options_.from);
     segment_->advance(found);
     position_ = batch_end;
-    if (batch_.first_of_transaction) in_given_transaction_ = false;
     if (!is_wanted()) continue;
     in_given_transaction_ = true;
     return &batch_;

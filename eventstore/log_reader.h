@@ -88,7 +88,12 @@ struct ReadOptions {
 ///
 /// Threads: one at a time. Errors: kNotFound (no store there), kFailedPrecondition (other files
 /// there, or the store was replaced by an older copy), kUnsupported (newer), kCorruption (names
-/// segment, position and kind; nothing beyond is given), kIo.
+/// segment, position and kind; nothing beyond is given), kIo, kGone ("OFFSET_GONE": see below).
+///
+/// Compaction leaves holes: what newer events of the same key replace, nobody misses. But events
+/// that retention removed, and deletions past their grace, can't be learned any more by who comes
+/// back later (`from` above 0) and had not read them: that is kGone and names what is missing. From
+/// 0 on a reader gets what there is. What was erased is no such gap: a tombstone follows for it.
 class LogReader {
  public:
   static Result<std::unique_ptr<LogReader>> open(const Path& directory, ReadOptions options = {});

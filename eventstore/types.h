@@ -52,6 +52,10 @@ enum class EventFlags : std::uint8_t {
 constexpr EventFlags operator|(EventFlags a, EventFlags b) {
   return static_cast<EventFlags>(static_cast<std::uint8_t>(a) | static_cast<std::uint8_t>(b));
 }
+constexpr EventFlags without(EventFlags flags, EventFlags flag) {
+  return static_cast<EventFlags>(static_cast<std::uint8_t>(flags) &
+                                 ~static_cast<std::uint8_t>(flag));
+}
 constexpr bool has(EventFlags flags, EventFlags flag) {
   return (static_cast<std::uint8_t>(flags) & static_cast<std::uint8_t>(flag)) != 0;
 }

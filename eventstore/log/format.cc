@@ -12,6 +12,7 @@ namespace {
 constexpr std::string_view kSegmentMagic("\x89MRSEG\r\n", 8);
 constexpr std::uint64_t kNone64 = ~std::uint64_t{0};
 constexpr std::size_t kPageChecksumAt = kSegmentHeaderBytes - 8;
+constexpr std::size_t kGenerationAt = 128, kOwnEndAt = 168;
 
 // Places of the fields in a batch header; see the grammar at decode_batch_header.
 constexpr std::size_t kLengthAt = 4, kSyncedAt = 104, kReservedAt = 112, kChecksumAt = 120;
@@ -46,6 +47,32 @@ std::string_view describe(BatchFault fault) {
   return "unknown";
 }
 
+namespace {
+
+void encode_rewritten(const SegmentHeader::Rewritten& rewritten, char* to) {
+  store_le<std::uint32_t>(to + kGenerationAt, rewritten.generation);
+  put_time(to + 136, rewritten.at);
+  store_le<std::uint64_t>(to + 144, rewritten.end.value);
+  store_le<std::uint64_t>(to + 152, rewritten.origin.bytes_used);
+  store_le<std::uint64_t>(to + 160, rewritten.origin.chain);
+  store_le<std::uint64_t>(to + kOwnEndAt, rewritten.own.bytes_used);
+  store_le<std::uint64_t>(to + 176, rewritten.own.chain);
+  store_le<std::uint64_t>(to + 184, rewritten.control);
+}
+
+SegmentHeader::Rewritten decode_rewritten(const char* from) {
+  return {.generation = load_le<std::uint32_t>(from + kGenerationAt),
+          .at = get_time(from + 136),
+          .end = {load_le<std::uint64_t>(from + 144)},
+          .origin = {.bytes_used = load_le<std::uint64_t>(from + 152),
+                     .chain = load_le<std::uint64_t>(from + 160)},
+          .own = {.bytes_used = load_le<std::uint64_t>(from + kOwnEndAt),
+                  .chain = load_le<std::uint64_t>(from + 176)},
+          .control = load_le<std::uint64_t>(from + 184)};
+}
+
+}  // namespace
+
 void encode_segment_header(const SegmentHeader& header, char* to) {
   std::memset(to, 0, kSegmentHeaderBytes);
   std::memcpy(to, kSegmentMagic.data(), kSegmentMagic.size());
@@ -66,6 +93,7 @@ void encode_segment_header(const SegmentHeader& header, char* to) {
   store_le<std::uint64_t>(to + 104, header.mark.source.commit);
   store_le<std::uint64_t>(to + 112, header.mark.source.end);
   put_time(to + 120, header.mark.commit_time);
+  if (header.rewritten) encode_rewritten(*header.rewritten, to);
   store_le<std::uint64_t>(to + kPageChecksumAt, checksum({to, kPageChecksumAt}));
 }
 
@@ -81,8 +109,13 @@ void encode_segment_header(const SegmentHeader& header, char* to) {
 //    80  u64 segment and                  88  u64 byte where that ended
 //    96  u32 epoch                       104  u64 commit          112  u64 end: source position then
 //   120  i64 commit time then
-//   128  u32 generation: 0 as written first; a rewritten segment counts up and needs a newer version
-//   132  zeros                          4088  u64 XXH3-64 of all before
+//   128  u32 generation: 0 as written first, all zeros behind; a rewritten segment counts up:
+//   132  u32 zero                       136  i64 when it was rewritten
+//   144  u64 first offset of the segment after it
+//   152  u64 bytes used and             160  u64 last chain value of generation 0
+//   168  u64 bytes used and             176  u64 last chain value of this one
+//   184  u64 byte of its control batch
+//   192  zeros                          4088  u64 XXH3-64 of all before
 // clang-format on
 // Magic, the two versions and the checksum stay in their places in every later format.
 Result<SegmentHeader> decode_segment_header(std::string_view page) {
@@ -94,7 +127,7 @@ Result<SegmentHeader> decode_segment_header(std::string_view page) {
   if (page.substr(0, kSegmentMagic.size()) != kSegmentMagic) return wrong("not that of a segment");
   if (load_le<std::uint64_t>(from + kPageChecksumAt) != checksum({from, kPageChecksumAt}))
     return wrong("checksum");
-  if (load_le<std::uint32_t>(from + 12) > kFormatVersion || load_le<std::uint32_t>(from + 128) != 0)
+  if (load_le<std::uint32_t>(from + 12) > kFormatVersion)
     return Error(ErrorCode::kUnsupported, "segment header: written by a newer millrace")
         .hint("Install that version, or a newer one.");
   SegmentHeader header;
@@ -118,10 +151,19 @@ Result<SegmentHeader> decode_segment_header(std::string_view page) {
   const bool starts_before = header.predecessor && header.mark.segment < header.segment &&
                              header.mark.end.value < header.segment;
   if (!starts_here && !starts_before) return wrong("fields");
+  if (load_le<std::uint32_t>(from + kGenerationAt) == 0) return header;
+  header.rewritten = decode_rewritten(from);
+  const SegmentHeader::Rewritten& rewritten = *header.rewritten;
+  if (rewritten.end.value <= header.segment || rewritten.origin.bytes_used < kSegmentHeaderBytes ||
+      rewritten.control < kSegmentHeaderBytes || rewritten.control >= rewritten.own.bytes_used ||
+      rewritten.own.bytes_used - rewritten.control < kBatchHeaderBytes)
+    return wrong("fields");
   return header;
 }
 
 std::uint64_t chain_after_page(std::string_view page) {
+  if (load_le<std::uint32_t>(page.data() + kGenerationAt) != 0)
+    return checksum(page.substr(0, kOwnEndAt));
   return checksum(page.substr(0, kSegmentHeaderBytes));
 }
 
@@ -243,14 +285,38 @@ LogState::LogState(const SegmentHeader& header, std::string_view page)
       chain_(chain_after_page(page)),
       next_{header.segment},
       mark_(header.mark),
-      in_transaction_(header.mark.segment != header.segment) {}
+      in_transaction_(header.mark.segment != header.segment),
+      rewritten_(header.rewritten) {}
 
 BatchFault LogState::check(const BatchHeader& header) const {
   if (header.chain != chain_) return BatchFault::kChain;
+  if (rewritten_) return check_rewritten(header);
+  if (header.has(kControl)) return BatchFault::kTransaction;
   // Only a rewritten segment has holes.
   if (header.base != next_.value || header.count != header.span) return BatchFault::kOffset;
   if (header.has(kFirstOfTransaction) == in_transaction_) return BatchFault::kTransaction;
   if (header.ordinal != header.base - mark_.end.value) return BatchFault::kTransaction;
+  if (previous_ && !continues_transaction(header)) return BatchFault::kTransaction;
+  return BatchFault::kNone;
+}
+
+/// Whole transactions may be missing, and of each one any batches but, where it crosses a border of
+/// the segment, one on this side.
+BatchFault LogState::check_rewritten(const BatchHeader& header) const {
+  if (header.has(kControl) != at_control()) return BatchFault::kTransaction;
+  if (header.base < next_.value || header.base > rewritten_->end.value ||
+      header.span > rewritten_->end.value - header.base)
+    return BatchFault::kOffset;
+  if (at_control()) {
+    const bool fits =
+        header.base == rewritten_->end.value && header.span == 0 && header.flags == kControl;
+    return fits ? BatchFault::kNone : BatchFault::kOffset;
+  }
+  if (header.has(kFirstOfTransaction) == in_transaction_ || header.ordinal > header.base)
+    return BatchFault::kTransaction;
+  const std::uint64_t start = header.base - header.ordinal;
+  if (in_transaction_ ? start != mark_.end.value : start < next_.value)
+    return BatchFault::kTransaction;
   if (previous_ && !continues_transaction(header)) return BatchFault::kTransaction;
   return BatchFault::kNone;
 }
@@ -266,8 +332,10 @@ bool LogState::continues_transaction(const BatchHeader& header) const {
 void LogState::advance(const BatchHeader& header, std::uint64_t chain) {
   position_ += header.length;
   chain_ = chain;
-  next_.value += header.span;
+  if (header.has(kControl)) return;
+  next_ = {header.base + header.span};
   in_transaction_ = !header.has(kLastOfTransaction);
+  if (header.has(kFirstOfTransaction)) mark_.end = {header.base - header.ordinal};
   if (in_transaction_) {
     previous_ = header;
     return;
@@ -284,7 +352,7 @@ void LogState::resume(const BatchHeader& header, std::uint64_t position) {
   position_ = position;
   chain_ = header.chain;
   next_ = {header.base};
-  in_transaction_ = !header.has(kFirstOfTransaction);
+  in_transaction_ = !header.has(kFirstOfTransaction) && !header.has(kControl);
   mark_.end = {header.base - header.ordinal};
   previous_.reset();
 }

@@ -31,8 +31,8 @@ struct LogMark {
   std::uint64_t segment = 0;   ///< First offset of the segment that it ends in ...
   std::uint64_t position = 0;  ///< ... and the byte in it.
   SourcePosition
-      source;  ///< Of the last captured transaction until then; epoch 0 before the first.
-  UnixMicros commit_time;  ///< Of the last transaction.
+      source{};  ///< Of the last captured transaction until then; epoch 0 before the first.
+  UnixMicros commit_time{};  ///< Of the last transaction.
   auto operator<=>(const LogMark&) const = default;
 };
 
@@ -46,6 +46,24 @@ struct SegmentHeader {
     bool operator==(const Predecessor&) const = default;
   };
 
+  /// Where the batches of a segment end.
+  struct End {
+    std::uint64_t bytes_used = 0;
+    std::uint64_t chain = 0;
+    bool operator==(const End&) const = default;
+  };
+
+  /// Of a segment that was written anew, with less in it.
+  struct Rewritten {
+    std::uint32_t generation = 0;  ///< How often, from 1.
+    UnixMicros at{};               ///< When, the last time.
+    Offset end{};                  ///< The first offset of the segment after it.
+    End origin{};  ///< How generation 0 ended: the segment after it remembers that for ever.
+    End own{};     ///< How this one ends, so that a cut is noticed.
+    std::uint64_t control = 0;  ///< Where its control batch lies, the last one.
+    bool operator==(const Rewritten&) const = default;
+  };
+
   StoreId store;
   std::uint64_t segment = 0;  ///< Its first offset, which names it.
   UnixMicros created;
@@ -53,21 +71,26 @@ struct SegmentHeader {
   /// The last whole transaction before this segment. Lies in an older segment if a transaction was
   /// open at the roll, else it is the very start of this one.
   LogMark mark;
+  std::optional<Rewritten> rewritten{};
+
+  std::uint32_t generation() const { return rewritten ? rewritten->generation : 0; }
 };
 
 /// Fills `kSegmentHeaderBytes` at `to`.
 void encode_segment_header(const SegmentHeader& header, char* to);
 /// Errors: kCorruption, kUnsupported (needs a newer version).
 Result<SegmentHeader> decode_segment_header(std::string_view page);
-/// The chain value that the first batch behind `page` holds.
+/// The chain value that the first batch behind `page` holds. In a rewritten segment it leaves out
+/// `own`, which is known only behind the last batch.
 std::uint64_t chain_after_page(std::string_view page);
 
 enum BatchFlags : std::uint16_t {
   kFirstOfTransaction = 1,
   kLastOfTransaction = 2,
   kSnapshot = 4,
+  kControl = 8,  ///< The last batch of a rewritten segment: tells what is gone; has no events.
 };
-inline constexpr std::uint16_t kKnownBatchFlags = 7;
+inline constexpr std::uint16_t kKnownBatchFlags = 15;
 
 enum class Codec : std::uint8_t { kNone = 0, kZstd = 1 };
 
@@ -84,10 +107,10 @@ struct BatchHeader {
   std::uint32_t names_at = 0;       ///< Of the tail, within the decompressed payload.
   std::uint64_t payload_checksum = 0;
   std::uint64_t chain = 0;
-  SourcePosition source;
+  SourcePosition source{};
   std::uint32_t source_xid = 0;
-  UnixMicros commit_time;
-  UnixMicros append_time;
+  UnixMicros commit_time{};
+  UnixMicros append_time{};
   /// Everything in this segment below this byte had been synced before this batch was written. So
   /// damage below it can't come from a crash.
   std::uint64_t synced_position = 0;
@@ -168,10 +191,13 @@ class LogState {
   std::uint64_t position() const { return position_; }
   std::uint64_t chain() const { return chain_; }
   Offset next() const { return next_; }
+  /// True where the control batch of a rewritten segment has to be.
+  bool at_control() const { return rewritten_ && position_ == rewritten_->control; }
   bool in_transaction() const { return in_transaction_; }
   const LogMark& mark() const { return mark_; }
 
  private:
+  BatchFault check_rewritten(const BatchHeader& header) const;
   bool continues_transaction(const BatchHeader& header) const;
 
   std::uint64_t segment_ = 0;
@@ -183,6 +209,7 @@ class LogState {
   /// Of the open transaction's batches; nothing at the start of a segment, where only its beginning
   /// is known.
   std::optional<BatchHeader> previous_;
+  std::optional<SegmentHeader::Rewritten> rewritten_;
 };
 
 }  // namespace millrace::log

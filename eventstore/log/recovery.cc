@@ -120,11 +120,20 @@ Result<void> check_predecessor(FileSystem& files, const StorePaths& paths, const
     return missing_segment(header.predecessor->segment, header.segment);
   MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files, paths, store, before));
   MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t size, reader.file_size());
-  if (size != header.predecessor->bytes_used)
-    return Error(ErrorCode::kCorruption, file_name(before) + " has " + std::to_string(size) +
-                                             " bytes, the segment after it remembers " +
-                                             std::to_string(header.predecessor->bytes_used))
+  const auto wrong = [&](const std::string& what, std::uint64_t bytes, std::uint64_t remembered) {
+    return Error(ErrorCode::kCorruption, file_name(before) + " has " + std::to_string(bytes) +
+                                             " bytes, " + what + " remembers " +
+                                             std::to_string(remembered))
         .hint("Put the file back from a backup; nothing was changed.");
+  };
+  // A rewritten one must be as its own header says, and come from the one that is remembered.
+  const auto& rewritten = reader.header().rewritten;
+  if (rewritten && size != rewritten->own.bytes_used)
+    return wrong("its header", size, rewritten->own.bytes_used);
+  const std::uint64_t original = rewritten ? rewritten->origin.bytes_used : size;
+  if (original != header.predecessor->bytes_used ||
+      (rewritten && rewritten->origin.chain != header.predecessor->chain))
+    return wrong("the segment after it", original, header.predecessor->bytes_used);
   return {};
 }
 
@@ -196,6 +205,17 @@ Result<Tail> examine_start(FileSystem& files, const StorePaths& paths, const Sto
     return refusal(paths, tail);
   }
   return tail;
+}
+
+/// Only sealed segments are rewritten, so another one follows.
+Result<void> check_is_last(const SegmentReader& reader) {
+  const auto& rewritten = reader.header().rewritten;
+  if (!rewritten) return {};
+  return Error(ErrorCode::kCorruption, file_name(reader.header().segment) +
+                                           " was rewritten, so it is not the last segment: the "
+                                           "events from " +
+                                           std::to_string(rewritten->end.value) + " on are missing")
+      .hint("Put the segments behind it back from a backup; nothing was changed.");
 }
 
 /// Newest first, so that a crash in between leaves the same question to the next start.
@@ -273,6 +293,7 @@ Result<LogMark> find_end(FileSystem& files, const StorePaths& paths, const Store
   MILLRACE_ASSIGN_OR_RETURN(const auto segments, list_segments(files, paths));
   if (segments.empty()) return no_segments(paths);
   MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files, paths, store, segments.back()));
+  MILLRACE_RETURN_IF_ERROR(check_is_last(reader));
   MILLRACE_ASSIGN_OR_RETURN(const Tail tail, examine_tail(reader, known_durable));
   if (judge(tail.evidence) == TailVerdict::kRefuse) return refusal(paths, tail);
   return tail.state.mark();
@@ -283,6 +304,7 @@ Result<LogState> recover(FileSystem& files, const StorePaths& paths, const Store
   MILLRACE_ASSIGN_OR_RETURN(const auto segments, list_segments(files, paths));
   if (segments.empty()) return no_segments(paths);
   MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files, paths, store, segments.back()));
+  MILLRACE_RETURN_IF_ERROR(check_is_last(reader));
   MILLRACE_ASSIGN_OR_RETURN(Tail tail, examine_tail(reader, known_durable));
   const LogMark mark = tail.state.mark();
   const bool ends_before = mark.segment != segments.back();

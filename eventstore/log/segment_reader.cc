@@ -97,12 +97,41 @@ Result<void> SegmentReader::load(Found& found, std::uint64_t limit) {
   return {};
 }
 
+Result<SegmentReader::Found> SegmentReader::read_control() {
+  MILLRACE_CHECK(header_.rewritten.has_value());
+  Found found{.position = header_.rewritten->control};
+  MILLRACE_ASSIGN_OR_RETURN(const auto bytes, fetch(found.position, kBatchHeaderBytes));
+  if (bytes.size() < kBatchHeaderBytes) {
+    found.fault = BatchFault::kIncomplete;
+    return found;
+  }
+  found.fault = decode_batch_header(bytes.data(), seal_.at(found.position), found.header);
+  if (found.fault == BatchFault::kNone && !found.header.has(kControl))
+    found.fault = BatchFault::kFields;
+  if (found.fault == BatchFault::kNone) MILLRACE_RETURN_IF_ERROR(load(found));
+  return found;
+}
+
 void SegmentReader::advance(const Found& found) {
   MILLRACE_CHECK(found.position == state_.position());
   state_.advance(found.header, chain_after_);
 }
 
 void SegmentReader::resume_at(const Found& found) { state_.resume(found.header, found.position); }
+
+Result<bool> SegmentReader::at_end() {
+  if (header_.rewritten)
+    return SegmentHeader::End{state_.position(), state_.chain()} == header_.rewritten->own;
+  MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t size, file_->size());
+  return size == state_.position();
+}
+
+SegmentHeader::Predecessor SegmentReader::link() const {
+  const SegmentHeader::End end = header_.rewritten
+                                     ? header_.rewritten->origin
+                                     : SegmentHeader::End{state_.position(), state_.chain()};
+  return {.segment = header_.segment, .bytes_used = end.bytes_used, .chain = end.chain};
+}
 
 bool SegmentReader::may_begin_next(std::string_view bytes) const {
   char known[kBatchHeaderBytes] = {};

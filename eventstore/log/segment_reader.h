@@ -48,9 +48,19 @@ class SegmentReader {
   /// The first intact header at or after `position` (a multiple of 8); kAbsent if there is none.
   Result<Found> find_header(std::uint64_t position);
 
+  /// The control batch of a rewritten segment, checked and loaded, wherever the walk is.
+  Result<Found> read_control();
+
   /// `size` bytes at `position`, fewer where the file or `limit` ends.
   Result<std::string_view> fetch(std::uint64_t position, std::uint64_t size,
                                  std::uint64_t limit = kNoLimit);
+
+  /// True behind the last batch of a sealed segment.
+  Result<bool> at_end();
+  /// What the segment after this one remembers of it, whichever generation this is; at_end() only.
+  SegmentHeader::Predecessor link() const;
+  /// The first offset of the segment after this one; at_end() only.
+  Offset end() const { return header_.rewritten ? header_.rewritten->end : state_.next(); }
 
   const SegmentHeader& header() const { return header_; }
   const LogState& state() const { return state_; }

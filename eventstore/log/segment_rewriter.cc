@@ -1,0 +1,326 @@
+#include "eventstore/log/segment_rewriter.h"
+
+#include <cstring>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/checksum.h"
+#include "eventstore/log/record_writer.h"
+
+namespace millrace::log {
+namespace {
+
+constexpr std::size_t kWriteBytes = 1 << 20;
+constexpr std::uint64_t kPaceBytes = 1 << 20;
+
+/// The bytes of a new generation on their way to its file: header page last.
+class GenerationFile {
+ public:
+  GenerationFile(std::unique_ptr<File> file, const StoreId& store, const SegmentHeader& header)
+      : file_(std::move(file)), header_(header), seal_(store, header.segment) {
+    chain_ = chain_after_page(page());
+  }
+
+  /// Takes a batch; `header` lacks what follows from `payload` (as stored).
+  Result<void> add(BatchHeader header, std::string_view payload) {
+    const std::uint64_t length = align_up(kBatchHeaderBytes + payload.size(), kBatchAlignment);
+    MILLRACE_CHECK(length <= 0xffffffffu);
+    char* to = out_.reserve(length);
+    std::memset(to + length - kBatchAlignment, 0, kBatchAlignment);
+    std::memcpy(to + kBatchHeaderBytes, payload.data(), payload.size());
+    header.length = static_cast<std::uint32_t>(length);
+    header.payload_bytes = static_cast<std::uint32_t>(payload.size());
+    header.payload_checksum = checksum({to + kBatchHeaderBytes, length - kBatchHeaderBytes});
+    encode_batch_header(header, to);
+    stamp_batch_header(to, chain_, kSegmentHeaderBytes, seal_.at(position()));
+    chain_ = chain_after_batch(to);
+    out_.set_end(to + length);
+    return out_.size() < kWriteBytes ? Result<void>{} : flush();
+  }
+
+  /// Ends it with its control batch, and makes it durable.
+  Result<void> finish(const std::vector<Removal>& removals) {
+    header_.rewritten->control = position();
+    const std::string payload = encode_removals(removals);
+    MILLRACE_RETURN_IF_ERROR(add({.base = header_.rewritten->end.value,
+                                  .flags = kControl,
+                                  .raw_bytes = static_cast<std::uint32_t>(payload.size())},
+                                 payload));
+    MILLRACE_RETURN_IF_ERROR(flush());
+    header_.rewritten->own = {.bytes_used = position(), .chain = chain_};
+    MILLRACE_RETURN_IF_ERROR(file_->write_at(0, page()));
+    return file_->sync();
+  }
+
+  std::uint64_t position() const { return written_ + out_.size(); }
+
+ private:
+  std::string page() const {
+    std::string bytes(kSegmentHeaderBytes, '\0');
+    encode_segment_header(header_, bytes.data());
+    return bytes;
+  }
+
+  Result<void> flush() {
+    MILLRACE_RETURN_IF_ERROR(file_->write_at(written_, out_.view()));
+    written_ += out_.size();
+    out_.clear(4 * kWriteBytes);
+    return {};
+  }
+
+  std::unique_ptr<File> file_;
+  SegmentHeader header_;
+  HeaderSeal seal_;
+  std::uint64_t chain_ = 0;
+  std::uint64_t written_ = kSegmentHeaderBytes;
+  ByteBuffer out_;
+};
+
+/// A batch of the new generation that waits until it is known whether it is the last one of its
+/// transaction.
+struct KeptBatch {
+  BatchHeader header;
+  ByteBuffer payload;
+};
+
+/// One run over a segment. Told batch by batch; what it gives goes to a GenerationFile.
+class Rewriter {
+ public:
+  /// `removed` by earlier generations.
+  Rewriter(SegmentReader& reader, const Judge& judge, std::vector<Removal> removed,
+           GenerationFile& out, RewriteReport& report)
+      : reader_(reader),
+        judge_(judge),
+        out_(out),
+        report_(report),
+        crosses_start_(reader.state().in_transaction()),
+        removals_(std::move(removed)) {}
+
+  Result<void> run(const RewriteOptions& options);
+  const std::vector<Removal>& removals() const { return removals_.all(); }
+
+ private:
+  Result<void> take(const SegmentReader::Found& found);
+  Result<void> finish();
+  Result<bool> filter(const SegmentReader::Found& found);
+  void keep(const BatchHeader& header);
+  Result<void> end_transaction(const BatchHeader& last);
+  Result<void> write_kept();
+  void leave_empty(const BatchHeader& of);
+
+  SegmentReader& reader_;
+  const Judge& judge_;
+  GenerationFile& out_;
+  RewriteReport& report_;
+  Batch batch_;
+  RecordWriter records_;
+  ByteBuffer payload_;  // of the batch at hand
+  std::uint32_t names_at_ = 0, count_ = 0;
+  KeptBatch kept_;
+  bool has_kept_ = false;
+  bool first_is_due_ = false;        // the next batch that is kept is the first of its transaction
+  bool crosses_start_;               // the transaction at hand began in an older segment
+  std::optional<BatchHeader> open_;  // the last batch seen of a transaction that is not at its end
+  RemovalList removals_;
+};
+
+/// Encodes what stays of a batch into payload_; false if nothing does.
+Result<bool> Rewriter::filter(const SegmentReader::Found& found) {
+  batch_.load(found.header, found.payload, Offset{0});
+  batch_.segment = reader_.header().segment;
+  batch_.position = found.position;
+  payload_.resize(0);
+  records_.begin(payload_, Offset{found.header.base});
+  count_ = 0;
+  while (const EventView* event = batch_.next()) {
+    MILLRACE_ASSIGN_OR_RETURN(const Verdict verdict, judge_(*event, batch_));
+    switch (verdict.kind) {
+      case Verdict::Kind::kSuperseded: ++report_.events_removed; continue;
+      case Verdict::Kind::kRemoved:
+        ++report_.events_removed;
+        removals_.add(event->category, verdict.removal, event->offset);
+        continue;
+      case Verdict::Kind::kKeep: records_.add(*event); break;
+      case Verdict::Kind::kCompleted: {
+        EventView completed = *event;
+        completed.payload = verdict.payload;
+        completed.flags = without(event->flags, EventFlags::kPartial);
+        records_.add(completed);
+        ++report_.events_completed;
+      }
+    }
+    ++count_;
+  }
+  MILLRACE_RETURN_IF_ERROR(batch_.status());
+  report_.events_kept += count_;
+  names_at_ = records_.finish(properties_of(found.payload.substr(found.header.names_at)));
+  return count_ != 0;
+}
+
+Result<void> Rewriter::take(const SegmentReader::Found& found) {
+  const BatchHeader& header = found.header;
+  if (header.has(kFirstOfTransaction)) {
+    first_is_due_ = true;
+    crosses_start_ = false;
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const bool stays, filter(found));
+  if (stays) {
+    MILLRACE_RETURN_IF_ERROR(write_kept());
+    keep(header);
+  }
+  open_ = header;
+  return header.has(kLastOfTransaction) ? end_transaction(header) : Result<void>{};
+}
+
+void Rewriter::keep(const BatchHeader& header) {
+  kept_.header = header;
+  kept_.header.count = count_;
+  kept_.header.codec = Codec::kNone;
+  kept_.header.raw_bytes = static_cast<std::uint32_t>(payload_.size());
+  kept_.header.names_at = names_at_;
+  kept_.header.source.end = 0;
+  kept_.header.flags &= static_cast<std::uint16_t>(~(kFirstOfTransaction | kLastOfTransaction));
+  if (std::exchange(first_is_due_, false)) kept_.header.flags |= kFirstOfTransaction;
+  kept_.payload.swap(payload_);
+  has_kept_ = true;
+}
+
+/// A batch without events, at a border of the segment.
+void Rewriter::leave_empty(const BatchHeader& of) {
+  payload_.resize(0);
+  records_.begin(payload_, Offset{of.base});
+  count_ = 0;
+  names_at_ = records_.finish(kNoProperties);
+  keep(of);
+}
+
+Result<void> Rewriter::end_transaction(const BatchHeader& last) {
+  open_.reset();
+  if (!has_kept_ && crosses_start_) leave_empty(last);
+  first_is_due_ = false;
+  crosses_start_ = false;
+  if (!has_kept_) return {};
+  kept_.header.flags |= kLastOfTransaction;
+  kept_.header.source.end = last.source.end;
+  return write_kept();
+}
+
+Result<void> Rewriter::write_kept() {
+  if (!std::exchange(has_kept_, false)) return {};
+  return out_.add(kept_.header, kept_.payload.view());
+}
+
+Result<void> Rewriter::finish() {
+  if (open_ && !has_kept_) leave_empty(*open_);
+  return write_kept();
+}
+
+Error damaged(const SegmentReader& reader, const SegmentReader::Found& found) {
+  return Error(ErrorCode::kCorruption, "log/" + StorePaths::segment_name(reader.header().segment) +
+                                           " at byte " + std::to_string(found.position) + ": " +
+                                           std::string(describe(found.fault)))
+      .hint("`millrace log verify` lists every fault; put the file back from a backup.");
+}
+
+Result<void> Rewriter::run(const RewriteOptions& options) {
+  std::uint64_t paced = reader_.state().position();
+  for (;;) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool ends, reader_.at_end());
+    if (ends) break;
+    MILLRACE_ASSIGN_OR_RETURN(auto found, reader_.peek());
+    if (found.fault == BatchFault::kNone) MILLRACE_RETURN_IF_ERROR(reader_.load(found));
+    if (found.fault != BatchFault::kNone) return damaged(reader_, found);
+    if (!found.header.has(kControl)) MILLRACE_RETURN_IF_ERROR(take(found));
+    reader_.advance(found);
+    const std::uint64_t position = reader_.state().position();
+    if (!options.pace || position - paced < kPaceBytes) continue;
+    MILLRACE_RETURN_IF_ERROR(options.pace(position - std::exchange(paced, position)));
+  }
+  return finish();
+}
+
+/// The header of the next generation, before its end is known.
+SegmentHeader next_generation(const SegmentHeader& present, const SegmentHeader& successor,
+                              Clock& clock) {
+  SegmentHeader header = present;
+  if (!header.rewritten)
+    header.rewritten = {.generation = 0,
+                        .end = {successor.segment},
+                        .origin = {.bytes_used = successor.predecessor->bytes_used,
+                                   .chain = successor.predecessor->chain}};
+  ++header.rewritten->generation;
+  header.rewritten->at = clock.wall();
+  header.rewritten->own = {};
+  header.rewritten->control = 0;
+  return header;
+}
+
+Result<std::vector<Removal>> removals_of(SegmentReader& reader) {
+  if (!reader.header().rewritten) return std::vector<Removal>{};
+  MILLRACE_ASSIGN_OR_RETURN(const auto control, reader.read_control());
+  if (control.fault != BatchFault::kNone) return damaged(reader, control);
+  return decode_removals(control.payload);
+}
+
+/// Writes the new generation to `temporary`; false if everything stays.
+Result<bool> write_generation(const Path& temporary, SegmentReader& reader,
+                              const SegmentHeader& successor, const StoreId& store,
+                              const Judge& judge, const RewriteOptions& options,
+                              RewriteReport& report) {
+  MILLRACE_ASSIGN_OR_RETURN(auto removed, removals_of(reader));
+  MILLRACE_ASSIGN_OR_RETURN(auto file, options.files->open(temporary, OpenMode::kCreate));
+  GenerationFile out(std::move(file), store,
+                     next_generation(reader.header(), successor, *options.clock));
+  Rewriter rewriter(reader, judge, std::move(removed), out, report);
+  MILLRACE_RETURN_IF_ERROR(rewriter.run(options));
+  if (reader.link() != successor.predecessor)
+    return Error(ErrorCode::kCorruption, "log/" +
+                                             StorePaths::segment_name(reader.header().segment) +
+                                             " did not end as the segment after it remembers")
+        .hint("`millrace log verify` lists every fault; put the file back from a backup.");
+  if (report.events_removed == 0 && report.events_completed == 0) return false;
+  MILLRACE_RETURN_IF_ERROR(out.finish(rewriter.removals()));
+  report.bytes_after = out.position();
+  return true;
+}
+
+}  // namespace
+
+Result<RewriteReport> rewrite_segment(const StorePaths& paths, const StoreId& store,
+                                      std::uint64_t segment, std::uint64_t next, const Judge& judge,
+                                      const RewriteOptions& options) {
+  FileSystem& files = *options.files;
+  const Path path = paths.segment(segment), temporary = path.string() + ".tmp";
+  MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files, paths, store, segment));
+  MILLRACE_ASSIGN_OR_RETURN(auto after, SegmentReader::open(files, paths, store, next));
+  if (!after.header().predecessor || after.header().predecessor->segment != segment)
+    return Error(ErrorCode::kCorruption, "log/" + StorePaths::segment_name(next) +
+                                             " does not follow log/" +
+                                             StorePaths::segment_name(segment))
+        .hint("`millrace log verify` lists every fault; put what is missing back from a backup.");
+  RewriteReport report;
+  MILLRACE_ASSIGN_OR_RETURN(report.bytes_before, reader.file_size());
+  report.bytes_after = report.bytes_before;
+  // What a run left that failed and could not clean up.
+  MILLRACE_ASSIGN_OR_RETURN(const bool leftover, files.exists(temporary));
+  if (leftover) MILLRACE_RETURN_IF_ERROR(files.remove(temporary));
+
+  const auto written =
+      write_generation(temporary, reader, after.header(), store, judge, options, report);
+  if (!written || !*written) {
+    auto removed =
+        files.exists(temporary).value_or(false) ? files.remove(temporary) : Result<void>{};
+    if (!written) return written.error();
+    MILLRACE_RETURN_IF_ERROR(removed);
+    return report;
+  }
+  const auto swap = [&]() -> Result<void> {
+    MILLRACE_RETURN_IF_ERROR(files.rename(temporary, path));
+    return files.sync_directory(paths.log());
+  };
+  MILLRACE_RETURN_IF_ERROR(options.around_swap ? options.around_swap(swap) : swap());
+  return report;
+}
+
+}  // namespace millrace::log
