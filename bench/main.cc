@@ -8,7 +8,7 @@
 //   append          150-byte events, group commit, against raw writes of the same sizes and syncs
 //   scan            all events of a store on one core, against reading and hashing its files
 //   stream          a backlog of W1 and W2 through `capture run`, against pg_recvlogical into
-//                   /dev/null; also peak memory
+//                   /dev/null; also peak memory, CPU, and bytes on disk against those sent
 //   latency         commit to durable at 500 transactions/s, against pg_recvlogical's output
 //   project_table   a worker that folds events into a SQLite cache table, against a bare SQLite
 //                   loop that writes the same rows with its settings, as many in a commit

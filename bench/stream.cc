@@ -30,7 +30,17 @@ class Backlog {
   void end() {
     server_.exec(database_, "SELECT pg_logical_emit_message(true, 'bench', ''); CHECKPOINT");
     end_lsn_ = server_.value(database_, "SELECT pg_current_wal_flush_lsn()");
+    const std::string bytes = server_.value(
+        database_, "SELECT sum(length(data)) FROM pg_logical_slot_peek_binary_changes('seed_" +
+                       database_ +
+                       "', NULL, NULL, 'proto_version', '2', 'publication_names', 'millrace')");
+    sent_bytes_ = std::stod(bytes);
   }
+
+  /// Of the backlog as pgoutput messages.
+  double sent_bytes() const { return sent_bytes_; }
+  /// What our last run made of it.
+  double stored_bytes() const { return log_bytes(store_) - log_bytes(seed_store_); }
 
   ProcessCost ours() {
     copy_slot("millrace");
@@ -52,6 +62,11 @@ class Backlog {
   }
 
  private:
+  static double log_bytes(const fs::path& store) {
+    std::uintmax_t bytes = 0;
+    for (const auto& file : fs::directory_iterator(store / "log")) bytes += file.file_size();
+    return static_cast<double>(bytes);
+  }
   ProcessCost drain(const fs::path& store) {
     return run_measured({settings_.program, "capture", "run", "--source", server_.uri(database_),
                          "--store", store.string(), "--snapshot", "never", "--until-caught-up",
@@ -67,10 +82,11 @@ class Backlog {
   std::string database_;
   fs::path seed_store_, store_;
   std::string end_lsn_;
+  double sent_bytes_ = 0;
 };
 
 void measure(const Settings& settings, Backlog& backlog, double changes, Figure& speed,
-             Figure& memory, Figure& cpu) {
+             Figure& memory, Figure& cpu, Figure& disk) {
   for (int round = 0; round < settings.rounds; ++round) {
     // Whoever goes second finds the WAL in the cache as the first one left it: take turns.
     ProcessCost ours, limit;
@@ -84,6 +100,8 @@ void measure(const Settings& settings, Backlog& backlog, double changes, Figure&
     memory.limits.push_back(96);
     cpu.ours.push_back(ours.cpu_seconds);
     cpu.limits.push_back(limit.cpu_seconds);
+    disk.ours.push_back(backlog.stored_bytes());
+    disk.limits.push_back(backlog.sent_bytes());
   }
 }
 
@@ -102,6 +120,8 @@ std::vector<Figure> run_stream(const Settings& settings) {
     figures.push_back(
         {.name = "memory " + name, .unit = "MiB", .limit = "bound", .goal = 1, .at_most = true});
     figures.push_back({.name = "cpu " + name, .unit = "s", .limit = "pg_recvlogical"});
+    figures.push_back(
+        {.name = "disk " + name, .unit = "bytes", .limit = "pgoutput", .at_most = true});
   };
 
   const int transactions = settings.tiny ? 3 : 1000;
@@ -119,7 +139,8 @@ std::vector<Figure> run_stream(const Settings& settings) {
                           " 'note number ' || g, now(), g % 2 = 0 FROM generate_series(1, 1000) g");
   }
   inserts.end();
-  measure(settings, inserts, transactions * 1000.0, figures[0], figures[1], figures[2]);
+  measure(settings, inserts, transactions * 1000.0, figures[0], figures[1], figures[2], figures[3]);
+  figures[3].goal = 0.25;
 
   add("W2");
   Backlog bank(settings, server, "w2");
@@ -133,7 +154,7 @@ std::vector<Figure> run_stream(const Settings& settings) {
       {.env = {{"PGOPTIONS", "-c synchronous_commit=off"}}}, {}, std::chrono::minutes(10));
   if (loaded.exit_code != 0) give_up("pgbench: " + loaded.err);
   bank.end();
-  measure(settings, bank, 2 * std::stod(each) * 4, figures[3], figures[4], figures[5]);
+  measure(settings, bank, 2 * std::stod(each) * 4, figures[4], figures[5], figures[6], figures[7]);
   return figures;
 }
 

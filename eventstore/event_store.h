@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -13,6 +14,12 @@
 
 namespace millrace {
 
+/// What becomes of payloads on their way to the disk.
+enum class Compression : std::uint8_t {
+  kNone,
+  kZstd,  ///< Each batch by itself, where that makes it smaller by an eighth at least.
+};
+
 struct StoreOptions {
   /// A segment is sealed before it would become larger than this (only a single batch may). Larger:
   /// fewer files; smaller: less to read when opening. At least 8 KiB.
@@ -24,6 +31,9 @@ struct StoreOptions {
   std::chrono::milliseconds flush_interval{10};
   /// ... or once this much is pending. Larger: fewer syncs, later acknowledgements.
   std::size_t flush_bytes = 1u << 20;
+  /// What is there already can be read either way. Saves disk and its bandwidth, costs the flushing
+  /// thread time (docs/figures.md).
+  Compression compression = Compression::kZstd;
   /// Runs before each write to the log, on the thread that does it; must not throw. What events
   /// refer to (their schemas) is made durable here, so that the log never points at something that
   /// is not there. An error poisons the store as a failed write does.

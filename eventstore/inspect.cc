@@ -199,7 +199,8 @@ Result<void> Verifier::walk(SegmentReader& reader, const Extent& extent) {
     MILLRACE_ASSIGN_OR_RETURN(auto found, reader.peek(extent.limit));
     if (found.fault == BatchFault::kNone)
       MILLRACE_RETURN_IF_ERROR(reader.load(found, extent.limit));
-    if (found.fault == BatchFault::kNone || found.fault == BatchFault::kPayloadChecksum) {
+    if (found.fault == BatchFault::kNone || found.fault == BatchFault::kPayloadChecksum ||
+        found.fault == BatchFault::kPayloadCodec) {
       if (found.fault == BatchFault::kNone)
         check_records(found, segment);
       else

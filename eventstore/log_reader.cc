@@ -130,7 +130,7 @@ Result<void> Reader::open_next_segment() {
   };
   if (next == segments.end()) return missing(std::to_string(end_.end.value));
   MILLRACE_ASSIGN_OR_RETURN(auto opened, SegmentReader::open(*options_.files, paths_, id_, *next,
-                                                             std::move(*segment_).take_buffer()));
+                                                             std::move(*segment_).take_buffers()));
   if (*next != end.value || opened.header().predecessor != here)
     return missing(std::to_string(*next));
   MILLRACE_RETURN_IF_ERROR(check_removals(opened));

@@ -4,7 +4,6 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "base/checksum.h"
 #include "eventstore/appender.h"
 
 namespace millrace::log {
@@ -118,22 +117,20 @@ void BatchBuilder::close_batch(std::uint16_t flags, std::uint64_t source_end) {
   source.end = source_end;
   const std::uint32_t count = static_cast<std::uint32_t>(next_.value - batch_base_);
   char* header = out_.data() + batch_at_;
-  encode_batch_header(
-      {.length = static_cast<std::uint32_t>(length),
-       .base = batch_base_,
-       .span = count,
-       .count = count,
-       .ordinal = batch_base_ - first_.value,
-       .flags = flags,
-       .payload_bytes = static_cast<std::uint32_t>(payload_bytes),
-       .raw_bytes = static_cast<std::uint32_t>(payload_bytes),
-       .names_at = static_cast<std::uint32_t>(names_at),
-       .payload_checksum = checksum({header + kBatchHeaderBytes, length - kBatchHeaderBytes}),
-       .source = source,
-       .source_xid = info_.source_xid,
-       .commit_time = info_.commit_time,
-       .append_time = clock_.wall()},
-      header);
+  encode_batch_header({.length = static_cast<std::uint32_t>(length),
+                       .base = batch_base_,
+                       .span = count,
+                       .count = count,
+                       .ordinal = batch_base_ - first_.value,
+                       .flags = flags,
+                       .payload_bytes = static_cast<std::uint32_t>(payload_bytes),
+                       .raw_bytes = static_cast<std::uint32_t>(payload_bytes),
+                       .names_at = static_cast<std::uint32_t>(names_at),
+                       .source = source,
+                       .source_xid = info_.source_xid,
+                       .commit_time = info_.commit_time,
+                       .append_time = clock_.wall()},
+                      header);
   batch_open_ = false;
   first_batch_ = false;
 }

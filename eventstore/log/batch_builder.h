@@ -13,7 +13,8 @@
 namespace millrace::log {
 
 /// Encodes the batches of one transaction at the end of a buffer, without an allocation per event.
-/// Pure: what it leaves open (chain, place, checksum) is stamped when the batch is written.
+/// Pure: what it leaves open is for BatchPacker (compression, payload checksum) and LogWriter
+/// (place, chain, header checksum).
 class BatchBuilder {
  public:
   BatchBuilder(ByteBuffer& out, Clock& clock) : out_(out), clock_(clock) {}

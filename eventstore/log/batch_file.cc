@@ -30,7 +30,8 @@ Error fault_error(std::uint64_t segment, std::uint64_t position, BatchFault faul
       .hint("`millrace log verify` lists every fault; put the file back from a backup.");
 }
 
-Result<void> BatchFile::load(std::uint64_t position, ByteBuffer& buffer, Batch& batch) const {
+Result<void> BatchFile::load(std::uint64_t position, Buffers& buffers, Batch& batch) const {
+  ByteBuffer& buffer = buffers.file;
   const auto read_to = [&](std::size_t size) -> Result<bool> {
     const std::size_t have = buffer.size();
     char* into = buffer.reserve(size - have);
@@ -54,9 +55,15 @@ Result<void> BatchFile::load(std::uint64_t position, ByteBuffer& buffer, Batch& 
       kBatchHeaderBytes, static_cast<std::size_t>(header.length) - kBatchHeaderBytes);
   if (checksum(body) != header.payload_checksum)
     return fault_error(segment_, position, BatchFault::kPayloadChecksum);
+  std::string_view payload = body.substr(0, header.payload_bytes);
+  if (header.codec == Codec::kZstd) {
+    const auto raw = buffers.decompressor.decompress(payload, header.raw_bytes);
+    if (!raw) return fault_error(segment_, position, BatchFault::kPayloadCodec);
+    payload = *raw;
+  }
   batch.segment = segment_;
   batch.position = position;
-  batch.load(header, body.substr(0, header.payload_bytes), Offset{0});
+  batch.load(header, payload, Offset{0});
   return {};
 }
 

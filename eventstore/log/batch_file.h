@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/result.h"
 #include "eventstore/log/byte_buffer.h"
+#include "eventstore/log/codec.h"
 #include "eventstore/log/format.h"
 #include "eventstore/log/store_files.h"
 #include "eventstore/log_reader.h"
@@ -24,9 +25,15 @@ class BatchFile {
   static Result<BatchFile> open(FileSystem& files, const StorePaths& paths, const StoreId& store,
                                 std::uint64_t segment);
 
-  /// Loads the batch at `position` into `batch`, which views `buffer` then. Errors: kCorruption,
+  /// What a batch is read into; one for any number of files.
+  struct Buffers {
+    ByteBuffer file;
+    Decompressor decompressor;
+  };
+
+  /// Loads the batch at `position` into `batch`, which views `buffers` then. Errors: kCorruption,
   /// kUnsupported, kIo.
-  Result<void> load(std::uint64_t position, ByteBuffer& buffer, Batch& batch) const;
+  Result<void> load(std::uint64_t position, Buffers& buffers, Batch& batch) const;
 
  private:
   BatchFile(std::unique_ptr<File> file, const StoreId& store, std::uint64_t segment)

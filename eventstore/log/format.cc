@@ -15,7 +15,9 @@ constexpr std::size_t kPageChecksumAt = kSegmentHeaderBytes - 8;
 constexpr std::size_t kGenerationAt = 128, kOwnEndAt = 168;
 
 // Places of the fields in a batch header; see the grammar at decode_batch_header.
-constexpr std::size_t kLengthAt = 4, kSyncedAt = 104, kReservedAt = 112, kChecksumAt = 120;
+constexpr std::size_t kLengthAt = 4, kCodecAt = 34, kPayloadBytesAt = 36, kRawBytesAt = 40,
+                      kPayloadChecksumAt = 48, kSyncedAt = 104, kReservedAt = 112,
+                      kChecksumAt = 120;
 
 void put_time(char* to, UnixMicros time) {
   store_le<std::uint64_t>(to, static_cast<std::uint64_t>(time.value));
@@ -43,6 +45,7 @@ std::string_view describe(BatchFault fault) {
     case BatchFault::kOffset: return "batch offset";
     case BatchFault::kTransaction: return "transaction bounds";
     case BatchFault::kPayloadChecksum: return "batch payload checksum";
+    case BatchFault::kPayloadCodec: return "batch payload compression";
   }
   return "unknown";
 }
@@ -188,12 +191,12 @@ void encode_batch_header(const BatchHeader& header, char* to) {
   store_le<std::uint32_t>(to + 20, header.count);
   store_le<std::uint64_t>(to + 24, header.ordinal);
   store_le<std::uint16_t>(to + 32, header.flags);
-  to[34] = static_cast<char>(header.codec);
+  to[kCodecAt] = static_cast<char>(header.codec);
   to[35] = 0;
-  store_le<std::uint32_t>(to + 36, header.payload_bytes);
-  store_le<std::uint32_t>(to + 40, header.raw_bytes);
+  store_le<std::uint32_t>(to + kPayloadBytesAt, header.payload_bytes);
+  store_le<std::uint32_t>(to + kRawBytesAt, header.raw_bytes);
   store_le<std::uint32_t>(to + 44, header.names_at);
-  store_le<std::uint64_t>(to + 48, header.payload_checksum);
+  store_le<std::uint64_t>(to + kPayloadChecksumAt, header.payload_checksum);
   store_le<std::uint64_t>(to + kBatchChainAt, 0);
   store_le<std::uint32_t>(to + 64, header.source.epoch);
   store_le<std::uint32_t>(to + 68, header.source_xid);
@@ -204,6 +207,24 @@ void encode_batch_header(const BatchHeader& header, char* to) {
   store_le<std::uint64_t>(to + kSyncedAt, 0);
   store_le<std::uint64_t>(to + kReservedAt, 0);
   store_le<std::uint64_t>(to + kChecksumAt, 0);
+}
+
+std::string_view raw_batch_payload(const char* batch) {
+  return {batch + kBatchHeaderBytes, load_le<std::uint32_t>(batch + kRawBytesAt)};
+}
+
+std::uint32_t set_batch_payload(char* batch, Codec codec, std::size_t payload_bytes) {
+  const std::size_t bytes = kBatchHeaderBytes + payload_bytes;
+  const auto length = static_cast<std::uint32_t>(align_up(bytes, kBatchAlignment));
+  std::memset(batch + bytes, 0, length - bytes);
+  batch[kCodecAt] = static_cast<char>(codec);
+  store_le<std::uint32_t>(batch + kPayloadBytesAt, static_cast<std::uint32_t>(payload_bytes));
+  store_le<std::uint32_t>(batch + kLengthAt, length);
+  return length;
+}
+
+void set_payload_checksum(char* header, std::uint64_t checksum) {
+  store_le<std::uint64_t>(header + kPayloadChecksumAt, checksum);
 }
 
 void stamp_batch_header(char* header, std::uint64_t chain, std::uint64_t synced_position,
@@ -222,7 +243,8 @@ void stamp_batch_header(char* header, std::uint64_t chain, std::uint64_t synced_
 //    24  u64 ordinal of its first event in its transaction
 //    32  u16 flags                  34  u8 codec (0 none, 1 zstd)      35  u8 zero
 //    36  u32 payload bytes as stored
-//    40  u32 decompressed           44  u32 where the tail starts, in the decompressed
+//    40  u32 decompressed: the same, or with a codec more, at most 64 MiB
+//    44  u32 where the tail starts, in the decompressed
 //    48  u64 XXH3-64 of payload and padding
 //    56  u64 chain: XXH3-64 of the header before
 //    64  u32 source epoch           68  u32 source xid
@@ -242,11 +264,11 @@ BatchFault decode_batch_header(const char* from, std::uint64_t seal, BatchHeader
           .count = load_le<std::uint32_t>(from + 20),
           .ordinal = load_le<std::uint64_t>(from + 24),
           .flags = load_le<std::uint16_t>(from + 32),
-          .codec = static_cast<Codec>(from[34]),
-          .payload_bytes = load_le<std::uint32_t>(from + 36),
-          .raw_bytes = load_le<std::uint32_t>(from + 40),
+          .codec = static_cast<Codec>(from[kCodecAt]),
+          .payload_bytes = load_le<std::uint32_t>(from + kPayloadBytesAt),
+          .raw_bytes = load_le<std::uint32_t>(from + kRawBytesAt),
           .names_at = load_le<std::uint32_t>(from + 44),
-          .payload_checksum = load_le<std::uint64_t>(from + 48),
+          .payload_checksum = load_le<std::uint64_t>(from + kPayloadChecksumAt),
           .chain = load_le<std::uint64_t>(from + kBatchChainAt),
           .source = {.epoch = load_le<std::uint32_t>(from + 64),
                      .commit = load_le<std::uint64_t>(from + 72),
@@ -255,13 +277,16 @@ BatchFault decode_batch_header(const char* from, std::uint64_t seal, BatchHeader
           .commit_time = get_time(from + 88),
           .append_time = get_time(from + 96),
           .synced_position = load_le<std::uint64_t>(from + kSyncedAt)};
-  if ((into.flags & ~kKnownBatchFlags) != 0 || into.codec != Codec::kNone)
+  if ((into.flags & ~kKnownBatchFlags) != 0 || into.codec > Codec::kZstd)
     return BatchFault::kUnsupported;
   const std::uint64_t length =
       align_up(kBatchHeaderBytes + std::uint64_t{into.payload_bytes}, kBatchAlignment);
-  if (into.length != length || into.raw_bytes != into.payload_bytes ||
-      into.names_at > into.raw_bytes || into.count > into.span || from[35] != 0 ||
-      load_le<std::uint64_t>(from + kReservedAt) != 0)
+  const bool sizes_agree =
+      into.codec == Codec::kNone
+          ? into.raw_bytes == into.payload_bytes
+          : into.raw_bytes > into.payload_bytes && into.raw_bytes <= kCompressedRawBytesMax;
+  if (into.length != length || !sizes_agree || into.names_at > into.raw_bytes ||
+      into.count > into.span || from[35] != 0 || load_le<std::uint64_t>(from + kReservedAt) != 0)
     return BatchFault::kFields;
   return BatchFault::kNone;
 }

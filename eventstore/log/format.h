@@ -93,6 +93,9 @@ enum BatchFlags : std::uint16_t {
 inline constexpr std::uint16_t kKnownBatchFlags = 15;
 
 enum class Codec : std::uint8_t { kNone = 0, kZstd = 1 };
+/// What a payload may have at most, decompressed, to be kept compressed. A reader refuses more
+/// before it makes room for it; so no frame, whatever it says, costs more memory than this.
+inline constexpr std::size_t kCompressedRawBytesMax = std::size_t{64} << 20;
 
 struct BatchHeader {
   std::uint32_t length = 0;   ///< Header, payload and padding: a multiple of 8.
@@ -130,6 +133,7 @@ enum class BatchFault : std::uint8_t {
   kOffset,           ///< Does not continue the offsets.
   kTransaction,      ///< Does not continue the transaction, or begins one inside another.
   kPayloadChecksum,  ///< Header fine, payload not.
+  kPayloadCodec,     ///< Payload as it was written, and yet not to be decompressed.
 };
 std::string_view describe(BatchFault fault);
 
@@ -146,6 +150,12 @@ class HeaderSeal {
 
 /// Fills `kBatchHeaderBytes` at `to`, all but what stamp_batch_header sets.
 void encode_batch_header(const BatchHeader& header, char* to);
+/// The payload of an encoded batch, before it is compressed.
+std::string_view raw_batch_payload(const char* batch);
+/// Tells `batch` that its payload is now `payload_bytes` by `codec`; fills up with zeros what makes
+/// its length whole and gives that length.
+std::uint32_t set_batch_payload(char* batch, Codec codec, std::size_t payload_bytes);
+void set_payload_checksum(char* header, std::uint64_t checksum);
 /// Sets what is known only when the batch gets its place: its link to the batch before and
 /// checksum.
 void stamp_batch_header(char* header, std::uint64_t chain, std::uint64_t synced_position,

@@ -39,7 +39,7 @@ Result<std::string> SegmentIndex::build(SegmentReader& segment, const std::stop_
                                                            : ErrorCode::kCorruption,
                    "log/" + StorePaths::segment_name(segment.header().segment) + " at byte " +
                        std::to_string(found.position) + ": " + std::string(describe(found.fault)));
-    MILLRACE_RETURN_IF_ERROR(builder.add(found));
+    if (!found.header.has(kControl)) MILLRACE_RETURN_IF_ERROR(builder.add(found));
     segment.advance(found);
   }
   return std::move(builder).finish(segment.state());

@@ -16,11 +16,10 @@ constexpr std::size_t kSearchBytes = 64 << 10;
 
 Result<SegmentReader> SegmentReader::open(FileSystem& files, const StorePaths& paths,
                                           const StoreId& store, std::uint64_t segment,
-                                          ByteBuffer buffer) {
+                                          Buffers buffers) {
   const Path path = paths.segment(segment);
   MILLRACE_ASSIGN_OR_RETURN(auto file, files.open(path, OpenMode::kRead));
-  buffer.resize(0);
-  SegmentReader reader(std::move(file), store, segment, std::move(buffer));
+  SegmentReader reader(std::move(file), store, segment, std::move(buffers));
   // Not a byte more: what lies behind may still be unwritten, and would stay so in the buffer.
   MILLRACE_ASSIGN_OR_RETURN(const auto page,
                             reader.fetch(0, kSegmentHeaderBytes, kSegmentHeaderBytes));
@@ -93,7 +92,13 @@ Result<void> SegmentReader::load(Found& found, std::uint64_t limit) {
   }
   const std::string_view body = batch.substr(kBatchHeaderBytes);
   found.payload = body.substr(0, found.header.payload_bytes);
-  if (checksum(body) != found.header.payload_checksum) found.fault = BatchFault::kPayloadChecksum;
+  if (checksum(body) != found.header.payload_checksum) {
+    found.fault = BatchFault::kPayloadChecksum;
+  } else if (found.header.codec == Codec::kZstd) {
+    const auto raw = decompressor_.decompress(found.payload, found.header.raw_bytes);
+    found.payload = raw.value_or(std::string_view());
+    if (!raw) found.fault = BatchFault::kPayloadCodec;
+  }
   return {};
 }
 

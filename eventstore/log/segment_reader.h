@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/result.h"
 #include "eventstore/log/byte_buffer.h"
+#include "eventstore/log/codec.h"
 #include "eventstore/log/format.h"
 #include "eventstore/log/store_files.h"
 
@@ -25,18 +26,24 @@ class SegmentReader {
     BatchFault fault = BatchFault::kNone;
     BatchHeader header{};
     std::uint64_t position = 0;
-    std::string_view payload{};  ///< After load() only.
+    std::string_view payload{};  ///< Decompressed; after load() only.
+  };
+
+  /// Memory that the reader of the next segment can have.
+  struct Buffers {
+    ByteBuffer file;
+    Decompressor decompressor;
   };
 
   /// Reads and checks the header page. Errors: kCorruption (also: of another store, under a wrong
   /// name), kUnsupported, kNotFound, kIo.
   static Result<SegmentReader> open(FileSystem& files, const StorePaths& paths,
                                     const StoreId& store, std::uint64_t segment,
-                                    ByteBuffer buffer = {});
+                                    Buffers buffers = {});
 
   /// The header of the next batch, of what lies below byte `limit`. Stays where it is.
   Result<Found> peek(std::uint64_t limit = kNoLimit);
-  /// Reads and checks the payload too. `found` is what peek gave.
+  /// Reads, checks and decompresses the payload too. `found` is what peek gave.
   Result<void> load(Found& found, std::uint64_t limit = kNoLimit);
   /// Goes on behind what peek() found fine.
   void advance(const Found& found);
@@ -65,13 +72,19 @@ class SegmentReader {
   const SegmentHeader& header() const { return header_; }
   const LogState& state() const { return state_; }
   Result<std::uint64_t> file_size() { return file_->size(); }
-  /// Takes the buffer back, for the next segment.
-  ByteBuffer take_buffer() && { return std::move(buffer_); }
+  Buffers take_buffers() && {
+    return {.file = std::move(buffer_), .decompressor = std::move(decompressor_)};
+  }
 
  private:
   SegmentReader(std::unique_ptr<File> file, const StoreId& store, std::uint64_t segment,
-                ByteBuffer buffer)
-      : file_(std::move(file)), seal_(store, segment), buffer_(std::move(buffer)) {}
+                Buffers buffers)
+      : file_(std::move(file)),
+        seal_(store, segment),
+        buffer_(std::move(buffers.file)),
+        decompressor_(std::move(buffers.decompressor)) {
+    buffer_.resize(0);
+  }
 
   std::unique_ptr<File> file_;
   HeaderSeal seal_;
@@ -79,6 +92,7 @@ class SegmentReader {
   LogState state_;
   ByteBuffer buffer_;  // bytes of the file from buffer_at_ on
   std::uint64_t buffer_at_ = 0;
+  Decompressor decompressor_;
   std::uint64_t chain_after_ = 0;  // of the header that peek found
 };
 

@@ -40,6 +40,7 @@ StoreWriter::StoreWriter(const Path& directory, StoreOptions options, StoreId id
       streams_(*options_.files, directory, *options_.clock, batch_bytes_),
       head_(std::move(head)),
       writer_(std::move(writer)),
+      packer_(options_.compression),
       durable_(writer_.mark()),
       appended_epoch_(durable_.source.epoch),
       appended_end_(durable_.end.value),
@@ -330,7 +331,7 @@ void StoreWriter::run_flusher() {
 Result<void> StoreWriter::flush_in_flight() {
   const LogMark before = writer_.mark();
   if (options_.before_flush) MILLRACE_RETURN_IF_ERROR(options_.before_flush());
-  MILLRACE_RETURN_IF_ERROR(writer_.write(in_flight_.span()));
+  MILLRACE_RETURN_IF_ERROR(writer_.write(packer_.pack(in_flight_.span())));
   MILLRACE_RETURN_IF_ERROR(writer_.sync());
   if (writer_.mark() == before) return {};  // a piece of an open transaction
   return head_.publish(writer_.mark());

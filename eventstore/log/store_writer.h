@@ -8,6 +8,7 @@
 #include "base/mutex.h"
 #include "eventstore/event_store.h"
 #include "eventstore/log/batch_builder.h"
+#include "eventstore/log/batch_packer.h"
 #include "eventstore/log/byte_buffer.h"
 #include "eventstore/log/head.h"
 #include "eventstore/log/log_writer.h"
@@ -82,6 +83,7 @@ class StoreWriter final : public EventStore {
   // The flusher's, once it runs.
   HeadWriter head_;
   LogWriter writer_;
+  BatchPacker packer_;
   ByteBuffer in_flight_;
 
   mutable Mutex mutex_;

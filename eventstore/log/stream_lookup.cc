@@ -85,11 +85,13 @@ Result<void> StreamLookup::walk(std::uint64_t first, Segment& segment) {
     if (found.fault == BatchFault::kAbsent) break;
     if (found.fault == BatchFault::kNone) MILLRACE_RETURN_IF_ERROR(reader.load(found));
     if (found.fault != BatchFault::kNone) return fault_error(first, found.position, found.fault);
-    batch_.segment = first;
-    batch_.position = found.position;
-    batch_.load(found.header, found.payload, Offset{0});
-    take_in(batch_, walked);
-    MILLRACE_RETURN_IF_ERROR(batch_.status());
+    if (!found.header.has(kControl)) {
+      batch_.segment = first;
+      batch_.position = found.position;
+      batch_.load(found.header, found.payload, Offset{0});
+      take_in(batch_, walked);
+      MILLRACE_RETURN_IF_ERROR(batch_.status());
+    }
     reader.advance(found);
   }
   segment.walked.emplace(std::move(walked));
@@ -146,7 +148,7 @@ Result<void> StreamLookup::visit(std::uint64_t hash, bool newest_first, const Vi
     MILLRACE_RETURN_IF_ERROR(find(*segment, first, hash));
     if (newest_first) std::reverse(positions_.begin(), positions_.end());
     for (const std::uint64_t position : positions_) {
-      MILLRACE_RETURN_IF_ERROR(segment->file->load(position, buffer_, batch_));
+      MILLRACE_RETURN_IF_ERROR(segment->file->load(position, buffers_, batch_));
       // A sealed segment may end with a piece of a transaction that is not whole yet.
       if (batch_.first >= end()) continue;
       if (!visit(batch_)) return {};

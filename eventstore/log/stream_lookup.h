@@ -11,7 +11,6 @@
 #include "base/file.h"
 #include "base/result.h"
 #include "eventstore/log/batch_file.h"
-#include "eventstore/log/byte_buffer.h"
 #include "eventstore/log/segment_index.h"
 #include "eventstore/log/store_files.h"
 #include "eventstore/log/tail_index.h"
@@ -74,7 +73,7 @@ class StreamLookup {
   std::map<std::uint64_t, Segment> segments_;  // by their first offsets
   std::uint64_t uses_ = 0;
   std::vector<std::uint64_t> positions_;
-  ByteBuffer buffer_;
+  BatchFile::Buffers buffers_;
   Batch batch_;
 };
 

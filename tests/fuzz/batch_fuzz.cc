@@ -1,6 +1,6 @@
-// The bytes of a store: segment header, batch header, records, HEAD. Most inputs fail their
-// checksum at once, so the first byte may ask for it to be made right; it also says what the rest
-// is.
+// The bytes of a store: segment header, batch header, compressed payload, records, HEAD. Most
+// inputs fail their checksum at once, so the first byte may ask for it to be made right; it also
+// says what the rest is.
 
 #include <algorithm>
 #include <cstddef>
@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/checksum.h"
+#include "eventstore/log/codec.h"
 #include "eventstore/log/format.h"
 #include "eventstore/log/head.h"
 #include "eventstore/log_reader.h"
@@ -20,6 +21,8 @@
 namespace {
 
 using namespace millrace;
+
+constexpr std::size_t kRawBytesMax = 1 << 20;
 
 /// `bytes`, cut or filled with zeros to `size`, with the checksum at the end made right.
 std::string sealed(std::string_view bytes, std::size_t size, bool mend) {
@@ -106,6 +109,13 @@ void try_batch(std::string_view bytes, bool mend) {
             .commit_time = {},
             .append_time = {}};
   try_records(header, payload);
+  const std::size_t raw_bytes = load_le<std::uint32_t>(header_bytes.data() + 40) % kRawBytesMax;
+  const std::uint32_t stored_bytes = load_le<std::uint32_t>(header_bytes.data() + 36);
+  log::Decompressor decompressor;
+  const auto raw = decompressor.decompress(payload.substr(0, stored_bytes), raw_bytes);
+  if (!raw) return;
+  MILLRACE_CHECK(raw->size() == raw_bytes);
+  try_records(header, *raw);
 }
 
 }  // namespace

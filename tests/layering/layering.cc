@@ -40,6 +40,7 @@ const std::map<std::string, Names, std::less<>> kSubfolderMayInclude = {
 const std::map<std::string, Names, std::less<>> kWrappedIn = {
     {"pqxx/", {"capture/postgres", "tests", "bench"}},
     {"libpq-fe.h", {"capture/postgres", "tests", "bench"}},
+    {"zstd.h", {"eventstore/log", "tests", "bench"}},
     {"sqlite3.h", {"projections", "tests", "bench"}},
     {"boost/program_options", {"cli", "projections", "tests", "bench"}},
     {"google/protobuf/",

@@ -37,6 +37,7 @@ StoreOptions small_options(FileSystem& files) {
   options.pending_bytes_max = 16 << 10;
   options.flush_bytes = 1 << 20;
   options.flush_interval = std::chrono::hours(1);
+  options.compression = Compression::kNone;
   options.files = &files;
   return options;
 }

@@ -46,8 +46,8 @@ using History = std::vector<StoredTransaction>;
 StoredTransaction sample_transaction(std::uint64_t number, std::size_t events,
                                      std::size_t payload_bytes = 60);
 
-/// Small segments, small buffers, and no flush that nobody asked for: what happens is the same each
-/// time.
+/// Small segments, small buffers, no compression and no flush that nobody asked for: what happens,
+/// and where it lies, is the same each time.
 StoreOptions small_options(FileSystem& files);
 
 Result<void> append(EventStore& store, const StoredTransaction& transaction);
