@@ -84,15 +84,23 @@ Result<void> make_directory(FileSystem& files, const Path& directory) {
   return files.sync_directory(parent_of(directory));
 }
 
-/// Files that a crash left under a temporary name; nothing refers to them.
+/// Files that a crash left under a temporary name, and indexes of segments that are gone or are
+/// written to again; nothing refers to them.
 Result<void> remove_leftovers(FileSystem& files, const StorePaths& paths) {
   MILLRACE_ASSIGN_OR_RETURN(const auto names, files.list(paths.log()));
+  MILLRACE_ASSIGN_OR_RETURN(const auto segments, log::list_segments(files, paths));
+  const auto is_sealed = [&](std::uint64_t segment) {
+    return std::binary_search(segments.begin(), segments.end(), segment) &&
+           segment != segments.back();
+  };
   for (const std::string& name : names) {
-    const bool temporary = name.ends_with(".log.tmp") &&
-                           StorePaths::parse_segment_name(name.substr(0, name.size() - 4));
-    if (temporary)
+    const std::string stem = name.ends_with(".tmp") ? name.substr(0, name.size() - 4) : "";
+    const bool temporary =
+        StorePaths::parse_segment_name(stem) || StorePaths::parse_index_name(stem);
+    const auto index = StorePaths::parse_index_name(name);
+    if (temporary || (index && !is_sealed(*index)))
       MILLRACE_RETURN_IF_ERROR(files.remove(paths.log() / name));
-    else if (!StorePaths::parse_segment_name(name))
+    else if (!index && !StorePaths::parse_segment_name(name))
       spdlog::warn("store {}: log/{} is none of its files", paths.directory.string(),
                    printable(name));
   }

@@ -41,6 +41,9 @@ struct StoreOptions {
   /// The identity of a store that is made; nothing: a random one. It is mixed into every checksum,
   /// so only with one that is given are the bytes of two stores with the same events the same.
   std::optional<StoreId> new_store_id;
+  /// A thread of the store's looks after the segments that are full: see run_maintenance(). Without
+  /// it that is the caller's to do, and what it would have done is only missing.
+  bool background_maintenance = true;
   FileSystem* files = &FileSystem::real();
   Clock* clock = &Clock::system();
 };
@@ -109,6 +112,11 @@ class EventStore : public Appender {
   /// Waits for room, asking for a flush; false when `timeout` was first. True also for a poisoned
   /// store: the next add() tells.
   virtual bool wait_room(std::chrono::milliseconds timeout) = 0;
+
+  /// Builds, in the caller's thread, the indexes that are missing of full segments: by them readers
+  /// pass over what they don't want. Errors: what kept it from that; the store goes on all the
+  /// same.
+  virtual Result<void> run_maintenance() = 0;
 
   virtual Offset appended_end() const = 0;  ///< After the last committed transaction.
   virtual Offset durable_end() const = 0;

@@ -45,9 +45,14 @@ StoreWriter::StoreWriter(const Path& directory, StoreOptions options, StoreId id
       appended_epoch_(durable_.source.epoch),
       appended_end_(durable_.end.value),
       durable_end_(durable_.end.value),
+      maintenance_(
+          StorePaths(directory),
+          {.store = id, .files = options_.files, .background = options_.background_maintenance},
+          durable_.segment),
       flusher_([this] { run_flusher(); }) {}
 
 StoreWriter::~StoreWriter() {
+  maintenance_.stop();
   static_cast<void>(rollback());  // what fails here poisons, and is told below
   {
     MutexLock lock(mutex_);
@@ -341,6 +346,8 @@ void StoreWriter::finish_flush(const Result<void>& flushed) {
   if (!flushed) return poison(flushed.error());
   const LogMark& mark = writer_.mark();
   MILLRACE_CHECK(durable_.end <= mark.end && mark.end <= appended_end());
+  // No transaction that may still be taken back reaches into those before it.
+  if (mark.segment != durable_.segment) maintenance_.set_sealed_before(mark.segment);
   durable_ = mark;
   durable_end_.store(mark.end.value, std::memory_order_release);
 }

@@ -12,6 +12,7 @@
 #include "eventstore/log/byte_buffer.h"
 #include "eventstore/log/head.h"
 #include "eventstore/log/log_writer.h"
+#include "eventstore/log/maintenance.h"
 #include "eventstore/log/stream_appender.h"
 
 namespace millrace::log {
@@ -40,6 +41,8 @@ class StoreWriter final : public EventStore {
                             std::chrono::milliseconds timeout) override;
   bool has_room() const override;
   bool wait_room(std::chrono::milliseconds timeout) override;
+
+  Result<void> run_maintenance() override { return maintenance_.run(); }
 
   Offset appended_end() const override { return {appended_end_.load(std::memory_order_acquire)}; }
   Offset durable_end() const override { return {durable_end_.load(std::memory_order_acquire)}; }
@@ -109,6 +112,7 @@ class StoreWriter final : public EventStore {
   std::atomic<std::uint64_t> appended_end_ = 0;
   std::atomic<std::uint64_t> durable_end_ = 0;
 
+  Maintenance maintenance_;
   std::jthread flusher_;
 };
 

@@ -39,6 +39,7 @@ StoreOptions small_options(FileSystem& files) {
   options.flush_interval = std::chrono::hours(1);
   options.compression = Compression::kNone;
   options.files = &files;
+  options.background_maintenance = false;
   return options;
 }
 

@@ -1,0 +1,106 @@
+#include "eventstore/log/maintenance.h"
+
+#include <spdlog/spdlog.h>
+
+#include "eventstore/log/segment_index.h"
+#include "eventstore/log/segment_reader.h"
+
+namespace millrace::log {
+namespace {
+
+/// Nothing that another attempt would mend.
+bool is_final(const Error& error) {
+  return error.code() == ErrorCode::kCorruption || error.code() == ErrorCode::kUnsupported;
+}
+
+}  // namespace
+
+Maintenance::Maintenance(StorePaths paths, const Options& options, std::uint64_t sealed_before)
+    : paths_(std::move(paths)), options_(options), sealed_before_(sealed_before) {
+  if (options_.background) thread_ = std::jthread([this] { run_background(); });
+}
+
+Maintenance::~Maintenance() { stop(); }
+
+void Maintenance::stop() {
+  {
+    MutexLock lock(mutex_);
+    stop_.request_stop();
+    due_changed_.notify_all();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void Maintenance::set_sealed_before(std::uint64_t segment) {
+  MutexLock lock(mutex_);
+  sealed_before_ = segment;
+  due_ = true;
+  due_changed_.notify_all();
+}
+
+void Maintenance::run_background() {
+  for (;;) {
+    {
+      MutexLock lock(mutex_);
+      while (!due_ && !stop_.stop_requested()) due_changed_.wait(mutex_);
+      if (stop_.stop_requested()) return;
+    }
+    static_cast<void>(run());  // it has told
+  }
+}
+
+Result<void> Maintenance::run() {
+  MutexLock lock(work_);
+  return run_once();
+}
+
+Result<void> Maintenance::run_once() {
+  std::uint64_t sealed_before;
+  {
+    MutexLock lock(mutex_);
+    due_ = false;
+    sealed_before = sealed_before_;
+  }
+  auto segments = list_segments(*options_.files, paths_);
+  if (!segments) return std::move(segments).error();
+  Result<void> done;
+  for (const std::uint64_t segment : *segments) {
+    if (segment >= sealed_before) break;
+    if (segment < checked_before_ && !failed_.contains(segment)) continue;
+    Result<void> kept = keep_index(segment);
+    if (!kept && kept.error().code() == ErrorCode::kCancelled) return kept;
+    if (!kept && done) done = std::move(kept);
+  }
+  checked_before_ = sealed_before;
+  return done;
+}
+
+/// Tells of a failure when it is new.
+Result<void> Maintenance::keep_index(std::uint64_t segment) {
+  Result<void> built = build_index(segment);
+  if (built) {
+    failed_.erase(segment);
+    return built;
+  }
+  const Error& error = built.error();
+  if (error.code() == ErrorCode::kCancelled) return built;
+  const bool is_new =
+      is_final(error) ? (failed_.erase(segment), true) : failed_.insert(segment).second;
+  if (is_new)
+    spdlog::warn("store {}: log/{} gets no index; reading it takes longer: {}",
+                 paths_.directory.string(), StorePaths::segment_name(segment), error.message());
+  return built;
+}
+
+Result<void> Maintenance::build_index(std::uint64_t segment) {
+  FileSystem& files = *options_.files;
+  if (stop_.stop_requested()) return Error(ErrorCode::kCancelled, "the store is closed");
+  auto reader = SegmentReader::open(files, paths_, options_.store, segment);
+  if (!reader) return std::move(reader).error();
+  if (SegmentIndex::open(files, paths_, *reader)) return {};
+  auto bytes = SegmentIndex::build(*reader, stop_.get_token());
+  if (!bytes) return std::move(bytes).error();
+  return write_file_atomically(files, paths_.index(segment), *bytes);
+}
+
+}  // namespace millrace::log
