@@ -1,5 +1,7 @@
 #include "eventstore/log_reader.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <optional>
 
@@ -7,6 +9,7 @@
 #include "eventstore/log/head.h"
 #include "eventstore/log/recovery.h"
 #include "eventstore/log/removal.h"
+#include "eventstore/log/segment_plan.h"
 #include "eventstore/log/segment_reader.h"
 #include "eventstore/log/store_files.h"
 
@@ -17,6 +20,7 @@ using log::BatchFault;
 using log::HeadReader;
 using log::HeadView;
 using log::LogMark;
+using log::SegmentPlan;
 using log::SegmentReader;
 using log::StorePaths;
 
@@ -27,6 +31,7 @@ class Reader final : public LogReader {
         options_(std::move(options)),
         id_(id),
         position_(options_.from),
+        time_reached_(!options_.from_time),
         head_(*options_.files, paths_, id) {}
 
   Result<void> start() {
@@ -48,6 +53,8 @@ class Reader final : public LogReader {
   Result<void> move_end(const LogMark& end);
   Result<void> open_first_segment();
   Result<void> open_next_segment();
+  void make_plan();
+  Result<void> follow_plan();
   Error damaged(const SegmentReader::Found& found) const;
   Error damaged(std::uint64_t segment, const SegmentReader::Found& found, Offset offset) const;
   Result<void> check_removals(SegmentReader& segment) const;
@@ -58,17 +65,20 @@ class Reader final : public LogReader {
   std::uint64_t limit() const {
     return segment_->state().segment() == end_.segment ? end_.position : SegmentReader::kNoLimit;
   }
+  bool is_passed_over(const log::BatchHeader& header, bool ends_given);
   bool is_wanted() const;
 
   StorePaths paths_;
   ReadOptions options_;
   StoreId id_;
   Offset position_;
+  bool time_reached_;  // ReadOptions::from_time lies behind
   HeadReader head_;
   std::uint32_t head_sequence_ = 0;
   LogMark end_;             // of what may be read
   bool end_found_ = false;  // end_ comes from the segments themselves
   std::optional<SegmentReader> segment_;
+  std::optional<SegmentPlan> plan_;  // of segment_
   Batch batch_;
   bool in_given_transaction_ = false;
 };
@@ -114,6 +124,7 @@ Result<void> Reader::open_first_segment() {
   }
   MILLRACE_ASSIGN_OR_RETURN(segment_, SegmentReader::open(*options_.files, paths_, id_, *best));
   MILLRACE_RETURN_IF_ERROR(check_removals(*segment_));
+  make_plan();
   return {};
 }
 
@@ -136,6 +147,42 @@ Result<void> Reader::open_next_segment() {
   MILLRACE_RETURN_IF_ERROR(check_removals(opened));
   segment_.emplace(std::move(opened));
   position_ = std::max(position_, end);
+  make_plan();
+  return {};
+}
+
+void Reader::make_plan() {
+  plan_.reset();
+  if (segment_->state().segment() == end_.segment) return;
+  plan_ = SegmentPlan::make(*options_.files, paths_, *segment_,
+                            {.from = options_.from,
+                             .from_time = time_reached_ ? std::nullopt : options_.from_time,
+                             .category = options_.category});
+  if (plan_) segment_->set_read_ahead(plan_->read_ahead());
+}
+
+/// Goes to the next batch that needs a look, if that is not the very next one.
+Result<void> Reader::follow_plan() {
+  const std::uint64_t position = segment_->state().position();
+  const std::uint64_t next = plan_->next(position, time_reached_, in_given_transaction_);
+  if (next == position) return {};
+  if (next == plan_->end_position()) {
+    const log::IndexHeader& index = plan_->header();
+    segment_->skip_to_end(index.used_bytes, index.chain, index.end);
+    position_ = std::max(position_, index.end);
+    return {};
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const auto found, segment_->peek_at(next));
+  if (found.fault == BatchFault::kNone) {
+    segment_->resume_at(found);
+    position_ = std::max(position_, Offset{found.header.base});
+    return {};
+  }
+  // Damage, or an index that lies. The walk finds out.
+  spdlog::debug("store {}: the index of log/{} leads to byte {}: {}", paths_.directory.string(),
+                StorePaths::segment_name(segment_->state().segment()), next, describe(found.fault));
+  plan_.reset();
+  segment_->set_read_ahead(SegmentReader::kReadAhead);
   return {};
 }
 
@@ -185,64 +232,72 @@ Result<void> Reader::check_removals(SegmentReader& segment) const {
     if (matters && removal.last >= options_.from) return gone(paths_, removal, options_.from);
   }
   return {};
-}
+  /// True for a batch of which nothing is wanted, by its header.
+  bool Reader::is_passed_over(const log::BatchHeader& header, bool ends_given) {
+    if (header.base + header.span <= options_.from.value) return true;
+    if (header.count == 0 && !ends_given) return true;
+    time_reached_ = time_reached_ || header.commit_time >= *options_.from_time;
+    return !time_reached_;
+  }
 
-bool Reader::is_wanted() const {
-  if (options_.category.empty() || batch_.mentions(options_.category)) return true;
-  return in_given_transaction_ && batch_.last_of_transaction;
-}
+  bool Reader::is_wanted() const {
+    if (options_.category.empty() || batch_.mentions(options_.category)) return true;
+    return in_given_transaction_ && batch_.last_of_transaction;
+  }
 
-Result<Batch*> Reader::next() {
-  for (;;) {
-    if (at_end()) {
-      MILLRACE_RETURN_IF_ERROR(refresh());
-      if (at_end()) return nullptr;
-    }
-    MILLRACE_ASSIGN_OR_RETURN(auto found, segment_->peek(limit()));
-    if (found.fault == BatchFault::kAbsent && segment_->state().segment() != end_.segment) {
-      MILLRACE_ASSIGN_OR_RETURN(const bool ends, segment_->at_end());
-      if (ends) {
-        MILLRACE_RETURN_IF_ERROR(open_next_segment());
+  Result<Batch*> Reader::next() {
+    for (;;) {
+      if (at_end()) {
+        MILLRACE_RETURN_IF_ERROR(refresh());
+        if (at_end()) return nullptr;
+      }
+      if (plan_) MILLRACE_RETURN_IF_ERROR(follow_plan());
+      MILLRACE_ASSIGN_OR_RETURN(auto found, segment_->peek(limit()));
+      if (found.fault == BatchFault::kAbsent && segment_->state().segment() != end_.segment) {
+        MILLRACE_ASSIGN_OR_RETURN(const bool ends, segment_->at_end());
+        if (ends) {
+          MILLRACE_RETURN_IF_ERROR(open_next_segment());
+          continue;
+        }
+      }
+      if (found.fault != BatchFault::kNone) return damaged(found);
+      const Offset batch_end{found.header.base + found.header.span};
+      if (found.header.has(log::kControl)) {
+        segment_->advance(found);
         continue;
       }
-    }
-    if (found.fault != BatchFault::kNone) return damaged(found);
-    const Offset batch_end{found.header.base + found.header.span};
-    if (found.header.has(log::kControl)) {
+      if (found.header.has(log::kFirstOfTransaction)) in_given_transaction_ = false;
+      // Of a transaction that was given, the end is given too, also if compaction left nothing in
+      // it.
+      const bool ends_given = in_given_transaction_ && found.header.has(log::kLastOfTransaction);
+      if (is_passed_over(found.header, ends_given)) {
+        segment_->advance(found);
+        position_ = std::max(position_, batch_end);
+        continue;
+      }
+      MILLRACE_RETURN_IF_ERROR(segment_->load(found, limit()));
+      if (found.fault != BatchFault::kNone) return damaged(found);
+      batch_.segment = segment_->state().segment();
+      batch_.position = found.position;
+      batch_.load(found.header, found.payload, options_.from);
       segment_->advance(found);
-      continue;
+      position_ = batch_end;
+      if (!is_wanted()) continue;
+      in_given_transaction_ = !batch_.last_of_transaction;
+      return &batch_;
     }
-    if (found.header.has(log::kFirstOfTransaction)) in_given_transaction_ = false;
-    // Of a transaction that was given, the end is given too, also if compaction left nothing in it.
-    const bool ends_given = in_given_transaction_ && found.header.has(log::kLastOfTransaction);
-    if (batch_end <= options_.from || (found.header.count == 0 && !ends_given)) {
-      segment_->advance(found);
-      position_ = std::max(position_, batch_end);
-      continue;
-    }
-    MILLRACE_RETURN_IF_ERROR(segment_->load(found, limit()));
-    if (found.fault != BatchFault::kNone) return damaged(found);
-    batch_.segment = segment_->state().segment();
-    batch_.position = found.position;
-    batch_.load(found.header, found.payload, options_.from);
-    segment_->advance(found);
-    position_ = batch_end;
-    if (!is_wanted()) continue;
-    in_given_transaction_ = true;
-    return &batch_;
   }
-}
 
-Result<bool> Reader::wait(std::chrono::milliseconds timeout, const std::stop_token& stop) {
-  const auto start = std::chrono::steady_clock::now();
-  for (;;) {
-    MILLRACE_RETURN_IF_ERROR(refresh());
-    if (end_.end > position_) return true;
-    const auto passed = std::chrono::steady_clock::now() - start;
-    if (passed >= timeout || stop.stop_requested()) return false;
-    head_.wait(head_sequence_, timeout - passed, stop);
+  Result<bool> Reader::wait(std::chrono::milliseconds timeout, const std::stop_token& stop) {
+    const auto start = std::chrono::steady_clock::now();
+    for (;;) {
+      MILLRACE_RETURN_IF_ERROR(refresh());
+      if (end_.end > position_) return true;
+      const auto passed = std::chrono::steady_clock::now() - start;
+      if (passed >= timeout || stop.stop_requested()) return false;
+      head_.wait(head_sequence_, timeout - passed, stop);
+    }
   }
-}
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -72,10 +73,13 @@ class Batch {
 struct ReadOptions {
   /// The first event wanted. It may lie in the middle of a batch, or beyond the end: then the
   /// reader waits until the log gets there.
-  Offset from;
+  Offset from = {};
+  /// Nothing before the first transaction that was committed then or later. Commit times are the
+  /// source's: they need not ascend, so what comes after it may be older.
+  std::optional<UnixMicros> from_time = {};
   /// Batches that hold nothing of it are passed over; empty for all. Events of others still come
   /// with them. A transaction of which a batch was given is always given to its last one.
-  std::string category;
+  std::string category = {};
   FileSystem* files = &FileSystem::real();
 };
 
@@ -85,6 +89,9 @@ struct ReadOptions {
 /// The end is what the writer publishes in HEAD. When none has written since the machine started,
 /// the reader finds the end of what survived by reading the last segment; a writer that starts
 /// later is noticed.
+///
+/// In full segments it goes by their indexes, where they have one, straight to what is wanted;
+/// what it passes over is not checked then. Where there is none it looks at each batch.
 ///
 /// Threads: one at a time. Errors: kNotFound (no store there), kFailedPrecondition (other files
 /// there, or the store was replaced by an older copy), kUnsupported (newer), kCorruption (names
@@ -106,7 +113,8 @@ class LogReader {
   /// Sleeps on the futex in HEAD: wakes in microseconds, costs nothing meanwhile.
   virtual Result<bool> wait(std::chrono::milliseconds timeout,
                             const std::stop_token& stop = {}) = 0;
-  /// Every event below it was given, or passed over for its category. `from` before the first.
+  /// Every event below it was given, or passed over for its category or time. `from` before the
+  /// first.
   virtual Offset position() const = 0;
   /// The durable end as known now.
   virtual Offset durable_end() = 0;

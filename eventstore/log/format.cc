@@ -382,6 +382,13 @@ void LogState::resume(const BatchHeader& header, std::uint64_t position) {
   previous_.reset();
 }
 
+void LogState::skip_to(std::uint64_t position, std::uint64_t chain, Offset next) {
+  position_ = position;
+  chain_ = chain;
+  next_ = next;
+  previous_.reset();
+}
+
 void LogState::rewind(std::uint64_t chain) {
   segment_ = mark_.segment;
   position_ = mark_.position;

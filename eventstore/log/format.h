@@ -194,6 +194,9 @@ class LogState {
   void continue_transaction_of(const LogState& before) { previous_ = before.previous_; }
   /// Believes `header`, which lies at `position`: to go on behind damage.
   void resume(const BatchHeader& header, std::uint64_t position);
+  /// Goes on at `position`, of which an index tells what must be true there. mark() means nothing
+  /// from then on.
+  void skip_to(std::uint64_t position, std::uint64_t chain, Offset next);
   /// Goes back to mark(), whose chain value the caller kept.
   void rewind(std::uint64_t chain);
 

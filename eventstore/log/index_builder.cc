@@ -32,6 +32,10 @@ IndexBuilder::IndexBuilder(const SegmentReader& segment) {
 
 Result<void> IndexBuilder::add(const SegmentReader::Found& found) {
   const BatchHeader& header = found.header;
+  if (header.has(kControl)) {
+    header_.last_batch = found.position;  // it has no events, and no time of its own
+    return {};
+  }
   const bool is_place =
       places_.empty() || found.position >= places_.back().position + kIndexPlaceStep;
   if (is_place)
@@ -97,10 +101,10 @@ void IndexBuilder::add_entry(const Entry& entry) {
   if (!repeated) bucket.push_back(entry);
 }
 
-std::string IndexBuilder::finish(const LogState& state) && {
-  header_.used_bytes = state.position();
-  header_.chain = state.chain();
-  header_.end = state.next();
+std::string IndexBuilder::finish(const SegmentReader& segment) && {
+  header_.used_bytes = segment.state().position();
+  header_.chain = segment.state().chain();
+  header_.end = segment.end();
   header_.places = places_.size();
   sort_entries();
 

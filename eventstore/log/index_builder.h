@@ -21,8 +21,8 @@ class IndexBuilder {
 
   /// The next batch, read and checked.
   Result<void> add(const SegmentReader::Found& found);
-  /// The file. `state` is that behind the last batch.
-  std::string finish(const LogState& state) &&;
+  /// The file. `segment` was walked to its end.
+  std::string finish(const SegmentReader& segment) &&;
 
  private:
   struct Entry {

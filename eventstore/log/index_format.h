@@ -18,10 +18,10 @@
 //     0  8 bytes 89 4D 52 49 44 58 0D 0A
 //     8  u32 format version               12  u32 oldest version that can read it
 //    16  16 bytes store id                32  u64 first offset of the segment
-//    40  u64 XXH3-64 of the segment's header page
+//    40  u64 chain value behind the segment's header page
 //    48  u64 size of the segment          56  u64 where its last batch starts
 //    64  u64 chain value behind its last batch
-//    72  u64 offset after its last event
+//    72  u64 first offset of the segment after it
 //    80  u64 batches                      88  u64 events
 //    96  i64 least commit time           104  i64 greatest
 //   112  i64 least append time           120  i64 greatest

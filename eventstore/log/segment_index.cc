@@ -15,7 +15,7 @@ Result<bool> describes(const IndexHeader& header, SegmentReader& segment) {
     return false;
   MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t size, segment.file_size());
   if (header.used_bytes != size) return false;
-  if (header.batches == 0) return header.chain == header.page_chain;
+  if (header.last_batch == 0) return header.chain == header.page_chain;
   MILLRACE_ASSIGN_OR_RETURN(const auto last, segment.fetch(header.last_batch, kBatchHeaderBytes,
                                                            header.last_batch + kBatchHeaderBytes));
   return last.size() == kBatchHeaderBytes && chain_after_batch(last.data()) == header.chain;
@@ -42,7 +42,12 @@ Result<std::string> SegmentIndex::build(SegmentReader& segment, const std::stop_
     if (!found.header.has(kControl)) MILLRACE_RETURN_IF_ERROR(builder.add(found));
     segment.advance(found);
   }
-  return std::move(builder).finish(segment.state());
+  MILLRACE_ASSIGN_OR_RETURN(const bool ends, segment.at_end());
+  if (!ends)
+    return Error(ErrorCode::kCorruption, "log/" +
+                                             StorePaths::segment_name(segment.header().segment) +
+                                             " is not as long as its header says");
+  return std::move(builder).finish(segment);
 }
 
 std::optional<SegmentIndex> SegmentIndex::open(FileSystem& files, const StorePaths& paths,

@@ -9,7 +9,6 @@
 namespace millrace::log {
 namespace {
 
-constexpr std::size_t kReadBytes = 1 << 20;
 constexpr std::size_t kSearchBytes = 64 << 10;
 
 }  // namespace
@@ -54,10 +53,12 @@ Result<std::string_view> SegmentReader::fetch(std::uint64_t position, std::uint6
   }
   const std::size_t start = static_cast<std::size_t>(position - buffer_at_);
   if (start + size > buffer_.size()) {
-    // Never room for more than the file has: `size` may come from a damaged header.
-    MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t file_bytes, file_->size());
-    const std::uint64_t end =
-        std::min({limit, file_bytes, position + std::max<std::uint64_t>(size, kReadBytes)});
+    std::uint64_t end = std::min(limit, position + std::max<std::uint64_t>(size, read_ahead_));
+    if (size > read_ahead_) {
+      // Never room for more than the file has: `size` may come from a damaged header.
+      MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t file_bytes, file_->size());
+      end = std::min(end, file_bytes);
+    }
     const std::size_t kept = buffer_.size();
     const std::uint64_t next = buffer_at_ + kept;
     if (end > next) {
@@ -120,6 +121,21 @@ Result<SegmentReader::Found> SegmentReader::read_control() {
 void SegmentReader::advance(const Found& found) {
   MILLRACE_CHECK(found.position == state_.position());
   state_.advance(found.header, chain_after_);
+}
+
+Result<SegmentReader::Found> SegmentReader::peek_at(std::uint64_t position) {
+  Found found{.position = position};
+  MILLRACE_ASSIGN_OR_RETURN(const auto bytes, fetch(position, kBatchHeaderBytes));
+  found.fault = bytes.size() < kBatchHeaderBytes
+                    ? BatchFault::kIncomplete
+                    : decode_batch_header(bytes.data(), seal_.at(position), found.header);
+  if (found.fault == BatchFault::kNone && found.header.base < state_.next().value)
+    found.fault = BatchFault::kOffset;
+  return found;
+}
+
+void SegmentReader::skip_to_end(std::uint64_t position, std::uint64_t chain, Offset next) {
+  state_.skip_to(position, chain, next);
 }
 
 void SegmentReader::resume_at(const Found& found) { state_.resume(found.header, found.position); }

@@ -20,6 +20,7 @@ namespace millrace::log {
 class SegmentReader {
  public:
   static constexpr std::uint64_t kNoLimit = ~std::uint64_t{0};
+  static constexpr std::size_t kReadAhead = 1 << 20;
 
   /// A batch, or what is wrong where one should be. Views last until the next call.
   struct Found {
@@ -49,6 +50,13 @@ class SegmentReader {
   void advance(const Found& found);
   /// Goes on at `position`, where a header is that find_header() found: after damage.
   void resume_at(const Found& found);
+  /// The header at `position`, behind this one, where an index says that a batch starts: intact, or
+  /// what is wrong. Stays where it is; resume_at() goes there.
+  Result<Found> peek_at(std::uint64_t position);
+  /// Goes to the end of a sealed segment without a look at what is between, as its index tells it.
+  void skip_to_end(std::uint64_t position, std::uint64_t chain, Offset next);
+  /// Reads so many bytes at once, where more of them are there. Fewer: for one who jumps.
+  void set_read_ahead(std::size_t bytes) { read_ahead_ = bytes; }
   /// True if `bytes` can be the start of the next batch: nothing that is known of its header
   /// contradicts them.
   bool may_begin_next(std::string_view bytes) const;
@@ -93,6 +101,7 @@ class SegmentReader {
   ByteBuffer buffer_;  // bytes of the file from buffer_at_ on
   std::uint64_t buffer_at_ = 0;
   Decompressor decompressor_;
+  std::size_t read_ahead_ = kReadAhead;
   std::uint64_t chain_after_ = 0;  // of the header that peek found
 };
 

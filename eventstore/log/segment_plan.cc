@@ -1,0 +1,67 @@
+#include "eventstore/log/segment_plan.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+namespace millrace::log {
+namespace {
+
+/// Where wanted batches lie further apart, reading what is between them costs more than asking the
+/// kernel for each.
+constexpr std::uint64_t kSparseBytes = 16 << 10;
+constexpr std::size_t kSparseReadAhead = 4 << 10;
+
+}  // namespace
+
+std::optional<SegmentPlan> SegmentPlan::make(FileSystem& files, const StorePaths& paths,
+                                             SegmentReader& segment, const Wanted& wanted) {
+  const bool from_within = wanted.from.value > segment.header().segment;
+  if (!from_within && !wanted.from_time && wanted.category.empty()) return std::nullopt;
+  const auto index = SegmentIndex::open(files, paths, segment);
+  const auto no_plan = [&](std::string_view why) {
+    spdlog::debug("store {}: log/{} is read without an index: {}", paths.directory.string(),
+                  StorePaths::segment_name(segment.header().segment), why);
+    return std::optional<SegmentPlan>();
+  };
+  if (!index) return no_plan("it has none of its own");
+  SegmentPlan plan;
+  plan.header_ = index->header();
+  if (from_within) {
+    const auto start = index->seek(wanted.from);
+    if (!start) return no_plan(start.error().message());
+    plan.start_ = *start;
+  }
+  if (wanted.from_time) {
+    const auto start = index->seek_time(*wanted.from_time);
+    if (!start) return no_plan(start.error().message());
+    const bool none = plan.header_.commit_max < *wanted.from_time;
+    plan.start_ = none ? plan.end_position() : std::max(plan.start_, *start);
+  }
+  if (wanted.category.empty()) return plan;
+  auto postings = index->postings(wanted.category);
+  auto ends = index->transaction_ends();
+  if (!postings || !ends) return no_plan((!postings ? postings : ends).error().message());
+  plan.by_category_ = true;
+  if (postings->size() * kSparseBytes < plan.end_position()) plan.read_ahead_ = kSparseReadAhead;
+  plan.postings_.positions = *std::move(postings);
+  plan.ends_.positions = *std::move(ends);
+  return plan;
+}
+
+std::uint64_t SegmentPlan::List::at_or_after(std::uint64_t position, std::uint64_t otherwise) {
+  while (next < positions.size() && positions[next] < position) ++next;
+  return next < positions.size() ? positions[next] : otherwise;
+}
+
+std::uint64_t SegmentPlan::next(std::uint64_t position, bool time_reached,
+                                bool in_given_transaction) {
+  position = std::max(position, start_);
+  // Until then the very next batch may be the one from which on they count.
+  if (!by_category_ || !time_reached) return position;
+  const std::uint64_t posting = postings_.at_or_after(position, end_position());
+  if (!in_given_transaction) return posting;
+  return std::min(posting, ends_.at_or_after(position, end_position()));
+}
+
+}  // namespace millrace::log
