@@ -88,10 +88,17 @@ class FaultFile final : public File {
     if (is_dead()) return power_gone("sync");
     if (sync_failed_) ++fs_.syncs_after_failure_;
     Result<void> allowed = fs_.operation("sync", true);
-    if (allowed && node_->late_error) allowed = Error(ErrorCode::kIo, "sync: late injected fault");
+    if (allowed && node_->late_error) {
+      fs_.hit_ = true;
+      allowed = Error(ErrorCode::kIo, "sync: late injected fault");
+    }
+    if (!allowed && fs_.is_dying()) return allowed;
     if (!allowed) {
       // Called clean, never written.
-      if (fs_.sync_failure_ == SyncFailure::kOldReturns) node_->current = node_->durable;
+      if (fs_.sync_failure_ == SyncFailure::kOldReturns && !node_->late_error) {
+        node_->current = node_->lied ? node_->promised : node_->durable;
+        ++fs_.times_gone_back_;
+      }
       node_->changes.clear();
       node_->late_error = false;
       sync_failed_ = true;
@@ -100,6 +107,7 @@ class FaultFile final : public File {
     if (fs_.syncs_ == fs_.fail_sync_at_) {  // it says that it succeeds
       fs_.hit_ = true;
       node_->lied = true;
+      node_->promised = node_->current;
       if (fs_.sync_failure_ == SyncFailure::kLie) return {};
       node_->changes.clear();
       node_->late_error = true;
@@ -117,6 +125,7 @@ class FaultFile final : public File {
     node_->durable.resize(node_->current.size());
     node_->changes.clear();
     if (node_->durable == node_->current) node_->lied = false;
+    if (node_->lied) node_->promised = node_->current;
     return {};
   }
 
@@ -237,7 +246,7 @@ std::shared_ptr<FaultFs::Node> FaultFs::new_node(bool directory) {
 Result<void> FaultFs::operation(std::string_view what, bool is_sync) {
   ++operations_;
   if (is_sync) ++syncs_;
-  if (die_at_ != 0 && operations_ >= die_at_) {
+  if (is_dying()) {
     hit_ = true;
     return power_gone(what);
   }
@@ -303,13 +312,20 @@ bool FaultFs::fault_was_hit() const {
 
 bool FaultFs::is_down() const {
   const std::lock_guard lock(mutex_);
-  return die_at_ != 0 && operations_ >= die_at_;
+  return is_dying();
 }
+
+bool FaultFs::is_dying() const { return die_at_ != 0 && operations_ >= die_at_; }
 
 bool FaultFs::has_lied() const {
   const std::lock_guard lock(mutex_);
   return std::any_of(names_.begin(), names_.end(),
                      [](const auto& entry) { return entry.second->lied; });
+}
+
+std::uint64_t FaultFs::times_gone_back() const {
+  const std::lock_guard lock(mutex_);
+  return times_gone_back_;
 }
 
 std::uint64_t FaultFs::operations() const {

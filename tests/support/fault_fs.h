@@ -66,6 +66,8 @@ class FaultFs final : public FileSystem {
   bool is_down() const;
   /// Some sync gave success for what would not survive a power loss now.
   bool has_lied() const;
+  /// How often a file showed older content, after a sync that failed with kOldReturns.
+  std::uint64_t times_gone_back() const;
   std::uint64_t operations() const;
   /// Syncs asked of a file handle after a sync of it had failed.
   std::uint64_t syncs_after_failed_sync() const;
@@ -132,7 +134,8 @@ class FaultFs final : public FileSystem {
     std::uint64_t identity = 0;
     std::string current, durable;
     std::vector<Change> changes;
-    bool lied = false;  // what a sync called durable is not
+    bool lied = false;     // what a sync called durable is not
+    std::string promised;  // then: the content that it was called durable for
     bool late_error = false;
   };
   using Names = std::map<std::string, std::shared_ptr<Node>>;
@@ -144,6 +147,7 @@ class FaultFs final : public FileSystem {
   struct Crash;
 
   Result<void> operation(std::string_view what, bool is_sync = false);
+  bool is_dying() const;
   Result<void> take_space(std::uint64_t bytes);
   void change_names(const std::string& directory, std::function<void(Names&)> apply);
   std::shared_ptr<Node> new_node(bool directory);
@@ -159,7 +163,8 @@ class FaultFs final : public FileSystem {
   std::uint64_t boot_ = 0;
   std::uint64_t next_identity_ = 1;
   std::uint64_t sequence_ = 0;
-  std::uint64_t operations_ = 0, syncs_ = 0, reads_ = 0, syncs_after_failure_ = 0;
+  std::uint64_t operations_ = 0, syncs_ = 0, reads_ = 0, syncs_after_failure_ = 0,
+                times_gone_back_ = 0;
   std::uint64_t fail_at_ = 0, fail_sync_at_ = 0, fail_read_at_ = 0, die_at_ = 0;
   std::optional<std::uint64_t> space_left_;
   ErrorCode fail_code_ = ErrorCode::kIo;

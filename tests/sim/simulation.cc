@@ -1,0 +1,382 @@
+#include "tests/sim/simulation.h"
+
+#include <spdlog/sinks/base_sink.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <mutex>
+
+#include "base/checksum.h"
+#include "eventstore/inspect.h"
+#include "tests/sim/probes.h"
+
+namespace millrace::sim {
+namespace {
+
+constexpr int kOpeningsMax = 12;
+
+/// Recovery tells what it cut off in the log; so the log tells which paths it took.
+class LogProbe final : public spdlog::sinks::base_sink<std::mutex> {
+ private:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    const std::string_view text(message.payload.data(), message.payload.size());
+    if (text.find("that a crash tore are cut off") != std::string_view::npos)
+      hit(Probe::kTornTailCut);
+    if (text.find("an unfinished transaction from") != std::string_view::npos)
+      hit(Probe::kUnfinishedDropped);
+  }
+  void flush_() override {}
+};
+
+void listen_to_log() {
+  static const bool done = [] {
+    spdlog::set_default_logger(
+        std::make_shared<spdlog::logger>("sim", std::make_shared<LogProbe>()));
+    spdlog::set_level(spdlog::level::warn);
+    return true;
+  }();
+  static_cast<void>(done);
+}
+
+std::map<std::string, std::string> log_of(const FaultFs& files) {
+  auto contents = files.contents();
+  std::erase_if(contents, [](const auto& entry) { return entry.first.ends_with("/HEAD"); });
+  return contents;
+}
+
+StoreId sim_store_id() {
+  StoreId id;
+  std::copy_n("a simulated one!", id.bytes.size(), id.bytes.begin());
+  return id;
+}
+
+std::size_t segments_in(FaultFs& files) { return files.names(Simulation::kStore / "log").size(); }
+
+}  // namespace
+
+const Path Simulation::kStore = "/store";
+
+Simulation::Simulation() {
+  listen_to_log();
+  options.segment_bytes = 16 << 10;
+  options.pending_bytes_max = 16 << 10;
+  options.flush_bytes = std::size_t{1} << 40;
+  options.flush_interval = std::chrono::hours(24);
+  options.new_store_id = sim_store_id();
+  options.files = &files;
+  options.clock = &clock;
+}
+
+Simulation::~Simulation() {
+  files.die_at(1);  // whatever is open changes nothing more
+}
+
+void Simulation::run(const Trace& trace) {
+  for (const Step& step : trace) {
+    ++clock.now;
+    const Operation& operation = operations()[step.operation];
+    if (is_verbose)
+      std::fprintf(stderr, "%.*s %u %u %u %u\n", static_cast<int>(operation.name.size()),
+                   operation.name.data(), step.arguments[0], step.arguments[1], step.arguments[2],
+                   step.arguments[3]);
+    operation.run(*this, step.arguments);
+    settle();
+    mix(step.operation);
+    mix(model.end());
+    mix(model.acknowledged());
+    mix(files.operations());
+    if (is_verbose)
+      std::fprintf(stderr, "  -> %zu transactions, %llu events, %zu acknowledged, %zu segments%s\n",
+                   model.transactions().size(), static_cast<unsigned long long>(model.end()),
+                   model.acknowledged(), segments_in(files), store_ ? "" : ", closed");
+  }
+  finish();
+}
+
+void Simulation::mix(std::uint64_t value) {
+  hash_ = checksum({reinterpret_cast<const char*>(&value), sizeof value}, hash_);
+}
+
+EventStore& Simulation::store() {
+  if (!store_) open();
+  return *store_;
+}
+
+bool Simulation::flush() {
+  EventStore& target = store();
+  target.request_flush();
+  const auto source = model.source_at(model.transactions().size());
+  const auto durable =
+      target.wait_durable(target.appended_end(), source ? source->end : 0, std::chrono::minutes(1));
+  unflushed_bytes = 0;
+  if (!durable) return false;
+  check(*durable, "I10 flush ends");
+  check(target.durable_end().value == model.end() && target.durable_source() == source,
+        "I6 durable end is that of what was committed");
+  model.acknowledge(!files.has_lied());
+  return true;
+}
+
+void Simulation::close() {
+  if (!store_) return;
+  const bool was_clean = !files.fault_was_hit() && store_->status().has_value();
+  store_.reset();
+  unflushed_bytes = 0;
+  if (was_clean && !files.fault_was_hit()) model.acknowledge(!files.has_lied());
+  if (files.is_down()) hit(Probe::kDiedInClose);
+}
+
+void Simulation::crash(const Doom& how) {
+  files.die_at(1);  // the dead write nothing
+  store_.reset();
+  unflushed_bytes = 0;
+  crashed_ = true;
+  if (!how.power) {
+    hit(Probe::kKilled);
+    files.kill_writer();
+    return;
+  }
+  hit(Probe::kPowerLost);
+  const bool lied = files.has_lied();
+  const bool may_refuse =
+      lied || how.policy == CrashPolicy::kGarbage || how.policy == CrashPolicy::kStale;
+  if (may_refuse && !backup_) backup_ = files.clone();
+  may_refuse_ = may_refuse_ || may_refuse;
+  after_lie_ = after_lie_ || lied;
+  last_policy_ = how.policy;
+  for (ReaderSlot& slot : readers) slot = {};
+  files.lose_power(how.policy, how.seed);
+}
+
+void Simulation::settle() {
+  if (files.is_down()) {
+    hit(Probe::kDiedInOperation);
+    crash(doom);
+    open();
+  }
+  if (!store_) return;
+  const auto status = store_->status();
+  if (status) {
+    check(store_->durable_end().value == model.acknowledged_end(),
+          "I6 nothing is durable that nobody waited for");
+    return;
+  }
+  check(files.fault_was_hit(), "I9 poisoned without a fault", status.error().message());
+  check(store_->begin({}).error().message() == status.error().message(),
+        "I9 a poisoned store answers with its first error");
+  check(files.syncs_after_failed_sync() == 0, "D2 a failed sync is not asked for again");
+  hit(status.error().code() == ErrorCode::kNoSpace                 ? Probe::kDiskFull
+      : status.error().message().find("late") != std::string::npos ? Probe::kSyncFailedLate
+      : status.error().message().find("sync") != std::string::npos ? Probe::kSyncFailed
+                                                                   : Probe::kWriteFailed);
+  files.clear_faults();
+  crash(doom);
+  open();
+}
+
+void Simulation::open() {
+  look_before_opening();
+  for (int attempt = 0; attempt < kOpeningsMax; ++attempt) {
+    if (recovery_deaths != 0) files.die_at(1 + (recovery_seed >> (4 * recovery_deaths)) % 12);
+    if (try_open()) {
+      recovery_deaths = 0;
+      return;
+    }
+  }
+  throw CheckFailed("I10 store opens when the faults are over", "it does not");
+}
+
+/// A reader without a writer, and a twin that recovers, tell what the opening must come to.
+void Simulation::look_before_opening() {
+  expected_log_.reset();
+  if (!crashed_ || may_refuse_ || files.fault_was_hit()) return;
+  if (!files.exists(kStore / "store.json").value_or(false)) return;
+  const Scan found = scan(files);
+  check(!found.error || files.fault_was_hit(), "I8 reader without a writer",
+        found.error ? found.error->to_string() : "");
+  if (found.error) return files.clear_faults();
+  check(found.whole_end == found.end, "I3 reader without a writer ends in a transaction");
+  check(found.end >= model.promised_end(false) || head_went_back(),
+        "I1 reader without a writer lacks events");
+  model.see(found.end);
+  hit(Probe::kReaderFoundEnd);
+  if (files.contents().size() % 2 == 0) return;  // every other time is enough
+  const auto twin = files.clone();
+  StoreOptions same = options;
+  same.files = twin.get();
+  const auto opened = EventStore::open(kStore, same);
+  check(opened.has_value(), "I9 a copy of what a crash left opens",
+        opened ? "" : opened.error().to_string());
+  expected_log_ = log_of(*twin);
+}
+
+bool Simulation::try_open() {
+  const std::size_t segments_before = segments_in(files);
+  auto opened = EventStore::open(kStore, options);
+  if (files.is_down()) {
+    if (opened) opened->reset();
+    if (!files.exists(kStore / "store.json").value_or(false)) hit(Probe::kDiedWhileMakingStore);
+    hit(recovery_deaths > 1 ? Probe::kDiedInRecoveryTwice : Probe::kDiedInRecovery);
+    if (recovery_deaths != 0) --recovery_deaths;
+    expected_log_.reset();
+    const Doom again{.power = doom.power || recovery_seed % 2 == 0,
+                     .policy = doom.policy,
+                     .seed = doom.seed + recovery_deaths + 1};
+    crash(again);
+    return false;
+  }
+  if (!opened) {
+    heal(opened.error());
+    expected_log_.reset();
+    return false;
+  }
+  if (recovery_deaths != 0) files.clear_faults();
+  if (segments_in(files) < segments_before) hit(Probe::kUnfinishedSegmentsDropped);
+  if (expected_log_)
+    check(*expected_log_ == log_of(files), "I9 recovery of the same bytes gives the same bytes");
+  return adopt(std::move(*opened));
+}
+
+/// What an opening that failed calls for; throws if it may not fail.
+void Simulation::heal(const Error& error) {
+  const bool is_fault = error.code() == ErrorCode::kIo || error.code() == ErrorCode::kNoSpace;
+  if (is_fault && files.fault_was_hit()) {
+    if (error.code() == ErrorCode::kNoSpace) hit(Probe::kDiskFullWhileOpening);
+    files.clear_faults();
+    files.set_space_left(std::nullopt);
+    files.kill_writer();
+    return;
+  }
+  check(may_refuse_ && error.code() == ErrorCode::kCorruption, "I10 store does not open",
+        error.to_string());
+  hit(after_lie_                              ? Probe::kLieRefused
+      : last_policy_ == CrashPolicy::kGarbage ? Probe::kGarbageRefused
+                                              : Probe::kStaleRefused);
+  files.clear_faults();
+  files.kill_processes();
+  files.restore(*backup_);  // somebody puts the files back
+  backup_.reset();
+  may_refuse_ = after_lie_ = false;
+}
+
+bool Simulation::adopt(std::unique_ptr<EventStore> opened) {
+  const Scan found = scan(files);
+  if (found.error) {
+    opened.reset();
+    heal(*found.error);
+    return false;
+  }
+  const std::size_t before = model.transactions().size(), acknowledged = model.acknowledged();
+  const std::size_t count =
+      model.reopen(opened->durable_end(), opened->durable_source(), after_lie_, !files.has_lied());
+  check(found.end == model.end() && found.whole_end == found.end,
+        "I5 what the reader gives ends where the writer says");
+  check(opened->appended_end() == opened->durable_end(), "I6 all is durable after opening");
+  if (count < acknowledged) hit(Probe::kLieCostEvents);
+  if (crashed_ && count > acknowledged) hit(Probe::kUnacknowledgedSurvived);
+  if (crashed_ && count < before) hit(Probe::kUnacknowledgedLost);
+  if (crashed_ && count == before) hit(Probe::kNothingLost);
+  store_ = std::move(opened);
+  times_gone_back_ = files.times_gone_back();
+  backup_.reset();
+  may_refuse_ = after_lie_ = crashed_ = false;
+  return true;
+}
+
+Scan Simulation::scan(FileSystem& files_of) const {
+  Scan result;
+  auto reader = LogReader::open(kStore, {.from = {}, .category = {}, .files = &files_of});
+  if (!reader) {
+    result.error = reader.error();
+    return result;
+  }
+  for (;;) {
+    const auto batch = (*reader)->next();
+    if (!batch) {
+      result.error = batch.error();
+      return result;
+    }
+    if (*batch == nullptr) return result;
+    check((*batch)->first.value == result.end, "I2 reader left events out");
+    model.check_batch(**batch, 0);
+    result.end = (*batch)->first.value + (*batch)->count;
+    if ((*batch)->last_of_transaction) result.whole_end = result.end;
+  }
+}
+
+bool Simulation::follow(ReaderSlot& slot) {
+  const auto batch = slot.reader->next();
+  if (!batch && batch.error().code() == ErrorCode::kFailedPrecondition && head_went_back()) {
+    slot = {};  // it is told that the store is an older one
+    return false;
+  }
+  if (!batch) {
+    // It stays where it is: what could not be read now is read next time.
+    check(batch.error().code() == ErrorCode::kIo && files.fault_was_hit(), "I8 reader",
+          batch.error().to_string());
+    hit(Probe::kReadFailed);
+    files.clear_faults();
+    return true;
+  }
+  const std::uint64_t durable = slot.reader->durable_end().value;
+  if (*batch == nullptr) {
+    check(slot.next >= durable || !slot.category.empty(), "I5 reader ends before the end");
+    if (slot.next < durable)
+      check(!model.mentions(slot.category, slot.next, durable),
+            "I5 filtered reader left events out");
+    slot.next = std::max(slot.next, durable);
+    return false;
+  }
+  Batch& given = **batch;
+  const std::uint64_t end = given.first.value + given.count;
+  check(end <= durable, "I6 reader got what is not durable");
+  if (slot.category.empty()) {
+    check(std::max(given.first.value, slot.from) == slot.next, "I2 reader left events out");
+  } else if (given.first.value > slot.next) {
+    check(!model.mentions(slot.category, slot.next, given.first.value),
+          "I5 filtered reader left events out");
+    hit(Probe::kFilteredReaderSkipped);
+  }
+  model.check_batch(given, slot.from);
+  slot.next = end;
+  if (given.last_of_transaction) model.see(end);
+  hit(Probe::kReaderFollowed);
+  return true;
+}
+
+bool Simulation::append_last() {
+  const NewEvent event{.category = "last", .key = "k", .type = "", .payload = "p", .metadata = ""};
+  TransactionInfo info;
+  info.source = {epoch, next_commit, next_commit + 5};
+  next_commit += 10;
+  if (!store().append(info, {&event, 1})) return false;
+  model.add(info, {{.category = "last", .key = "k", .type = "", .payload = "p", .metadata = ""}});
+  return flush();
+}
+
+void Simulation::finish() {
+  files.clear_faults();
+  files.set_space_left(std::nullopt);
+  recovery_deaths = 0;
+  while (!append_last()) {  // an error that a sync still owes may come once for each file
+    check(files.fault_was_hit(), "I10 append when the faults are over");
+    settle();
+  }
+  for (ReaderSlot& slot : readers)
+    if (slot.reader)
+      while (follow(slot)) {
+      }
+  readers.clear();
+  close();
+  const auto report = verify_store(kStore, {}, files);
+  check(report && report->faults.empty() && report->torn_tail_bytes == 0, "I8 verify at the end",
+        !report                  ? report.error().to_string()
+        : report->faults.empty() ? "torn tail"
+                                 : report->faults[0].kind + ": " + report->faults[0].detail);
+  const Scan all = scan(files);
+  check(!all.error && all.end == model.end(), "I1 everything is there at the end");
+  for (const auto& [name, bytes] : files.contents()) mix(checksum(bytes));
+}
+
+}  // namespace millrace::sim
