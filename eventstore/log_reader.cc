@@ -232,72 +232,74 @@ Result<void> Reader::check_removals(SegmentReader& segment) const {
     if (matters && removal.last >= options_.from) return gone(paths_, removal, options_.from);
   }
   return {};
-  /// True for a batch of which nothing is wanted, by its header.
-  bool Reader::is_passed_over(const log::BatchHeader& header, bool ends_given) {
-    if (header.base + header.span <= options_.from.value) return true;
-    if (header.count == 0 && !ends_given) return true;
-    time_reached_ = time_reached_ || header.commit_time >= *options_.from_time;
-    return !time_reached_;
-  }
+}
 
-  bool Reader::is_wanted() const {
-    if (options_.category.empty() || batch_.mentions(options_.category)) return true;
-    return in_given_transaction_ && batch_.last_of_transaction;
-  }
+/// True for a batch of which nothing is wanted, by its header.
+bool Reader::is_passed_over(const log::BatchHeader& header, bool ends_given) {
+  if (header.base + header.span <= options_.from.value) return true;
+  if (header.count == 0 && !ends_given) return true;
+  time_reached_ = time_reached_ || header.commit_time >= *options_.from_time;
+  return !time_reached_;
+}
 
-  Result<Batch*> Reader::next() {
-    for (;;) {
-      if (at_end()) {
-        MILLRACE_RETURN_IF_ERROR(refresh());
-        if (at_end()) return nullptr;
-      }
-      if (plan_) MILLRACE_RETURN_IF_ERROR(follow_plan());
-      MILLRACE_ASSIGN_OR_RETURN(auto found, segment_->peek(limit()));
-      if (found.fault == BatchFault::kAbsent && segment_->state().segment() != end_.segment) {
-        MILLRACE_ASSIGN_OR_RETURN(const bool ends, segment_->at_end());
-        if (ends) {
-          MILLRACE_RETURN_IF_ERROR(open_next_segment());
-          continue;
-        }
-      }
-      if (found.fault != BatchFault::kNone) return damaged(found);
-      const Offset batch_end{found.header.base + found.header.span};
-      if (found.header.has(log::kControl)) {
-        segment_->advance(found);
-        continue;
-      }
-      if (found.header.has(log::kFirstOfTransaction)) in_given_transaction_ = false;
-      // Of a transaction that was given, the end is given too, also if compaction left nothing in
-      // it.
-      const bool ends_given = in_given_transaction_ && found.header.has(log::kLastOfTransaction);
-      if (is_passed_over(found.header, ends_given)) {
-        segment_->advance(found);
-        position_ = std::max(position_, batch_end);
-        continue;
-      }
-      MILLRACE_RETURN_IF_ERROR(segment_->load(found, limit()));
-      if (found.fault != BatchFault::kNone) return damaged(found);
-      batch_.segment = segment_->state().segment();
-      batch_.position = found.position;
-      batch_.load(found.header, found.payload, options_.from);
-      segment_->advance(found);
-      position_ = batch_end;
-      if (!is_wanted()) continue;
-      in_given_transaction_ = !batch_.last_of_transaction;
-      return &batch_;
-    }
-  }
+bool Reader::is_wanted() const {
+  if (options_.category.empty() || batch_.mentions(options_.category)) return true;
+  return in_given_transaction_ && batch_.last_of_transaction;
+}
 
-  Result<bool> Reader::wait(std::chrono::milliseconds timeout, const std::stop_token& stop) {
-    const auto start = std::chrono::steady_clock::now();
-    for (;;) {
+Result<Batch*> Reader::next() {
+  for (;;) {
+    if (at_end()) {
       MILLRACE_RETURN_IF_ERROR(refresh());
-      if (end_.end > position_) return true;
-      const auto passed = std::chrono::steady_clock::now() - start;
-      if (passed >= timeout || stop.stop_requested()) return false;
-      head_.wait(head_sequence_, timeout - passed, stop);
+      if (at_end()) return nullptr;
     }
+    if (plan_) MILLRACE_RETURN_IF_ERROR(follow_plan());
+    MILLRACE_ASSIGN_OR_RETURN(auto found, segment_->peek(limit()));
+    if (found.fault == BatchFault::kAbsent && segment_->state().segment() != end_.segment) {
+      MILLRACE_ASSIGN_OR_RETURN(const bool ends, segment_->at_end());
+      if (ends) {
+        MILLRACE_RETURN_IF_ERROR(open_next_segment());
+        continue;
+      }
+    }
+    if (found.fault != BatchFault::kNone) return damaged(found);
+    const Offset batch_end{found.header.base + found.header.span};
+    if (found.header.has(log::kControl)) {
+      segment_->advance(found);
+      continue;
+    }
+    if (found.header.has(log::kFirstOfTransaction)) in_given_transaction_ = false;
+    // Of a transaction that was given, the end is given too, also if compaction left nothing in
+    // it.
+    const bool ends_given = in_given_transaction_ && found.header.has(log::kLastOfTransaction);
+    if (is_passed_over(found.header, ends_given)) {
+      segment_->advance(found);
+      position_ = std::max(position_, batch_end);
+      continue;
+    }
+    MILLRACE_RETURN_IF_ERROR(segment_->load(found, limit()));
+    if (found.fault != BatchFault::kNone) return damaged(found);
+    batch_.segment = segment_->state().segment();
+    batch_.position = found.position;
+    batch_.load(found.header, found.payload, options_.from);
+    segment_->advance(found);
+    position_ = batch_end;
+    if (!is_wanted()) continue;
+    in_given_transaction_ = !batch_.last_of_transaction;
+    return &batch_;
   }
+}
+
+Result<bool> Reader::wait(std::chrono::milliseconds timeout, const std::stop_token& stop) {
+  const auto start = std::chrono::steady_clock::now();
+  for (;;) {
+    MILLRACE_RETURN_IF_ERROR(refresh());
+    if (end_.end > position_) return true;
+    const auto passed = std::chrono::steady_clock::now() - start;
+    if (passed >= timeout || stop.stop_requested()) return false;
+    head_.wait(head_sequence_, timeout - passed, stop);
+  }
+}
 
 }  // namespace
 

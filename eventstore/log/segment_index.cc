@@ -39,7 +39,7 @@ Result<std::string> SegmentIndex::build(SegmentReader& segment, const std::stop_
                                                            : ErrorCode::kCorruption,
                    "log/" + StorePaths::segment_name(segment.header().segment) + " at byte " +
                        std::to_string(found.position) + ": " + std::string(describe(found.fault)));
-    if (!found.header.has(kControl)) MILLRACE_RETURN_IF_ERROR(builder.add(found));
+    MILLRACE_RETURN_IF_ERROR(builder.add(found));
     segment.advance(found);
   }
   MILLRACE_ASSIGN_OR_RETURN(const bool ends, segment.at_end());
