@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "eventstore/log/head.h"
+#include "eventstore/log/index_builder.h"
 #include "eventstore/log/recovery.h"
 #include "eventstore/log/removal.h"
 #include "eventstore/log/segment_reader.h"
@@ -47,6 +48,8 @@ class Verifier {
   Result<Extent> extent_of_tail(std::uint64_t segment);
   Result<void> walk(SegmentReader& reader, const Extent& extent);
   Result<void> check_end(SegmentReader& reader, std::uint64_t file_bytes);
+  Result<void> begin_index(const SegmentReader& reader, std::uint64_t file_bytes);
+  Result<void> check_index(const SegmentReader& reader);
   void check_link(const log::SegmentHeader& header);
   void check_records(const SegmentReader::Found& found, std::uint64_t segment);
   void add_fault(std::uint64_t segment, std::uint64_t position, std::string_view kind,
@@ -64,6 +67,8 @@ class Verifier {
   /// How the segment before ended; nothing if that can't be told.
   std::optional<log::SegmentHeader::Predecessor> before_;
   std::uint64_t before_next_ = 0;
+  /// What the index of the present segment must be; nothing if it has none.
+  std::optional<log::IndexBuilder> index_;
   Batch batch_;
   VerifyReport report_;
 };
@@ -121,10 +126,53 @@ Result<void> Verifier::check_segment(std::uint64_t segment) {
   MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t file_bytes, reader->file_size());
   MILLRACE_ASSIGN_OR_RETURN(const Extent extent,
                             extent_of(segment, file_bytes, reader->header().rewritten.has_value()));
+  const std::size_t faults = report_.faults.size();
+  MILLRACE_RETURN_IF_ERROR(begin_index(*reader, file_bytes));
   MILLRACE_RETURN_IF_ERROR(walk(*reader, extent));
   MILLRACE_RETURN_IF_ERROR(check_end(*reader, file_bytes));
+  if (index_ && report_.faults.size() == faults) MILLRACE_RETURN_IF_ERROR(check_index(*reader));
   before_ = reader->link();
   before_next_ = reader->end().value;
+  return {};
+}
+
+Result<void> Verifier::begin_index(const SegmentReader& reader, std::uint64_t file_bytes) {
+  index_.reset();
+  const std::uint64_t segment = reader.header().segment;
+  const bool sealed = segment != segments_.back() || reader.header().rewritten;
+  if (!sealed || file_bytes > log::kIndexedSegmentBytesMax) return {};
+  MILLRACE_ASSIGN_OR_RETURN(const bool there, files_.exists(paths_.index(segment)));
+  if (there) index_.emplace(reader);
+  return {};
+}
+
+/// Compares what is there with what it must be. An intact index of other bytes than the segment's
+/// is a leftover that nobody heeds.
+Result<void> Verifier::check_index(const SegmentReader& reader) {
+  const std::uint64_t segment = reader.header().segment;
+  const std::string expected = std::move(*index_).finish(reader);
+  // A byte more is enough to see that it is too long.
+  const auto file = files_.open(paths_.index(segment), OpenMode::kRead);
+  std::string bytes(expected.size() + 1, '\0');
+  std::size_t count = 0;
+  if (file) {
+    MILLRACE_ASSIGN_OR_RETURN(count, (*file)->read_at(0, bytes));
+  }
+  bytes.resize(count);
+  if (bytes == expected) return {};
+  const auto header = [](std::string_view of) {
+    return log::decode_index_header(of.substr(0, log::kIndexHeaderBytes));
+  };
+  const auto found = header(bytes), wanted = header(expected);
+  if (found && (found->page_chain != wanted->page_chain || found->chain != wanted->chain))
+    return {};
+  const auto differs = std::mismatch(bytes.begin(), bytes.end(), expected.begin(), expected.end());
+  report_.faults.push_back(
+      {.file = "log/" + StorePaths::index_name(segment),
+       .position = static_cast<std::uint64_t>(differs.first - bytes.begin()),
+       .kind = "index",
+       .detail = "not what its segment says; readers do without it. Remove it: a writer makes it "
+                 "again"});
   return {};
 }
 
@@ -201,9 +249,10 @@ Result<void> Verifier::walk(SegmentReader& reader, const Extent& extent) {
       MILLRACE_RETURN_IF_ERROR(reader.load(found, extent.limit));
     if (found.fault == BatchFault::kNone || found.fault == BatchFault::kPayloadChecksum ||
         found.fault == BatchFault::kPayloadCodec) {
-      if (found.fault == BatchFault::kNone)
+      if (found.fault == BatchFault::kNone) {
         check_records(found, segment);
-      else
+        if (index_ && !index_->add(found)) index_.reset();  // which check_records has told
+      } else
         add_fault(segment, found.position, describe(found.fault),
                   "offset " + std::to_string(found.header.base));
       ++report_.batches;

@@ -53,7 +53,8 @@ struct VerifyReport {
 };
 
 /// Reads and checks every byte that the log claims to hold: segment headers and their links, batch
-/// checksums, chain, offsets, transaction bounds, records. Goes on behind each fault. Beside a
+/// checksums, chain, offsets, transaction bounds, records; an index that is there is compared with
+/// what its segment says. Goes on behind each fault. Beside a
 /// running writer it checks what is durable; without one also what the next writer would say of the
 /// tail. Changes nothing. `progress(bytes done, bytes in all)` is called about every MiB. Errors:
 /// what keeps it from starting: as LogReader::open, also a damaged store.json; kIo.

@@ -101,6 +101,39 @@ TEST_CASE("verify names every one of several faults and goes on behind each",
   CHECK(report.events > 60);  // of what lies behind them
 }
 
+TEST_CASE("F30, F34: verify compares each index with its segment, and misses none",
+          "[eventstore][inspect][index]") {
+  FaultFs files;
+  fill(files, 12, 20);
+  must(must(EventStore::open(kStore, small_options(files)))->run_maintenance());
+  std::vector<std::string> indexes;
+  for (const std::string& name : files.names(kStore / "log"))
+    if (name.ends_with(".index")) indexes.push_back(name);
+  REQUIRE(indexes.size() >= 2);
+  CHECK(must(verify_store(kStore, {}, files)).faults.empty());
+  const Path path = kStore / "log" / indexes[0];
+  const std::string good = files.content(path);
+  for (std::size_t at = 0; at < good.size(); at += 13) {
+    std::string bytes = good;
+    bytes[at] = static_cast<char>(bytes[at] ^ 8);
+    files.set_content(path, bytes);
+    const auto report = must(verify_store(kStore, {}, files));
+    REQUIRE(report.faults.size() == 1);
+    REQUIRE(report.faults[0].kind == "index");
+    REQUIRE(report.faults[0].file == "log/" + indexes[0]);
+    REQUIRE(report.faults[0].position == at);
+    REQUIRE(report.events == 240);
+  }
+  for (const std::string& bytes : {good.substr(0, good.size() / 2), good + "more", std::string()}) {
+    files.set_content(path, bytes);
+    CHECK(must(verify_store(kStore, {}, files)).faults.size() == 1);
+  }
+  files.set_content(path, files.content(kStore / "log" / indexes[1]));  // of other bytes
+  CHECK(must(verify_store(kStore, {}, files)).faults.empty());
+  files.erase(path);
+  CHECK(must(verify_store(kStore, {}, files)).faults.empty());
+}
+
 TEST_CASE("verify tells a torn tail from a fault", "[eventstore][inspect]") {
   FaultFs files;
   fill(files, 2, 5);
