@@ -3,6 +3,9 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
+
+#include "base/result.h"
 
 namespace millrace {
 
@@ -31,6 +34,13 @@ struct CivilDate {
 };
 /// In the proleptic Gregorian calendar; `days` since 1970-01-01.
 CivilDate civil_from_days(std::int64_t days);
+
+/// The other way round; 29 February of a year without one is 1 March.
+std::int64_t days_from_civil(const CivilDate& date);
+
+/// A date and time of RFC 3339, "2026-01-01T10:00:00.5+02:00"; a blank may stand for the T, and
+/// digits behind the microseconds don't count. Errors: kInvalidArgument.
+Result<UnixMicros> parse_rfc3339(std::string_view text);
 
 /// "2026-01-01T00:00:00.000001Z", always with six digits.
 void append_iso8601(UnixMicros time, std::string& out);

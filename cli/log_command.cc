@@ -2,6 +2,7 @@
 #include <optional>
 #include <stop_token>
 
+#include "base/clock.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
@@ -24,7 +25,7 @@ constexpr std::chrono::milliseconds kWait{1'000};
 
 constexpr CommandText kTail{
     "log tail", "print the events of a store, oldest first",
-    "--store DIR [--from beginning|end|OFFSET] [--follow] [--limit N]\n"
+    "--store DIR [--from beginning|end|OFFSET|TIME] [--follow] [--limit N]\n"
     "                         [--category C] [--key K] [--json]",
     "Prints the events of a store in commit order, one a line: offset, operation, category, key\n"
     "and row; with --json one JSON object, as docs/events.md describes it. Reads beside a running\n"
@@ -35,6 +36,7 @@ constexpr CommandText kTail{
     "Examples:\n"
     "  millrace log tail --store ./store --limit 10\n"
     "  millrace log tail --store ./store --from end --follow --json | jq .after\n"
+    "  millrace log tail --store ./store --from 2026-01-31T10:00:00+01:00\n"
     "  millrace log tail --store ./store --category public.orders --key 42"};
 
 class LogTail final : public Command {
@@ -45,7 +47,8 @@ class LogTail final : public Command {
     options.add_options()                                                                      //
         ("store", po::value(&store_)->value_name("DIR")->required(), "the store's directory")  //
         ("from", po::value(&from_)->value_name("WHERE")->default_value("beginning"),
-         "beginning, end, or the offset of the first event")                                  //
+         "beginning, end, the offset of the first event, or a time (RFC 3339): from the first "
+         "transaction on that was committed then or later")                                   //
         ("follow", po::bool_switch(&follow_), "wait for more at the end, until interrupted")  //
         ("limit", po::value(&limit_text_)->value_name("N"), "end after so many events")       //
         ("category", po::value(&category_)->value_name("C"),
@@ -56,13 +59,7 @@ class LogTail final : public Command {
   }
 
   Result<void> check() override {
-    if (from_ != "beginning" && from_ != "end") {
-      auto offset = parse_number("from", from_);
-      if (!offset)
-        return Error(ErrorCode::kInvalidArgument,
-                     "--from '" + from_ + "' is neither 'beginning', 'end' nor an offset");
-      first_.value = *offset;
-    }
+    MILLRACE_RETURN_IF_ERROR(check_from());
     if (limit_text_.empty()) return {};
     MILLRACE_ASSIGN_OR_RETURN(limit_, parse_number("limit", limit_text_));
     if (limit_ == 0) return Error(ErrorCode::kInvalidArgument, "--limit must be at least 1");
@@ -96,12 +93,29 @@ class LogTail final : public Command {
     return {};
   }
 
+  Result<void> check_from() {
+    if (from_ == "beginning" || from_ == "end") return {};
+    if (const auto offset = parse_number("from", from_)) {
+      first_.value = *offset;
+      return {};
+    }
+    if (const auto time = parse_rfc3339(from_)) {
+      from_time_ = *time;
+      return {};
+    }
+    return Error(ErrorCode::kInvalidArgument,
+                 "--from '" + from_ +
+                     "' is neither 'beginning', 'end', an offset nor a time like "
+                     "2026-01-31T10:00:00Z");
+  }
+
   Result<std::unique_ptr<LogReader>> open_reader() {
     if (from_ == "end") {
       MILLRACE_ASSIGN_OR_RETURN(auto at_start, LogReader::open(store_));
       first_ = at_start->durable_end();
     }
-    return LogReader::open(store_, {.from = first_, .category = category_});
+    return LogReader::open(store_,
+                           {.from = first_, .from_time = from_time_, .category = category_});
   }
 
   Result<void> print(Batch& batch, SchemaRegistry& schemas) {
@@ -122,6 +136,7 @@ class LogTail final : public Command {
   bool follow_ = false, json_ = false;
   std::uint64_t limit_ = ~std::uint64_t{0};
   Offset first_;
+  std::optional<UnixMicros> from_time_;
   Output output_;
 };
 

@@ -70,6 +70,10 @@ TEST_CASE_METHOD(Fixture, "log tail filters by place, category and key, and coun
   CHECK(offsets(tail({"--from", "beginning", "--limit", "2"}).out) == Offsets{0, 1});
   CHECK(tail({"--from", "end"}).out.empty());
   CHECK(tail({"--from", "1000"}).out.empty());
+  CHECK(offsets(tail({"--from", "2026-01-01T00:00:00.000004Z"}).out) == Offsets{3, 4, 5});
+  CHECK(offsets(tail({"--from", "2026-01-01 01:00:00.000005+01:00"}).out) == Offsets{4, 5});
+  CHECK(offsets(tail({"--from", "2025-01-01T00:00:00Z", "--limit", "1"}).out) == Offsets{0});
+  CHECK(tail({"--from", "2026-01-01T00:00:01Z"}).out.empty());
   CHECK(offsets(tail({"--category", "audit.log"}).out) == Offsets{4});
   CHECK(offsets(tail({"--key", "2"}).out) == Offsets{1, 3, 4});
   CHECK(offsets(tail({"--key", "2", "--category", "public.orders", "--from", "2"}).out) ==

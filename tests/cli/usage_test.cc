@@ -99,7 +99,8 @@ TEST_CASE("wrong usage says in a line what is wrong, how to get help, and ends w
        "millrace log tail: --limit '-1' is not a whole number\n"
        "  Try 'millrace log tail --help'.\n"},
       {{"log", "tail", "--store", "x", "--from", "start"},
-       "millrace log tail: --from 'start' is neither 'beginning', 'end' nor an offset\n"
+       "millrace log tail: --from 'start' is neither 'beginning', 'end', an offset nor a "
+       "time like 2026-01-31T10:00:00Z\n"
        "  Try 'millrace log tail --help'.\n"},
       {{"status", "--store", "x", "--store", "y"},
        "millrace status: option '--store' is given more than once\n"
