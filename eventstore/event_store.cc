@@ -77,13 +77,6 @@ Path parent_of(const Path& directory) {
   return parent.empty() ? Path(".") : parent;
 }
 
-Result<void> make_directory(FileSystem& files, const Path& directory) {
-  MILLRACE_ASSIGN_OR_RETURN(const bool there, files.exists(directory));
-  if (there) return {};
-  MILLRACE_RETURN_IF_ERROR(files.make_directory(directory));
-  return files.sync_directory(parent_of(directory));
-}
-
 /// Files that a crash left under a temporary name, and indexes of segments that are gone or are
 /// written to again; nothing refers to them.
 Result<void> remove_leftovers(FileSystem& files, const StorePaths& paths) {
@@ -109,7 +102,13 @@ Result<void> remove_leftovers(FileSystem& files, const StorePaths& paths) {
 
 Result<LogWriter> create_log(FileSystem& files, const StorePaths& paths,
                              const LogWriter::Options& options) {
-  MILLRACE_RETURN_IF_ERROR(make_directory(files, paths.log()));
+  // Also where the directory is there already: who made it may have died, or failed, just then.
+  if (auto named = files.sync_directory(parent_of(paths.directory)); !named)
+    return std::move(named).error().hint(
+        "The folder above a new store is synced, so that the store does not vanish with the power: "
+        "it has to be readable.");
+  MILLRACE_RETURN_IF_ERROR(files.make_directory(paths.log()));
+  MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.directory));
   MILLRACE_RETURN_IF_ERROR(remove_leftovers(files, paths));
   MILLRACE_ASSIGN_OR_RETURN(const bool unfinished, files.exists(paths.segment(0)));
   if (unfinished) MILLRACE_RETURN_IF_ERROR(files.remove(paths.segment(0)));
@@ -135,7 +134,7 @@ std::string holder() {
 Result<std::unique_ptr<EventStore>> open_store(const StorePaths& paths, StoreOptions options) {
   FileSystem& files = *options.files;
   MILLRACE_RETURN_IF_ERROR(check_options(options));
-  MILLRACE_RETURN_IF_ERROR(make_directory(files, paths.directory));
+  MILLRACE_RETURN_IF_ERROR(files.make_directory(paths.directory));
   // Twice: a folder that is no store gets no LOCK, and another process may just be making the
   // store.
   MILLRACE_RETURN_IF_ERROR(find_store(files, paths));

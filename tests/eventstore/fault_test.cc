@@ -193,6 +193,19 @@ TEST_CASE("F22, F23, F26, F27: power goes at random and a random part of what wa
   }
 }
 
+TEST_CASE("F26: the name of a store that was made at the second attempt is durable",
+          "[eventstore][faults]") {
+  FaultFs files;
+  files.fail_at(2, ErrorCode::kIo);  // the folder is made, the sync of its name fails
+  CHECK(EventStore::open(kStore, small_options(files)).error().code() == ErrorCode::kIo);
+  {
+    const auto store = must(EventStore::open(kStore, small_options(files)));
+    must(append_durably(*store, sample_transaction(1, 2)));
+  }
+  files.lose_power();
+  CHECK(read_history(kStore, files) == History{sample_transaction(1, 2)});
+}
+
 TEST_CASE("F37: a copy taken while the writer runs opens as a prefix of it",
           "[eventstore][faults]") {
   FaultFs files;

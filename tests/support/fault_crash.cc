@@ -163,6 +163,10 @@ void FaultFs::lose_power(CrashPolicy policy, std::uint64_t seed) {
     if (keeps) change.apply(durable_names_);
   }
   name_changes_.clear();
+  for (auto entry = durable_names_.begin(); entry != durable_names_.end();) {  // parents first
+    const bool reachable = durable_names_.contains(Path(entry->first).parent_path().string());
+    entry = reachable ? std::next(entry) : durable_names_.erase(entry);
+  }
   names_ = durable_names_;
 
   std::string before;  // of the last file: what its blocks may show in another one
