@@ -118,14 +118,21 @@ class PosixLock final : public FileLock {
   explicit PosixLock(Descriptor descriptor) : descriptor_(std::move(descriptor)) {}
 
   Result<void> describe(std::string_view holder) override {
-    if (::ftruncate(descriptor_.number(), 0) != 0 ||
-        ::pwrite(descriptor_.number(), holder.data(), holder.size(), 0) !=
-            static_cast<ssize_t>(holder.size()))
-      return Error::from_errno(errno, "write the lock file");
+    while (::ftruncate(descriptor_.number(), 0) != 0)
+      if (errno != EINTR) return failure();
+    for (off_t position = 0; !holder.empty();) {
+      const ssize_t count = ::pwrite(descriptor_.number(), holder.data(), holder.size(), position);
+      if (count < 0 && errno != EINTR) return failure();
+      if (count <= 0) continue;
+      holder.remove_prefix(static_cast<std::size_t>(count));
+      position += count;
+    }
     return {};
   }
 
  private:
+  static Error failure() { return Error::from_errno(errno, "write the lock file"); }
+
   Descriptor descriptor_;
 };
 
