@@ -127,6 +127,102 @@ TEST_CASE("F17: a failed sync poisons the store and is never asked again", "[eve
   }
 }
 
+TEST_CASE(
+    "F17, F126: a failed sync of each kind, then a kill, then the power: nothing acknowledged goes",
+    "[eventstore][faults]") {
+  for (const SyncFailure how : {SyncFailure::kNewStays, SyncFailure::kOldReturns})
+    for (std::uint64_t number = 1;; ++number) {
+      FaultFs files;
+      files.fail_sync_at(number, how);
+      Run run;
+      run_workload(files, run, 13, 30);
+      const bool hit = files.fault_was_hit();
+      REQUIRE(files.syncs_after_failed_sync() == 0);
+      files.kill_processes();
+      must(EventStore::open(kStore, small_options(files)));
+      files.lose_power();
+      check_recovered(files, run);
+      if (!hit) break;
+    }
+}
+
+TEST_CASE("F17: a sync that succeeds and fails later costs nothing that nobody can tell",
+          "[eventstore][faults]") {
+  for (const SyncFailure how : {SyncFailure::kLate, SyncFailure::kLie})
+    for (std::uint64_t number = 1;; ++number) {
+      CAPTURE(number);
+      FaultFs files;
+      files.fail_sync_at(number, how);
+      Run run;
+      run_workload(files, run, 17, 30);
+      const bool hit = files.fault_was_hit();
+      if (how == SyncFailure::kLate && hit && run.error) {
+        // As long as the machine lives, the kernel still shows it.
+        files.kill_processes();
+        const auto store = must(EventStore::open(kStore, small_options(files)));
+        const auto source = store->durable_source();
+        REQUIRE((source ? source->commit / 10 : 0) >= run.acknowledged);
+      }
+      files.lose_power();
+      // The disk lied, so something may be gone; whatever is given is whole and was written.
+      std::optional<Error> error;
+      const History read = read_history(kStore, files, &error);
+      REQUIRE(is_prefix(read, visible(run.written, run.written.size())));
+      if (!hit) break;
+    }
+}
+
+TEST_CASE("F124: recovery meets every error at every step, and the next one gets through",
+          "[eventstore][faults]") {
+  // A torn transaction of many segments, so that recovery removes, cuts and writes.
+  FaultFs disk;
+  {
+    const auto store = must(EventStore::open(kStore, small_options(disk)));
+    must(append_durably(*store, sample_transaction(1, 4)));
+    must(append_durably(*store, sample_transaction(2, 250, 100)));
+  }
+  disk.lose_power();
+  disk.erase(kStore / "HEAD");
+  const Path last = kStore / "log" / disk.names(kStore / "log").back();
+  disk.set_content(last, disk.content(last).substr(0, disk.content(last).size() - 8));
+  const History expected{sample_transaction(1, 4)};
+  const auto check_next = [&](FaultFs& files) {
+    files.clear_faults();
+    files.set_space_left(std::nullopt);
+    must(EventStore::open(kStore, small_options(files)));
+    REQUIRE(read_history(kStore, files) == expected);
+  };
+  const auto fails_to_open = [](FaultFs& files) -> std::optional<ErrorCode> {
+    const auto opened = EventStore::open(kStore, small_options(files));
+    if (opened) return std::nullopt;
+    return opened.error().code();
+  };
+  for (const ErrorCode code : {ErrorCode::kIo, ErrorCode::kNoSpace})
+    for (std::uint64_t number = 1;; ++number) {
+      const auto files = disk.clone();
+      files->fail_at(number, code);
+      const auto failed = fails_to_open(*files);
+      if (!files->fault_was_hit()) break;
+      if (failed) REQUIRE(*failed == code);
+      check_next(*files);
+    }
+  for (std::uint64_t number = 1;; ++number) {
+    const auto files = disk.clone();
+    files->fail_read_at(number);
+    const auto failed = fails_to_open(*files);
+    if (!files->fault_was_hit()) break;
+    if (failed) REQUIRE(*failed == ErrorCode::kIo);
+    check_next(*files);
+  }
+  for (std::uint64_t space = 0; space < 300; space += 7) {
+    const auto files = disk.clone();
+    files->set_space_left(space);
+    const auto failed = fails_to_open(*files);
+    if (failed) REQUIRE(*failed == ErrorCode::kNoSpace);
+    check_next(*files);
+  }
+}
+
 TEST_CASE("a poisoned store answers every call with the first error", "[eventstore][faults]") {
   FaultFs files;
   const auto store = must(EventStore::open(kStore, small_options(files)));
@@ -161,7 +257,8 @@ TEST_CASE("F22, F41: power goes at every step and all that was not synced is gon
   }
 }
 
-TEST_CASE("F1: the process dies at every step and the machine lives on", "[eventstore][faults]") {
+TEST_CASE("F1, F2: the process dies at every step and the machine lives on",
+          "[eventstore][faults]") {
   for (std::uint64_t number = 1;; ++number) {
     FaultFs files;
     files.die_at(number);

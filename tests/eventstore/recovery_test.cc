@@ -1,6 +1,7 @@
 #include "eventstore/log/recovery.h"
 
 #include <algorithm>
+#include <functional>
 #include <set>
 
 #include "base/bytes.h"
@@ -389,6 +390,122 @@ TEST_CASE("F30: every byte of a sealed segment set to 0 or 255 is found",
   }
 }
 
+TEST_CASE("F29: a cut at any byte of store.json, HEAD or LOCK is found or without effect",
+          "[eventstore][recovery]") {
+  const History written = samples(2);
+  FaultFs files;
+  {
+    const auto store = must(open_small(files));
+    for (const auto& transaction : written) must(append_durably(*store, transaction));
+  }
+  for (const std::string name : {"store.json", "HEAD", "LOCK"}) {
+    const std::string whole = files.content(kStore / name);
+    for (std::size_t cut = 0; cut <= whole.size(); ++cut) {
+      const auto copy = files.clone();
+      copy->set_content(kStore / name, whole.substr(0, cut));
+      std::optional<Error> error;
+      const History read = read_history(kStore, *copy, &error);
+      REQUIRE((error || read == written));
+      if (error) REQUIRE(error->code() == ErrorCode::kCorruption);
+      if (const auto store = open_small(*copy))
+        REQUIRE((*store)->durable_end().value == 6);
+      else
+        REQUIRE(store.error().code() == ErrorCode::kCorruption);
+    }
+  }
+}
+
+TEST_CASE("F24: zeros from any sector of a segment on never become a record",
+          "[eventstore][recovery]") {
+  const History written = samples(5, 8, 100);
+  const auto disk = disk_with(written);
+  const std::string whole = disk->content(kFirstSegment);
+  for (std::size_t sector = 0; sector < whole.size(); sector += 512) {
+    disk->set_content(kFirstSegment,
+                      whole.substr(0, sector) + std::string(whole.size() - sector, '\0'));
+    const Outcome outcome = examine(*disk, written);
+    // A cut header page is damage; behind it nothing tells the zeros from what never came.
+    REQUIRE(outcome.open_error.has_value() == (sector < log::kSegmentHeaderBytes));
+  }
+}
+
+TEST_CASE("F32: a sector that was written elsewhere is found, wherever it came from",
+          "[eventstore][recovery]") {
+  const History written = samples(4, 8, 100);
+  const auto disk = disk_with(written);
+  const std::string whole = disk->content(kFirstSegment);
+  REQUIRE(disk->names(kStore / "log").size() == 1);
+  for (std::size_t to = 0; to + 512 <= whole.size(); to += 512)
+    for (std::size_t from = 0; from + 512 <= whole.size(); from += 512) {
+      const std::string sector = whole.substr(from, 512);
+      if (sector == whole.substr(to, 512)) continue;
+      std::string damaged = whole;
+      damaged.replace(to, 512, sector);
+      disk->set_content(kFirstSegment, damaged);
+      REQUIRE(examine(*disk, written).verify_found);
+    }
+}
+
+namespace {
+
+/// `segment` with the header of the batch at `position` changed and its checksum right again.
+std::string with_header(std::string segment, const StoreId& store, std::size_t position,
+                        const std::function<void(char*)>& change) {
+  char* header = segment.data() + position;
+  change(header);
+  log::stamp_batch_header(header, load_le<std::uint64_t>(header + log::kBatchChainAt),
+                          load_le<std::uint64_t>(header + 104),
+                          log::HeaderSeal(store, 0).at(position));
+  return segment;
+}
+
+}  // namespace
+
+TEST_CASE("B24, B26: a header whose checksum is right but that does not fit is damage",
+          "[eventstore][recovery]") {
+  const History written = samples(4, 8, 100);
+  const auto disk = disk_with(written);
+  const StoreId store = must(summarize_store(kStore, *disk)).id;
+  const std::string whole = disk->content(kFirstSegment);
+  const auto positions = batch_positions(whole);
+  REQUIRE(positions.size() == 5);
+  const auto add_to_length = [](std::int32_t by) {
+    return [by](char* header) {
+      store_le<std::uint32_t>(header + 4,
+                              load_le<std::uint32_t>(header + 4) + static_cast<std::uint32_t>(by));
+    };
+  };
+  const auto flags = [](std::uint16_t value) {
+    return [value](char* header) { store_le<std::uint16_t>(header + 32, value); };
+  };
+  const auto count = [](std::uint32_t value) {
+    return [value](char* header) { store_le<std::uint32_t>(header + 20, value); };
+  };
+  std::vector<std::function<void(char*)>> changes{add_to_length(8),
+                                                  add_to_length(-8),
+                                                  add_to_length(4096),
+                                                  add_to_length(1 << 30),
+                                                  flags(0),
+                                                  flags(1),
+                                                  flags(2),
+                                                  count(7),
+                                                  count(0)};
+  for (std::size_t i = 0; i < changes.size(); ++i)
+    for (std::size_t batch = 0; batch < 3; ++batch) {  // not the last, which might be torn
+      CAPTURE(i, batch);
+      disk->set_content(kFirstSegment, with_header(whole, store, positions[batch], changes[i]));
+      const Outcome outcome = examine(*disk, written);
+      REQUIRE(outcome.verify_found);
+      REQUIRE(outcome.open_error);
+      REQUIRE(outcome.read.size() <= batch);
+    }
+  // The last one without its commit marker: a transaction that was never finished.
+  disk->set_content(kFirstSegment, with_header(whole, store, positions[3], flags(1)));
+  const Outcome outcome = examine(*disk, written);
+  REQUIRE_FALSE(outcome.open_error);
+  REQUIRE(outcome.after_open.size() == 3);
+}
+
 TEST_CASE("F30: every flipped bit of store.json and HEAD is found or without effect",
           "[eventstore][recovery]") {
   const History written = samples(2);
@@ -521,7 +638,7 @@ TEST_CASE("F34: a last segment that HEAD knows of and that is gone is refused",
   CHECK(report.faults[0].kind == "missing segment");
 }
 
-TEST_CASE("F35: foreign, swapped and extra files in the log are refused or left alone",
+TEST_CASE("F35, B34: foreign, swapped and extra files in the log are refused or left alone",
           "[eventstore][recovery]") {
   const History written = samples(6, 20, 100);
   const auto disk = disk_with(written);
@@ -545,8 +662,9 @@ TEST_CASE("F35: foreign, swapped and extra files in the log are refused or left 
     CHECK(open_small(*disk).error().code() == ErrorCode::kCorruption);
   }
   SECTION("files that are none of ours") {
-    for (const std::string name : {"notes.txt", "123.log", "99999999999999999999.log", "-rf",
-                                   "0000000000000000000a.log", "00000000000000000000.log.bak"})
+    for (const std::string name :
+         {"notes.txt", "123.log", "99999999999999999999.log", "-rf", "a\nb.log", "\u00e4\u732b.log",
+          "\xff\xfe.log", "0000000000000000000a.log", "00000000000000000000.log.bak"})
       disk->set_content(kStore / "log" / name, "hello");
     { must(open_small(*disk)); }
     CHECK(read_history(kStore, *disk) == written);
