@@ -18,6 +18,7 @@
 #include "capture/table_patterns.h"
 #include "eventstore/event_store.h"
 #include "schemas/registry.h"
+#include "service/store_server.h"
 
 namespace millrace {
 namespace {
@@ -27,6 +28,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kBackoffFirst{200};
 /// A slot stays taken for a moment after its client was killed.
 constexpr milliseconds kSlotReleaseMax{15'000};
+constexpr milliseconds kStorePause{20};
 constexpr int kStuckAttempts = 3;
 constexpr int kSnapshotAttempts = 5;
 
@@ -147,6 +149,7 @@ class Capture {
 
   std::unique_ptr<SchemaRegistry> schemas_;  // outlives the store, which flushes it
   std::unique_ptr<EventStore> store_;
+  std::unique_ptr<StoreServer> server_;  // of store_
   std::optional<SourceState> state_;
   std::optional<StoreOut> out_;
   std::optional<ChangeEncoder> encoder_;
@@ -163,7 +166,21 @@ Result<void> Capture::open_store() {
   StoreOptions store_options;
   store_options.files = options_.files;
   store_options.before_flush = [this] { return schemas_ ? schemas_->flush() : Result<void>{}; };
-  MILLRACE_ASSIGN_OR_RETURN(store_, EventStore::open(options_.store, std::move(store_options)));
+  const auto deadline = std::chrono::steady_clock::now() + options_.store_patience;
+  for (;;) {
+    auto store = EventStore::open(options_.store, store_options);
+    if (store) {
+      store_ = *std::move(store);
+      break;
+    }
+    if (store.error().code() != ErrorCode::kLocked || stop_.stop_requested() ||
+        std::chrono::steady_clock::now() >= deadline)
+      return std::move(store).error();
+    pause(kStorePause, stop_);
+  }
+  if (options_.serve) {
+    MILLRACE_ASSIGN_OR_RETURN(server_, StoreServer::start(*store_, options_.store));
+  }
   MILLRACE_ASSIGN_OR_RETURN(schemas_, SchemaRegistry::open(options_.store, *options_.files));
   MILLRACE_ASSIGN_OR_RETURN(state_, load_source_state(options_.store, *options_.files));
   return {};

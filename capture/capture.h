@@ -31,6 +31,12 @@ struct CaptureOptions {
   std::chrono::milliseconds look_interval{10'000};
   /// The longest pause between attempts to connect again.
   std::chrono::milliseconds backoff_max{30'000};
+  /// Appends of other processes to the store go through this one: see service/shared_store.h. The
+  /// store must lie in the kernel's file system.
+  bool serve = false;
+  /// How long to wait for a process that holds the store for a moment only, such as one that appends
+  /// to it.
+  std::chrono::milliseconds store_patience{800};
   FileSystem* files = &FileSystem::real();
 };
 

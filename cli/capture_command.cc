@@ -220,6 +220,7 @@ class CaptureRun final : public Command {
 
   Result<void> run() override {
     const StopSignals signals;
+    capture_.serve = true;
     return run_capture(capture_, signals.token());
   }
 

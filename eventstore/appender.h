@@ -27,24 +27,24 @@ struct ExpectedVersion {
 /// A domain event on its way in. The views need to live only until the call that takes them
 /// returns.
 struct NewStreamEvent {
-  std::string_view type;      ///< "ItemAdded": 1 to kCategoryBytesMax bytes.
-  std::string_view payload;   ///< Opaque.
-  std::string_view metadata;  ///< As EventMetadata encodes it, or empty.
+  std::string_view type = {};      ///< "ItemAdded": 1 to kCategoryBytesMax bytes.
+  std::string_view payload = {};   ///< Opaque.
+  std::string_view metadata = {};  ///< As EventMetadata encodes it, or empty.
 };
 
 /// What one append adds to one stream. Without events it only checks the version.
 struct StreamAppend {
-  StreamName stream;
-  ExpectedVersion expected;
-  std::span<const NewStreamEvent> events;
+  StreamName stream = {};
+  ExpectedVersion expected = {};
+  std::span<const NewStreamEvent> events = {};
 };
 
 /// One append: to one stream or to several at once, all or nothing.
 struct AppendRequest {
-  std::span<const StreamAppend> streams;  ///< Each stream once.
+  std::span<const StreamAppend> streams = {};  ///< Each stream once.
   /// Up to kIdempotencyKeyBytesMax bytes that name this append, so that it can be sent again when
   /// its outcome is not known; empty for none.
-  std::string_view idempotency_key;
+  std::string_view idempotency_key = {};
 };
 
 struct AppendResult {

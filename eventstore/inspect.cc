@@ -311,6 +311,12 @@ Result<LogMark> durable_mark(FileSystem& files, const StorePaths& paths, const S
 
 }  // namespace
 
+Result<StoreId> read_store_id(const Path& directory, FileSystem& files) {
+  MILLRACE_ASSIGN_OR_RETURN(const auto description,
+                            log::read_description(files, StorePaths(directory)));
+  return description.id;
+}
+
 Result<StoreSummary> summarize_store(const Path& directory, FileSystem& files) {
   const StorePaths paths(directory);
   MILLRACE_ASSIGN_OR_RETURN(const auto description, log::read_description(files, paths));

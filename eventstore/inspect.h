@@ -32,6 +32,9 @@ struct StoreSummary {
   std::string writer;  ///< Who holds the lock ("pid 812, millrace"); empty if nobody.
 };
 
+/// Errors: kNotFound, kFailedPrecondition (no store), kUnsupported, kCorruption, kIo.
+Result<StoreId> read_store_id(const Path& directory, FileSystem& files = FileSystem::real());
+
 /// Read-only, beside a running writer or without one. Errors: as LogReader::open.
 Result<StoreSummary> summarize_store(const Path& directory, FileSystem& files = FileSystem::real());
 

@@ -19,11 +19,12 @@ const std::map<std::string, Names, std::less<>> kMayInclude = {
     {"base", {}},
     {"eventstore", {"base"}},
     {"schemas", {"base"}},
-    {"capture", {"base", "eventstore", "schemas"}},
-    {"projections", {"base", "eventstore", "schemas"}},
-    {"sinks", {"base", "eventstore", "schemas"}},
-    {"cli", {"base", "eventstore", "schemas", "capture", "projections", "sinks"}},
-    {"examples", {"base", "eventstore", "schemas", "capture", "projections", "sinks"}},
+    {"service", {"base", "eventstore", "schemas"}},
+    {"capture", {"base", "eventstore", "schemas", "service"}},
+    {"projections", {"base", "eventstore", "schemas", "service"}},
+    {"sinks", {"base", "eventstore", "schemas", "service"}},
+    {"cli", {"base", "eventstore", "schemas", "service", "capture", "projections", "sinks"}},
+    {"examples", {"base", "eventstore", "schemas", "service", "capture", "projections", "sinks"}},
 };
 
 // These may include anything of ours.
@@ -45,7 +46,8 @@ const std::map<std::string, Names, std::less<>> kWrappedIn = {
     {"boost/program_options", {"cli", "projections", "tests", "bench"}},
     {"google/protobuf/",
      {"schemas", "capture", "projections", "cli", "examples", "tests", "bench"}},
-    {"millrace/v1/", {"schemas", "capture", "projections", "cli", "examples", "tests", "bench"}},
+    {"grpcpp/", {"service", "tests", "bench"}},
+    {"millrace/v1/", {"schemas", "service", "capture", "projections", "cli", "examples", "tests", "bench"}},
 };
 
 // Files that no check would see.

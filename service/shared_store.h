@@ -1,0 +1,38 @@
+#pragma once
+
+#include <chrono>
+#include <memory>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "eventstore/appender.h"
+#include "eventstore/event_store.h"
+
+namespace millrace {
+
+struct SharedStoreOptions {
+  /// For the moments in which this process holds the store.
+  StoreOptions store = {};
+  /// How long to look for somebody to do it: a process that holds the store may just be starting or
+  /// ending.
+  std::chrono::milliseconds patience{10'000};
+  /// This process gives the store back when it had nothing to do for so long, so that a capture can
+  /// have it. Shorter: it is opened anew more often.
+  std::chrono::milliseconds hold{300};
+};
+
+/// A store to append to, whoever holds it: if nobody does, this process does while it has something
+/// to append, and serves the others; else the one who holds it is asked, through the socket in the
+/// store's folder. When that one ends, the next call looks again.
+///
+/// Errors beside those of the calls: kLocked (the holder serves nobody), kUnavailable (it ended in
+/// the middle of a call, and whether that was done is not known; with an idempotency key the call
+/// is repeated instead), those of EventStore::open. Threads: any.
+class SharedStore : public Appender {
+ public:
+  static Result<std::unique_ptr<SharedStore>> open(const Path& directory,
+                                                   SharedStoreOptions options = {});
+  virtual const StoreId& id() const = 0;
+};
+
+}  // namespace millrace

@@ -1,0 +1,146 @@
+#include "service/wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+#include <utility>
+
+namespace millrace::service {
+namespace {
+
+/// Each code of ours and the one that gRPC's tools show.
+constexpr std::array<std::pair<ErrorCode, grpc::StatusCode>, 13> kCodes{{
+    {ErrorCode::kInvalidArgument, grpc::StatusCode::INVALID_ARGUMENT},
+    {ErrorCode::kNotFound, grpc::StatusCode::NOT_FOUND},
+    {ErrorCode::kConflict, grpc::StatusCode::ABORTED},
+    {ErrorCode::kFailedPrecondition, grpc::StatusCode::FAILED_PRECONDITION},
+    {ErrorCode::kUnavailable, grpc::StatusCode::UNAVAILABLE},
+    {ErrorCode::kLocked, grpc::StatusCode::FAILED_PRECONDITION},
+    {ErrorCode::kCorruption, grpc::StatusCode::DATA_LOSS},
+    {ErrorCode::kIo, grpc::StatusCode::INTERNAL},
+    {ErrorCode::kNoSpace, grpc::StatusCode::RESOURCE_EXHAUSTED},
+    {ErrorCode::kUnsupported, grpc::StatusCode::UNIMPLEMENTED},
+    {ErrorCode::kCancelled, grpc::StatusCode::CANCELLED},
+    {ErrorCode::kInternal, grpc::StatusCode::INTERNAL},
+    {ErrorCode::kGone, grpc::StatusCode::OUT_OF_RANGE},
+}};
+
+v1::AppendRequest::Stream::Expected to_message(ExpectedVersion::Kind kind) {
+  switch (kind) {
+    case ExpectedVersion::Kind::kAny: return v1::AppendRequest::Stream::ANY;
+    case ExpectedVersion::Kind::kNone: return v1::AppendRequest::Stream::NONE;
+    case ExpectedVersion::Kind::kExact: return v1::AppendRequest::Stream::EXACT;
+  }
+  return v1::AppendRequest::Stream::ANY;
+}
+
+ExpectedVersion from_message(const v1::AppendRequest::Stream& stream) {
+  switch (stream.expected()) {
+    case v1::AppendRequest::Stream::NONE: return ExpectedVersion::none();
+    case v1::AppendRequest::Stream::EXACT: return ExpectedVersion::exact(stream.version());
+    default: return ExpectedVersion::any();
+  }
+}
+
+}  // namespace
+
+Result<SocketAddress> SocketAddress::open(const Path& store) {
+  const int descriptor = ::open(store.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return Error::from_errno(errno, "open " + store.string());
+  return SocketAddress(descriptor);
+}
+
+SocketAddress::~SocketAddress() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+SocketAddress::SocketAddress(SocketAddress&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+Path SocketAddress::path() const {
+  return "/proc/self/fd/" + std::to_string(descriptor_) + "/service.sock";
+}
+
+v1::AppendRequest to_message(const AppendRequest& request, const StoreId& store) {
+  v1::AppendRequest message;
+  message.mutable_store()->set_id(store.bytes.data(), store.bytes.size());
+  message.set_idempotency_key(std::string(request.idempotency_key));
+  for (const StreamAppend& part : request.streams) {
+    v1::AppendRequest::Stream& stream = *message.add_streams();
+    stream.set_category(std::string(part.stream.category));
+    stream.set_key(std::string(part.stream.key));
+    stream.set_expected(to_message(part.expected.kind));
+    stream.set_version(part.expected.version);
+    for (const NewStreamEvent& event : part.events) {
+      v1::AppendRequest::Event& added = *stream.add_events();
+      added.set_type(std::string(event.type));
+      added.set_payload(std::string(event.payload));
+      added.set_metadata(std::string(event.metadata));
+    }
+  }
+  return message;
+}
+
+AppendRequestView::AppendRequestView(const v1::AppendRequest& message) {
+  events_.reserve(static_cast<std::size_t>(message.streams_size()));
+  for (const v1::AppendRequest::Stream& stream : message.streams()) {
+    auto& events = events_.emplace_back();
+    for (const v1::AppendRequest::Event& event : stream.events())
+      events.push_back(
+          {.type = event.type(), .payload = event.payload(), .metadata = event.metadata()});
+    streams_.push_back({.stream = {stream.category(), stream.key()},
+                        .expected = from_message(stream),
+                        .events = events});
+  }
+  request_ = {.streams = streams_, .idempotency_key = message.idempotency_key()};
+}
+
+v1::AppendResponse to_message(const AppendResult& result) {
+  v1::AppendResponse message;
+  message.set_first(result.first.value);
+  message.set_end(result.end.value);
+  message.mutable_next_versions()->Add(result.next_versions.begin(), result.next_versions.end());
+  message.set_repeated_append(result.repeated);
+  return message;
+}
+
+AppendResult from_message(const v1::AppendResponse& response) {
+  return {.first = {response.first()},
+          .end = {response.end()},
+          .next_versions = {response.next_versions().begin(), response.next_versions().end()},
+          .repeated = response.repeated_append()};
+}
+
+grpc::Status to_status(const Error& error) {
+  v1::ServiceError details;
+  details.set_code(std::string(name_of(error.code())));
+  details.set_message(error.message());
+  details.set_hint(error.hint());
+  grpc::StatusCode code = grpc::StatusCode::INTERNAL;
+  for (const auto& [ours, theirs] : kCodes)
+    if (ours == error.code()) code = theirs;
+  return {code, error.message(), details.SerializeAsString()};
+}
+
+Error from_status(const grpc::Status& status) {
+  v1::ServiceError details;
+  if (!status.error_details().empty() && details.ParseFromString(status.error_details()))
+    for (const auto& [code, theirs] : kCodes)
+      if (details.code() == name_of(code)) {
+        Error error(code, details.message());
+        if (!details.hint().empty()) return std::move(error).hint(details.hint());
+        return error;
+      }
+  if (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED)
+    return Error(ErrorCode::kInvalidArgument,
+                 "the request is too large: " + status.error_message());
+  return Error(ErrorCode::kUnavailable,
+               "the process that holds the store gave no answer: " + status.error_message())
+      .hint(
+          "Whether it was done is not known. Repeat it with the same idempotency key, or look "
+          "first.");
+}
+
+}  // namespace millrace::service

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <grpcpp/support/status.h>
+
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "eventstore/appender.h"
+#include "eventstore/types.h"
+#include "millrace/v1/store_service.pb.h"
+
+// The messages of the store's service from and to the store's own types.
+namespace millrace::service {
+
+/// Larger messages are refused by both sides: an append of kAppendBytesMax and what is around it.
+inline constexpr int kMessageBytesMax = static_cast<int>(kAppendBytesMax + (64u << 20));
+
+/// The service's address. A socket's path has 107 bytes at most, a store's need not, so the folder
+/// is named by a descriptor that stays open as long as the object.
+class SocketAddress {
+ public:
+  /// Errors: kNotFound, kIo.
+  static Result<SocketAddress> open(const Path& store);
+  ~SocketAddress();
+  SocketAddress(SocketAddress&& other) noexcept;
+  SocketAddress& operator=(SocketAddress&&) = delete;
+
+  std::string uri() const { return "unix:" + path().string(); }
+  Path path() const;
+
+ private:
+  explicit SocketAddress(int descriptor) : descriptor_(descriptor) {}
+  int descriptor_;
+};
+
+v1::AppendRequest to_message(const AppendRequest& request, const StoreId& store);
+AppendResult from_message(const v1::AppendResponse& response);
+v1::AppendResponse to_message(const AppendResult& result);
+
+/// Views into `message`.
+class AppendRequestView {
+ public:
+  explicit AppendRequestView(const v1::AppendRequest& message);
+  AppendRequestView(const AppendRequestView&) = delete;
+  AppendRequestView& operator=(const AppendRequestView&) = delete;
+  const AppendRequest& request() const { return request_; }
+
+ private:
+  std::vector<std::vector<NewStreamEvent>> events_;
+  std::vector<StreamAppend> streams_;
+  AppendRequest request_;
+};
+
+grpc::Status to_status(const Error& error);
+/// The error that to_status() made `status` of; else what gRPC itself says: kUnavailable (the
+/// outcome is not known), kInvalidArgument (too large).
+Error from_status(const grpc::Status& status);
+
+}  // namespace millrace::service
