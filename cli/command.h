@@ -40,6 +40,7 @@ using Commands = std::vector<std::unique_ptr<Command>>;
 
 void add_capture_commands(Commands& commands);
 void add_log_commands(Commands& commands);
+void add_stream_commands(Commands& commands);
 void add_schema_commands(Commands& commands);
 void add_status_command(Commands& commands);
 
