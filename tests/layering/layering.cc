@@ -47,7 +47,8 @@ const std::map<std::string, Names, std::less<>> kWrappedIn = {
     {"google/protobuf/",
      {"schemas", "capture", "projections", "cli", "examples", "tests", "bench"}},
     {"grpcpp/", {"service", "tests", "bench"}},
-    {"millrace/v1/", {"schemas", "service", "capture", "projections", "cli", "examples", "tests", "bench"}},
+    {"millrace/v1/",
+     {"schemas", "service", "capture", "projections", "cli", "examples", "tests", "bench"}},
 };
 
 // Files that no check would see.
@@ -148,16 +149,23 @@ class FileCheck {
       if (!include.quoted)
         fault(include.line, "includes <" + include.path + ">: ours are in quotes");
       if (const auto what = fault_of_own(file_, include.path)) fault(include.line, *what);
-    } else if (include.quoted && !include.path.ends_with(".pb.h")) {
+    } else if (include.quoted && !include.path.ends_with(".pb.h") && !is_of_example(include)) {
       fault(include.line, "includes \"" + include.path + "\": name it by folder");
     }
   }
 
-  /// The header beside a .cc; empty if there is none.
+  /// An example is a project that is copied anywhere: it names its own headers by themselves.
+  bool is_of_example(const Include& include) const {
+    return first_part(file_) == "examples" &&
+           fs::exists((root_ / file_).parent_path() / include.path);
+  }
+
+  /// The header beside a .cc, as it is to be included; empty if there is none.
   std::string own_header() const {
     if (!file_.ends_with(".cc")) return "";
     const std::string header = file_.substr(0, file_.size() - 2) + "h";
-    return fs::exists(root_ / header) ? header : "";
+    if (!fs::exists(root_ / header)) return "";
+    return first_part(file_) == "examples" ? fs::path(header).filename().string() : header;
   }
 
   void fault(int line, const std::string& what) {

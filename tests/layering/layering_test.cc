@@ -72,11 +72,11 @@ TEST_CASE("an include of ours in angle brackets is found, and checked like any o
 }
 
 TEST_CASE("a source file that no rule is about is found", "[layering]") {
-  CHECK(faults_of("service/server.cc", "") ==
-        Faults{"service/server.cc: its folder is not in the picture"});
+  CHECK(faults_of("network/server.cc", "") ==
+        Faults{"network/server.cc: its folder is not in the picture"});
   CHECK(faults_of("a.h", "#pragma once\n").size() == 1);
   CHECK(faults_of("base/a.cpp", "").size() == 1);
-  CHECK(faults_of("service/README.md", "").empty());
+  CHECK(faults_of("network/README.md", "").empty());
   CHECK(faults_of("build/dev/generated.cc", "").empty());
   CHECK(faults_of(".cache/a.cc", "").empty());
 }
