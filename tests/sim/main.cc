@@ -20,6 +20,7 @@ constexpr std::string_view kUsage =
     "usage: sim [--seeds N] [--from K] [--jobs N] [--probes]   many seeds (20000), from K (1)\n"
     "       sim --seed N [--verbose]                           one seed\n"
     "       sim --trace FILE [--verbose]                       the steps in a file\n"
+    "--no-shrink says which seed failed and leaves it at that.\n"
     "Probes are checked when there are at least 20000 seeds, with --probes always.\n";
 constexpr std::uint64_t kSeeds = 20'000;
 constexpr int kShrinkSeconds = 60;
@@ -29,7 +30,7 @@ struct CommandLine {
   std::optional<std::uint64_t> seed;
   std::string trace;
   unsigned jobs = std::max(1u, std::thread::hardware_concurrency());
-  bool is_verbose = false, wants_probes = false;
+  bool is_verbose = false, wants_probes = false, shrinks = true;
 };
 
 [[noreturn]] void fail_usage() {
@@ -61,6 +62,8 @@ CommandLine parse(int argc, char** argv) {
       arguments.trace = argv[++i];
     else if (name == "--verbose")
       arguments.is_verbose = true;
+    else if (name == "--no-shrink")
+      arguments.shrinks = false;
     else if (name == "--probes")
       arguments.wants_probes = true;
     else
@@ -135,6 +138,11 @@ int run_many(const CommandLine& arguments) {
                                      static_cast<unsigned long long>(arguments.seeds), seconds());
                     }});
   if (is_terminal) std::fputc('\n', stderr);
+  if (result.outcome.failed && !arguments.shrinks) {
+    std::printf("seed %llu fails: %s\n", static_cast<unsigned long long>(result.failed_seed),
+                result.outcome.message.c_str());
+    return 1;
+  }
   if (result.outcome.failed)
     return report(trace_of(result.failed_seed), result.outcome,
                   "seed " + std::to_string(result.failed_seed));
