@@ -731,6 +731,32 @@ TEST_CASE("F33: a batch that went back to what was in its place before breaks th
   CHECK(report.faults[0].kind == "batch chain");
 }
 
+TEST_CASE("F33: a segment that went back to what could have been there breaks the chain to the next",
+          "[eventstore][recovery]") {
+  const auto disk = disk_with(samples(1, 2, 20));
+  const auto write = [](FaultFs& files, char filling) {
+    const auto store = must(open_small(files));
+    for (std::uint64_t number = 2; number <= 12; ++number) {
+      StoredTransaction transaction = sample_transaction(number, 20, 100);
+      transaction.events[0].payload = std::string(100, filling);
+      must(append_durably(*store, transaction));
+    }
+  };
+  const auto other = disk->clone();
+  write(*disk, 'a');
+  write(*other, 'b');
+  REQUIRE(disk->names(kStore / "log").size() > 1);
+  const std::string before = other->content(kFirstSegment);
+  REQUIRE(before.size() == disk->content(kFirstSegment).size());
+  // Each is whole in itself; only the next one's header knows which of them came before it.
+  disk->set_content(kFirstSegment, before);
+  std::optional<Error> error;
+  read_history(kStore, *disk, &error);
+  REQUIRE(error);
+  CHECK(error->code() == ErrorCode::kCorruption);
+  CHECK_FALSE(must(verify_store(kStore, {}, *disk)).faults.empty());
+}
+
 TEST_CASE("F40: a segment cut short under a reader gives an error, not a signal",
           "[eventstore][recovery]") {
   const TemporaryDirectory folder;

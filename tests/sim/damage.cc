@@ -26,7 +26,7 @@ std::string pick_file(const FaultFs& files, std::uint32_t argument) {
   // The newest segment more often than others: that is where a decision is taken.
   if (argument % 3 == 0)
     for (auto name = names.rbegin(); name != names.rend(); ++name)
-      if (name->find("/log/") != std::string::npos) return *name;
+      if (name->ends_with(".log")) return *name;
   return names[argument / 3 % names.size()];
 }
 
@@ -89,7 +89,22 @@ Damage inflict(Simulation& sim, FaultFs& files, const Arguments& a) {
   return damage;
 }
 
-bool is_segment(const std::string& name) { return name.find("/log/") != std::string::npos; }
+bool is_segment(const std::string& name) { return name.ends_with(".log"); }
+
+/// An index that is damaged costs time, never an event.
+void examine_index(Simulation& sim, FaultFs& files, std::uint64_t durable) {
+  for (const std::string category : {"c0", "c1", "c2"}) {
+    ReaderSlot slot{.reader = nullptr, .category = category};
+    auto reader =
+        LogReader::open(Simulation::kStore, {.from = {}, .category = category, .files = &files});
+    check(reader.has_value(), "I8 damaged index", reader ? "" : reader.error().to_string());
+    slot.reader = std::move(*reader);
+    while (sim.follow(slot)) {
+    }
+    check(slot.next >= durable, "I8 damaged index");
+  }
+  hit(Probe::kIndexDamaged);
+}
 
 void examine(Simulation& sim, FaultFs& files, const Damage& damage, std::uint64_t durable) {
   const Scan found = sim.scan(files);  // throws if a wrong event is served
@@ -97,9 +112,9 @@ void examine(Simulation& sim, FaultFs& files, const Damage& damage, std::uint64_
     hit(Probe::kDamageServedNothing);
   else if (!damage.has_effect)
     hit(Probe::kDamageWithoutEffect);
-  const auto names = files.names(Simulation::kStore / "log");
-  const bool is_newest = is_segment(damage.file) &&
-                         (names.empty() || names.back() <= Path(damage.file).filename().string());
+  bool is_newest = is_segment(damage.file);
+  for (const std::string& name : files.names(Simulation::kStore / "log"))
+    if (is_segment(name) && name > Path(damage.file).filename().string()) is_newest = false;
   if (is_segment(damage.file) && damage.has_effect) {
     // Of a batch without events nobody reads more than its header.
     check(found.error || found.end == durable, "I8 reader gives all or an error", damage.file);
@@ -110,6 +125,7 @@ void examine(Simulation& sim, FaultFs& files, const Damage& damage, std::uint64_
   } else if (!is_segment(damage.file)) {
     check(found.error || found.end == durable, "I8 reader gives all or an error", damage.file);
   }
+  if (damage.file.ends_with(".index")) examine_index(sim, files, durable);
   if (damage.is_missing) hit(Probe::kMissingFile);
   StoreOptions options = sim.options;
   options.files = &files;

@@ -8,8 +8,12 @@ void check(bool holds, const char* checker, const std::string& what) {
   if (!holds) throw CheckFailed(checker, what);
 }
 
-void Model::add(const TransactionInfo& info, std::vector<ModelEvent> events) {
-  ModelTransaction transaction{.info = info, .first = end(), .end = end() + events.size()};
+void Model::add(const TransactionInfo& info, std::vector<ModelEvent> events,
+                const std::string& idempotency_key) {
+  ModelTransaction transaction{.info = info,
+                               .first = end(),
+                               .end = end() + events.size(),
+                               .idempotency_key = idempotency_key};
   transactions_.push_back(transaction);
   std::move(events.begin(), events.end(), std::back_inserter(events_));
 }
@@ -57,6 +61,19 @@ const ModelTransaction& Model::transaction_at(std::uint64_t offset) const {
       [](std::uint64_t at, const ModelTransaction& each) { return at < each.end; });
 }
 
+std::uint64_t Model::next_version(const std::string& category, const std::string& key) const {
+  for (auto event = events_.rbegin(); event != events_.rend(); ++event)
+    if (event->version && event->category == category && event->key == key)
+      return *event->version + 1;
+  return 0;
+}
+
+const ModelTransaction* Model::find_append(const std::string& idempotency_key) const {
+  for (const ModelTransaction& transaction : transactions_)
+    if (transaction.idempotency_key == idempotency_key) return &transaction;
+  return nullptr;
+}
+
 bool Model::mentions(const std::string& category, std::uint64_t from, std::uint64_t to) const {
   return std::any_of(events_.begin() + static_cast<std::ptrdiff_t>(from),
                      events_.begin() + static_cast<std::ptrdiff_t>(to),
@@ -87,7 +104,8 @@ void Model::check_batch(Batch& batch, std::uint64_t from) const {
     const ModelEvent& wanted = events_[offset++];
     check(event->category == wanted.category && event->key == wanted.key &&
               event->type == wanted.type && event->payload == wanted.payload &&
-              event->metadata == wanted.metadata && event->flags == wanted.flags,
+              event->metadata == wanted.metadata && event->flags == wanted.flags &&
+              event->version == wanted.version,
           "I8 event differs from what was appended", where);
   }
   check(batch.status().has_value() && offset == end, "I8 batch ends early", where);

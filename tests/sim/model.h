@@ -24,6 +24,7 @@ void check(bool holds, const char* checker, const std::string& what = "");
 struct ModelEvent {
   std::string category, key, type, payload, metadata;
   EventFlags flags = EventFlags::kNone;
+  std::optional<std::uint64_t> version{};  ///< In its stream, if it was appended to one.
   NewEvent view() const {
     return {.category = category,
             .key = key,
@@ -38,13 +39,15 @@ struct ModelTransaction {
   TransactionInfo info;     ///< `info.source.end` set; epoch 0 if it was not captured.
   std::uint64_t first = 0;  ///< Offset of its first event ...
   std::uint64_t end = 0;    ///< ... and after its last.
+  std::string idempotency_key{};
 };
 
 /// What the store has to be like: every transaction that was committed, in order, and how far they
 /// were promised to be durable.
 class Model {
  public:
-  void add(const TransactionInfo& info, std::vector<ModelEvent> events);
+  void add(const TransactionInfo& info, std::vector<ModelEvent> events,
+           const std::string& idempotency_key = {});
   /// All that was committed has been called durable. `honestly`: no sync lied.
   void acknowledge(bool honestly);
   /// Readers were given everything below `end`.
@@ -60,6 +63,10 @@ class Model {
   void check_batch(Batch& batch, std::uint64_t from) const;
   /// True if an event of `category` lies in [from, to).
   bool mentions(const std::string& category, std::uint64_t from, std::uint64_t to) const;
+  /// That the next event of a stream gets.
+  std::uint64_t next_version(const std::string& category, const std::string& key) const;
+  /// The append that had this idempotency key, if there is one.
+  const ModelTransaction* find_append(const std::string& idempotency_key) const;
   /// The position of the last captured transaction among the first `count`.
   std::optional<SourcePosition> source_at(std::size_t count) const;
 

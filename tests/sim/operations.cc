@@ -84,6 +84,7 @@ void append_events(Simulation& sim, const TransactionInfo& info, std::vector<Mod
   sim.unflushed_bytes += bytes;
   if (!alone || !sim.flush()) return;
   for (const std::string& name : sim.files.names(Simulation::kStore / "log")) {
+    if (!name.ends_with(".log")) continue;
     const std::uint64_t segment = std::stoull(name.substr(0, 20));
     if (segment > first && segment < sim.model.end()) hit(Probe::kRolledInTransaction);
     if (segment != 0) hit(Probe::kSegmentRolled);
@@ -173,6 +174,14 @@ void open_second(Simulation& sim, const Arguments&) {
   if (code == ErrorCode::kIo && sim.files.fault_was_hit()) return sim.files.clear_faults();
   check(code == ErrorCode::kLocked, "I16 a second writer is refused");
   hit(Probe::kSecondWriterRefused);
+}
+
+void maintain(Simulation& sim, const Arguments&) {
+  const auto done = sim.store().run_maintenance();
+  if (done) return hit(Probe::kIndexed);
+  check(sim.files.fault_was_hit(), "I9 maintenance", done.error().to_string());
+  hit(Probe::kMaintenanceFailed);
+  if (!sim.files.is_down()) sim.files.clear_faults();
 }
 
 // --- reading
@@ -276,6 +285,8 @@ constexpr Operation kOperations[] = {
     {"free_disk", 3, false, free_disk},
     {"damage", 3, false, damage_a_file},
     {"copy", 2, false, copy_while_running},
+    {"maintain", 6, false, maintain},
+    {"append_streams", 15, false, append_to_streams},
 };
 
 }  // namespace

@@ -50,6 +50,12 @@ constexpr std::array<std::string_view, kProbes> kNames{
     "missing file noticed",
     "hot copy opened",
     "store opened with other options",
+    "sealed segments indexed",
+    "indexing failed",
+    "damaged index not believed",
+    "appended to streams",
+    "append to streams conflicted",
+    "append to streams repeated",
 };
 
 }  // namespace

@@ -54,6 +54,12 @@ enum class Probe : std::uint8_t {
   kMissingFile,
   kHotCopyOpened,
   kOptionsChanged,
+  kIndexed,
+  kMaintenanceFailed,
+  kIndexDamaged,
+  kAppendedToStreams,
+  kAppendConflicted,
+  kAppendRepeated,
   kCount,
 };
 

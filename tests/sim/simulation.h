@@ -115,7 +115,7 @@ class Simulation {
   bool head_went_back() const { return files.times_gone_back() != times_gone_back_; }
 
   std::uint64_t times_gone_back_ = 0;  // when the store was opened
-  bool may_refuse_ = false, after_lie_ = false;
+  bool may_refuse_ = false, after_lie_ = false, ever_lied_ = false;
   bool crashed_ = false;  // since it was open
   std::optional<CrashPolicy> last_policy_;
   std::optional<std::map<std::string, std::string>> expected_log_;  // of a twin that recovered
@@ -132,6 +132,8 @@ struct Operation {
 /// The table that a new operation is added to, at its end.
 std::span<const Operation> operations();
 
+/// streams.cc.
+void append_to_streams(Simulation& sim, const Arguments& arguments);
 /// damage.cc: what somebody does to the files of a store. On a copy of them.
 void damage_a_file(Simulation& sim, const Arguments& arguments);
 void copy_while_running(Simulation& sim, const Arguments& arguments);

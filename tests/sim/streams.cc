@@ -1,0 +1,109 @@
+#include <array>
+#include <vector>
+
+#include "tests/sim/probes.h"
+#include "tests/sim/simulation.h"
+
+// Appends to streams: expected versions, several streams at once, idempotency keys that come again.
+
+namespace millrace::sim {
+namespace {
+
+struct Wish {
+  std::string key;
+  ExpectedVersion expected;
+  bool conflicts = false;
+  std::vector<std::string> payloads;
+};
+
+Wish make_wish(const Simulation& sim, std::uint32_t which, std::uint32_t kind,
+               std::uint32_t count) {
+  Wish wish;
+  wish.key = "s" + std::to_string(which % 5);
+  const std::uint64_t next = sim.model.next_version("streams", wish.key);
+  switch (kind % 5) {
+    case 0: break;
+    case 1:
+      wish.expected = ExpectedVersion::none();
+      wish.conflicts = next != 0;
+      break;
+    case 2:
+    case 3:
+      wish.expected = next == 0 ? ExpectedVersion::none() : ExpectedVersion::exact(next - 1);
+      break;
+    case 4:
+      wish.expected = ExpectedVersion::exact(next + 1);
+      wish.conflicts = true;
+      break;
+  }
+  for (std::uint32_t i = 0; i < count; ++i)
+    wish.payloads.push_back("payload " + std::to_string(sim.serial) + "/" + std::to_string(i));
+  return wish;
+}
+
+void check_repeated(const Simulation& sim, const std::string& key, const AppendResult& result) {
+  const ModelTransaction* earlier = sim.model.find_append(key);
+  check(earlier != nullptr && result.repeated && result.first.value == earlier->first &&
+            result.end.value == earlier->end,
+        "I2 a repeated append gives the first result", key);
+  hit(Probe::kAppendRepeated);
+}
+
+}  // namespace
+
+void append_to_streams(Simulation& sim, const Arguments& a) {
+  if (sim.unflushed_bytes + 1024 > sim.options.pending_bytes_max && sim.unflushed_bytes != 0 &&
+      !sim.flush())
+    return;
+  EventStore& store = sim.store();
+  ++sim.serial;
+  std::vector<Wish> wishes{make_wish(sim, a[0], a[1], 1 + a[0] / 8 % 3)};
+  if (a[0] % 4 == 3) wishes.push_back(make_wish(sim, a[0] + 1, a[1] / 8, a[1] / 64 % 3));
+  bool conflicts = false;
+  std::vector<std::vector<NewStreamEvent>> events(wishes.size());
+  std::vector<StreamAppend> streams;
+  for (std::size_t i = 0; i < wishes.size(); ++i) {
+    conflicts = conflicts || wishes[i].conflicts;
+    for (const std::string& payload : wishes[i].payloads)
+      events[i].push_back({.type = "Added", .payload = payload, .metadata = ""});
+    streams.push_back({.stream = {.category = "streams", .key = wishes[i].key},
+                       .expected = wishes[i].expected,
+                       .events = events[i]});
+  }
+  const std::string key = a[2] % 3 == 0 ? "" : "append " + std::to_string(a[2] / 3 % 6);
+  const bool is_known = !key.empty() && sim.model.find_append(key) != nullptr;
+  const auto result = store.append({.streams = streams, .idempotency_key = key});
+  if (!result) {
+    if (result.error().code() == ErrorCode::kConflict) {
+      check(conflicts, "I4 an append conflicts that should not", result.error().to_string());
+      return hit(Probe::kAppendConflicted);
+    }
+    if (is_known && result.error().code() == ErrorCode::kInvalidArgument) return;  // other streams
+    check(sim.files.fault_was_hit(), "I9 append to streams", result.error().to_string());
+    if (store.status() && !sim.files.is_down()) sim.files.clear_faults();  // it could not read
+    return;
+  }
+  if (is_known) return check_repeated(sim, key, *result);
+  check(!conflicts, "I4 an append that conflicts is accepted");
+  check(!result->repeated && result->first.value == sim.model.end(), "I2 offset of an append");
+  std::vector<ModelEvent> added;
+  for (const Wish& wish : wishes) {
+    std::uint64_t version = sim.model.next_version("streams", wish.key);
+    for (const std::string& payload : wish.payloads)
+      added.push_back({.category = "streams",
+                       .key = wish.key,
+                       .type = "Added",
+                       .payload = payload,
+                       .metadata = "",
+                       .version = version++});
+  }
+  TransactionInfo info;
+  info.commit_time = {sim.clock.now};
+  sim.model.add(info, std::move(added), key);
+  check(result->end.value == sim.model.end(), "I2 end of an append");
+  sim.unflushed_bytes += 1024;
+  hit(Probe::kAppendedToStreams);
+  if (sim.unflushed_bytes > sim.options.pending_bytes_max) sim.flush();
+}
+
+}  // namespace millrace::sim
