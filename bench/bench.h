@@ -41,6 +41,7 @@ struct Workload {
 std::vector<Workload> workloads();
 std::vector<Figure> run_append(const Settings& settings);
 std::vector<Figure> run_scan(const Settings& settings);
+std::vector<Figure> run_streams(const Settings& settings);
 std::vector<Figure> run_stream(const Settings& settings);
 std::vector<Figure> run_latency(const Settings& settings);
 std::vector<Figure> run_project_table(const Settings& settings);

@@ -7,6 +7,9 @@
 //
 //   append          150-byte events, group commit, against raw writes of the same sizes and syncs
 //   scan            all events of a store on one core, against reading and hashing its files
+//   streams         reading a stream of 20 events among 1,000,000 streams, and appending to a
+//   stream
+//                   with the version it is at, against without
 //   stream          a backlog of W1 and W2 through `capture run`, against pg_recvlogical into
 //                   /dev/null; also peak memory, CPU, and bytes on disk against those sent
 //   latency         commit to durable at 500 transactions/s, against pg_recvlogical's output
@@ -30,6 +33,7 @@ namespace millrace::bench {
 std::vector<Workload> workloads() {
   return {{"append", "150-byte events, group commit", run_append},
           {"scan", "all events of a store", run_scan},
+          {"streams", "one stream among a million, and appends to it", run_streams},
           {"stream", "a backlog through the replication protocol", run_stream},
           {"latency", "commit to durable", run_latency},
           {"project_table", "events into a cache table", run_project_table},
