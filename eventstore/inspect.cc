@@ -252,9 +252,10 @@ Result<void> Verifier::walk(SegmentReader& reader, const Extent& extent) {
       if (found.fault == BatchFault::kNone) {
         check_records(found, segment);
         if (index_ && !index_->add(found)) index_.reset();  // which check_records has told
-      } else
+      } else {
         add_fault(segment, found.position, describe(found.fault),
                   "offset " + std::to_string(found.header.base));
+      }
       ++report_.batches;
       count_bytes(found.header.length);
       reader.advance(found);

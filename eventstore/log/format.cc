@@ -376,9 +376,10 @@ void LogState::advance(const BatchHeader& header, std::uint64_t chain) {
 void LogState::resume(const BatchHeader& header, std::uint64_t position) {
   position_ = position;
   chain_ = header.chain;
-  next_ = {header.base};
   in_transaction_ = !header.has(kFirstOfTransaction) && !header.has(kControl);
   mark_.end = {header.base - header.ordinal};
+  // In a rewritten segment a transaction may begin with any of its events.
+  next_ = in_transaction_ ? Offset{header.base} : mark_.end;
   previous_.reset();
 }
 

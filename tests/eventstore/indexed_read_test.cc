@@ -6,7 +6,9 @@
 #include <tuple>
 
 #include "base/bytes.h"
+#include "eventstore/inspect.h"
 #include "eventstore/log/segment_index.h"
+#include "eventstore/log/segment_rewriter.h"
 #include "eventstore/log/store_files.h"
 #include "tests/support/forwarding_fs.h"
 #include "tests/support/store_fixture.h"
@@ -164,6 +166,43 @@ TEST_CASE("with indexes a reader gives exactly what it gives without", "[eventst
     for (std::size_t i = 0; i + 1 < segments.size(); i += 2) files.erase(kPaths.index(segments[i]));
     for (std::size_t i = 0; i < wishes.size(); ++i)
       REQUIRE(read_all(files, wishes[i]) == walked[i]);
+  }
+}
+
+TEST_CASE("with indexes a reader gives of rewritten segments what it gives without",
+          "[eventstore][index][rewrite]") {
+  for (std::uint64_t seed = 11; seed <= 14; ++seed) {
+    CAPTURE(seed);
+    FaultFs files;
+    fill(files, seed, 1, 300);
+    index_all(files);  // these are then of older bytes
+    std::mt19937_64 random(seed);
+    const auto wishes = many_wishes(files, random);
+    const auto segments = must(list_segments(files, kPaths));
+    const StoreId id = must(read_description(files, kPaths)).id;
+    for (std::size_t i = 0; i + 1 < segments.size(); ++i) {
+      const Judge judge = [&](const EventView& event, const Batch&) -> Result<Verdict> {
+        const bool dropped = event.category == "common0" || random() % 3 == 0;
+        return Verdict{.kind = dropped ? Verdict::Kind::kSuperseded : Verdict::Kind::kKeep};
+      };
+      if (i % 3 != 2)
+        must(rewrite_segment(kPaths, id, segments[i], segments[i + 1], judge,
+                             {.files = &files, .clock = &Clock::system()}));
+    }
+    std::vector<std::vector<Given>> walked;
+    for (const ReadOptions& wish : wishes) walked.push_back(read_all(files, wish));
+    index_all(files);
+    for (const std::uint64_t segment : segments) {
+      auto reader = must(SegmentReader::open(files, kPaths, id, segment));
+      const auto index = SegmentIndex::open(files, kPaths, reader);
+      REQUIRE(index.has_value() == (segment != segments.back()));
+      if (index) REQUIRE(index->header().end.value > segment);
+    }
+    for (std::size_t i = 0; i < wishes.size(); ++i) {
+      CAPTURE(wishes[i].category, wishes[i].from.value, wishes[i].from_time.has_value());
+      REQUIRE(read_all(files, wishes[i]) == walked[i]);
+    }
+    CHECK(must(verify_store(kStore, {}, files)).faults.empty());
   }
 }
 
