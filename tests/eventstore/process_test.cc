@@ -239,17 +239,43 @@ TEST_CASE("a reader follows across the death of the writer and the start of the 
   }
 }
 
-TEST_CASE("B33: files of a store are for their owner only", "[eventstore][process]") {
+TEST_CASE("B33: files of a store are for their owner only, whatever the umask",
+          "[eventstore][process]") {
   const TemporaryDirectory folder;
   const Path directory = folder / "store";
+  const mode_t before = ::umask(0);
   {
-    must(append_durably(*must(EventStore::open(directory, small_options(FileSystem::real()))),
-                        sample_transaction(1, 1)));
+    const auto store = must(EventStore::open(directory, small_options(FileSystem::real())));
+    for (std::uint64_t number = 1; number <= 4; ++number)
+      must(append_durably(*store, sample_transaction(number, 100)));
+    must(store->run_maintenance());
   }
+  ::umask(before);
+  const auto others = std::filesystem::perms::group_all | std::filesystem::perms::others_all;
+  CHECK((std::filesystem::status(directory).permissions() & others) ==
+        std::filesystem::perms::none);
+  std::size_t files = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
-    const auto others = std::filesystem::perms::group_all | std::filesystem::perms::others_all;
+    CAPTURE(entry.path());
     CHECK((entry.status().permissions() & others) == std::filesystem::perms::none);
+    ++files;
   }
+  CHECK(files > 5);  // segments and an index among them
+}
+
+TEST_CASE("B33: a store whose files are read-only is read, not written", "[eventstore][process]") {
+  if (::geteuid() == 0) {
+    WARN("left out: root may write everything");
+    return;
+  }
+  const TemporaryDirectory folder;
+  const Path directory = folder / "store";
+  const auto open = [&] { return EventStore::open(directory, small_options(FileSystem::real())); };
+  { must(append_durably(*must(open()), sample_transaction(1, 1))); }
+  const Path segment = directory / "log/00000000000000000000.log";
+  std::filesystem::permissions(segment, std::filesystem::perms::owner_read);
+  CHECK(open().error().code() == ErrorCode::kIo);
+  CHECK(read_history(directory, FileSystem::real()).size() == 1);
 }
 
 TEST_CASE("B32: a link, a pipe or a folder in place of a file of the store is refused, and at once",
