@@ -165,6 +165,7 @@ class Capture {
 Result<void> Capture::open_store() {
   StoreOptions store_options;
   store_options.files = options_.files;
+  store_options.durability = options_.durability;
   store_options.before_flush = [this] { return schemas_ ? schemas_->flush() : Result<void>{}; };
   const auto deadline = std::chrono::steady_clock::now() + options_.store_patience;
   for (;;) {

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/result.h"
+#include "eventstore/types.h"
 
 namespace millrace {
 
@@ -25,6 +26,8 @@ struct CaptureOptions {
   /// Go on although the publication is not what it was when capture last ran. Tables that came in
   /// are captured from now on, without the rows that they had.
   bool accept_publication_change = false;
+  /// Of the store. Not kOs: PostgreSQL forgets what it is told is durable.
+  Durability durability = Durability::kGroup;
   /// How often PostgreSQL is told of progress that it did not ask for.
   std::chrono::milliseconds status_interval{1000};
   /// How often a running capture looks whether the publication is still the same.

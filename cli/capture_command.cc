@@ -171,7 +171,8 @@ constexpr CommandText kRun{
     "capture run", "capture a database into a store, until stopped",
     "--source URI --store DIR [--tables PATTERNS] [--slot NAME]\n"
     "                            [--publication NAME] [--snapshot initial|never]\n"
-    "                            [--until-caught-up] [--accept-publication-change]",
+    "                            [--durability group|always] [--until-caught-up]\n"
+    "                            [--accept-publication-change]",
     "Makes the publication and the replication slot where they are missing, reads the tables'\n"
     "present rows once, then appends every committed transaction to the store, until SIGTERM or\n"
     "Ctrl-C. Started again, it goes on where it stopped: no change is lost and none comes twice.\n"
@@ -201,6 +202,9 @@ class CaptureRun final : public Command {
          "the publication")  //
         ("snapshot", po::value(&snapshot_)->value_name("WHEN")->default_value("initial"),
          "initial: read the rows that are there before the first change; never: changes only")  //
+        ("durability", po::value(&durability_)->value_name("MODE")->default_value("group"),
+         "group: one sync for what was committed meanwhile; always: a sync for each commit as soon "
+         "as the disk is free. Either way PostgreSQL is told only of what was synced")  //
         ("until-caught-up", po::bool_switch(&capture_.until_caught_up),
          "end once everything committed before the start is in the store")  //
         ("accept-publication-change", po::bool_switch(&capture_.accept_publication_change),
@@ -212,6 +216,11 @@ class CaptureRun final : public Command {
     if (snapshot_ != "initial" && snapshot_ != "never")
       return Error(ErrorCode::kInvalidArgument,
                    "--snapshot '" + snapshot_ + "' is neither 'initial' nor 'never'");
+    const auto durability = durability_named(durability_);
+    if (!durability || durability == Durability::kOs)
+      return Error(ErrorCode::kInvalidArgument,
+                   "--durability '" + durability_ + "' is neither 'group' nor 'always'");
+    capture_.durability = *durability;
     MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.tables));
     capture_.initial_snapshot = snapshot_ == "initial";
     capture_.store = store_;
@@ -226,7 +235,7 @@ class CaptureRun final : public Command {
 
  private:
   CaptureOptions capture_;
-  std::string store_, snapshot_;
+  std::string store_, snapshot_, durability_;
 };
 
 }  // namespace

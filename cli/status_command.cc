@@ -46,6 +46,16 @@ Result<StoreStatus> load_status(const std::string& directory) {
   return status;
 }
 
+std::string durability_text(Durability durability) {
+  const std::string name(name_of(durability));
+  switch (durability) {
+    case Durability::kGroup: return name + ": synced, several commits at a time";
+    case Durability::kAlways: return name + ": synced, each commit at once";
+    case Durability::kOs: return name + ": written, not synced; a power loss takes the last back";
+  }
+  return name;
+}
+
 std::string text_of(const StoreStatus& status) {
   const StoreSummary& store = status.store;
   std::string text;
@@ -61,6 +71,7 @@ std::string text_of(const StoreStatus& status) {
                   std::to_string(store.segments.size()) +
                   (store.segments.size() == 1 ? " segment" : " segments"));
   line("writer", store.writer.empty() ? "none" : printable(store.writer));
+  if (store.durability) line("durable", durability_text(*store.durability));
   if (status.source) {
     const SourceState& source = *status.source;
     line("source", "database " + printable(source.database) + " on " + printable(source.host));
@@ -104,6 +115,8 @@ std::string json_of(const StoreStatus& status) {
     tables.push_back({{"category", category}, {"schema", version}});
   Json writer = nullptr;
   if (!store.writer.empty()) writer = store.writer;
+  Json durability = nullptr;
+  if (store.durability) durability = name_of(*store.durability);
   return to_line({{"store_id", to_string(store.id)},
                   {"format_version", store.format_version},
                   {"created", to_iso8601(store.created)},
@@ -112,6 +125,7 @@ std::string json_of(const StoreStatus& status) {
                   {"segments", store.segments.size()},
                   {"log_bytes", status.log_bytes()},
                   {"writer", std::move(writer)},
+                  {"durability", std::move(durability)},
                   {"source", source_json(status)},
                   {"tables", std::move(tables)}});
 }

@@ -31,9 +31,10 @@ Result<void> check_options(const StoreOptions& options) {
     return Error(ErrorCode::kInvalidArgument,
                  "segment_bytes is at least " + std::to_string(kSegmentBytesMin));
   if (options.pending_bytes_max == 0 || options.flush_bytes == 0 ||
-      options.flush_interval.count() < 0)
+      options.flush_interval.count() < 0 || options.os_sync_interval.count() < 0)
     return Error(ErrorCode::kInvalidArgument,
-                 "pending_bytes_max and flush_bytes are above 0, flush_interval is not below");
+                 "pending_bytes_max and flush_bytes are above 0, flush_interval and "
+                 "os_sync_interval are not below");
   return {};
 }
 
@@ -156,8 +157,9 @@ Result<std::unique_ptr<EventStore>> open_store(const StorePaths& paths, StoreOpt
                                        .clock = options.clock};
   MILLRACE_ASSIGN_OR_RETURN(auto writer, found ? recover_log(files, paths, log_options)
                                                : create_log(files, paths, log_options));
-  MILLRACE_ASSIGN_OR_RETURN(auto head, HeadWriter::open(files, paths, log_options.store));
-  MILLRACE_RETURN_IF_ERROR(head.publish(writer.mark()));
+  MILLRACE_ASSIGN_OR_RETURN(auto head,
+                            HeadWriter::open(files, paths, log_options.store, options.durability));
+  MILLRACE_RETURN_IF_ERROR(head.publish(writer.mark(), writer.synced_mark()));
   // From here on recovery knows that what is there now was durable. The names are those of HEAD,
   // and of what a killed process made.
   MILLRACE_RETURN_IF_ERROR(head.sync());

@@ -27,7 +27,12 @@ struct StoreOptions {
   /// Appended but not yet being written, from where on has_room() is false. Larger rides out a
   /// slower disk; costs this much memory twice, and at most three times (see add()).
   std::size_t pending_bytes_max = 8u << 20;
-  /// Without a request_flush(), what was appended is synced after this long ...
+  /// What durable_end() promises. HEAD and `millrace status` tell which it is.
+  Durability durability = Durability::kGroup;
+  /// kOs: what was written is synced at least this often, besides when a segment is full and when
+  /// the store is closed. Larger: fewer syncs, more that a power loss takes back.
+  std::chrono::milliseconds os_sync_interval{1000};
+  /// Without a request_flush(), what was appended is synced after this long (kAlways: at once) ...
   std::chrono::milliseconds flush_interval{10};
   /// ... or once this much is pending. Larger: fewer syncs, later acknowledgements.
   std::size_t flush_bytes = 1u << 20;
@@ -53,7 +58,8 @@ struct StoreOptions {
 /// A transaction is built with begin(), add() ..., commit(), or in one call from an AppendRequest,
 /// which gives its events versions in their streams; readers see all of it or none. Between
 /// appended_end() and durable_end() lies what a crash would still take back: acknowledge upstream,
-/// and show to anybody, only what is below durable_end().
+/// and show to anybody, only what is below durable_end(). What durable means is
+/// StoreOptions::durability's to say.
 ///
 /// Errors: a failed write or sync poisons the store: that first error answers every later call, and
 /// opening the store again recovers. Threads: begin(), add(), commit(), rollback() and the append()

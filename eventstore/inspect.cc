@@ -329,9 +329,12 @@ Result<StoreSummary> summarize_store(const Path& directory, FileSystem& files) {
                        .durable_end = durable.end,
                        .source = {},
                        .last_commit_time = durable.commit_time,
+                       .durability = {},
                        .segments = {},
                        .writer = {}};
   if (durable.source.epoch != 0) summary.source = durable.source;
+  MILLRACE_ASSIGN_OR_RETURN(const auto head, log::HeadReader(files, paths, description.id).read());
+  summary.durability = head.durability;
   MILLRACE_ASSIGN_OR_RETURN(summary.writer, files.lock_holder(paths.lock()));
   MILLRACE_ASSIGN_OR_RETURN(const auto segments, log::list_segments(files, paths));
   if (segments.empty()) return log::no_segments(paths);

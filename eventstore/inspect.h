@@ -28,6 +28,8 @@ struct StoreSummary {
   Offset durable_end;
   std::optional<SourcePosition> source;  ///< Of the last durable captured transaction.
   UnixMicros last_commit_time;
+  /// What the last writer called durable; nothing if none has said so since HEAD was made.
+  std::optional<Durability> durability;
   std::vector<SegmentSummary> segments;
   std::string writer;  ///< Who holds the lock ("pid 812, millrace"); empty if nobody.
 };

@@ -24,6 +24,20 @@ struct StoreId {
 };
 std::string to_string(const StoreId& id);
 
+/// When the store calls what was appended durable, and what can then take it back.
+enum class Durability : std::uint8_t {
+  /// Synced; while one sync runs, what is appended gathers for the next. Nothing takes it back.
+  kGroup = 0,
+  /// Synced, each commit as soon as the disk is free, without waiting for others to join it.
+  kAlways = 1,
+  /// Written to the operating system. The end of the process takes nothing back; a power loss or a
+  /// crash of the machine takes back up to the last StoreOptions::os_sync_interval, in whole
+  /// transactions from the end.
+  kOs = 2,
+};
+std::string_view name_of(Durability durability);  ///< "group", "always", "os".
+std::optional<Durability> durability_named(std::string_view name);
+
 /// Where a transaction stood in the ordered log that it was captured from (for PostgreSQL: LSNs).
 /// Unique and increasing within an epoch; an epoch is one unbroken reading of one source.
 struct SourcePosition {

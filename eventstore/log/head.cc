@@ -12,7 +12,7 @@ namespace millrace::log {
 namespace {
 
 // clang-format off
-// HEAD, 128 bytes:
+// HEAD, 256 bytes:
 //     0  u32 sequence, the futex word: changes with every write
 //     4  "MRHEAD1\0"                12  u32 zero
 //    16  16 bytes store id          32  u64 XXH3-64 of the boot id
@@ -20,10 +20,12 @@ namespace {
 //    48  u64 durable end offset
 //    56  u64 segment and            64  u64 byte of it
 //    72  u32 epoch                  80  u64 commit               88  u64 end: durable source position
-//    96  i64 commit time
-//   104  zeros                     120  u64 XXH3-64 of all before
+//    96  i64 commit time           104  u8 durability of the writer: 0 group, 1 always, 2 os
+//   112  u64 synced end offset
+//   120  u64 segment and           128  u64 byte of it
+//   136  zeros                     248  u64 XXH3-64 of all before
 // clang-format on
-constexpr std::size_t kChecksumAt = 120;
+constexpr std::size_t kChecksumAt = 248;
 constexpr std::string_view kMagic("MRHEAD1\0", 8);
 constexpr int kTornReadsMax = 100;
 constexpr std::chrono::nanoseconds kUntrustedPoll = std::chrono::milliseconds(20);
@@ -46,6 +48,10 @@ void encode_head(const PublishedHead& head, char* to) {
   store_le<std::uint64_t>(to + 80, durable.source.commit);
   store_le<std::uint64_t>(to + 88, durable.source.end);
   store_le<std::uint64_t>(to + 96, static_cast<std::uint64_t>(durable.commit_time.value));
+  to[104] = static_cast<char>(head.durability);
+  store_le<std::uint64_t>(to + 112, head.synced.end.value);
+  store_le<std::uint64_t>(to + 120, head.synced.segment);
+  store_le<std::uint64_t>(to + 128, head.synced.position);
   store_le<std::uint64_t>(to + kChecksumAt, checksum({to, kChecksumAt}));
 }
 
@@ -53,6 +59,8 @@ std::optional<PublishedHead> decode_head(std::string_view bytes) {
   if (bytes.size() < kHeadBytes || bytes.substr(4, kMagic.size()) != kMagic) return std::nullopt;
   const char* from = bytes.data();
   if (load_le<std::uint64_t>(from + kChecksumAt) != checksum({from, kChecksumAt}))
+    return std::nullopt;
+  if (static_cast<std::uint8_t>(from[104]) > static_cast<std::uint8_t>(Durability::kOs))
     return std::nullopt;
   PublishedHead head{
       .sequence = load_le<std::uint32_t>(from),
@@ -65,13 +73,19 @@ std::optional<PublishedHead> decode_head(std::string_view bytes) {
                   .source = {.epoch = load_le<std::uint32_t>(from + 72),
                              .commit = load_le<std::uint64_t>(from + 80),
                              .end = load_le<std::uint64_t>(from + 88)},
-                  .commit_time = {static_cast<std::int64_t>(load_le<std::uint64_t>(from + 96))}}};
+                  .commit_time = {static_cast<std::int64_t>(load_le<std::uint64_t>(from + 96))}},
+      .durability = static_cast<Durability>(from[104]),
+      .synced = {.end = {load_le<std::uint64_t>(from + 112)},
+                 .segment = load_le<std::uint64_t>(from + 120),
+                 .position = load_le<std::uint64_t>(from + 128),
+                 .source = {},
+                 .commit_time = {}}};
   std::memcpy(head.store.bytes.data(), from + 16, head.store.bytes.size());
   return head;
 }
 
 Result<HeadWriter> HeadWriter::open(FileSystem& files, const StorePaths& paths,
-                                    const StoreId& store) {
+                                    const StoreId& store, Durability durability) {
   MILLRACE_ASSIGN_OR_RETURN(const bool there, files.exists(paths.head()));
   HeadWriter head;
   MILLRACE_ASSIGN_OR_RETURN(
@@ -83,17 +97,20 @@ Result<HeadWriter> HeadWriter::open(FileSystem& files, const StorePaths& paths,
   MILLRACE_RETURN_IF_ERROR(head.file_->truncate(kHeadBytes));
   MILLRACE_ASSIGN_OR_RETURN(head.word_, files.shared_word(paths.head(), 0));
   head.store_ = store;
+  head.durability_ = durability;
   head.boot_ = checksum(files.boot_id());
   return head;
 }
 
-Result<void> HeadWriter::publish(const LogMark& durable) {
+Result<void> HeadWriter::publish(const LogMark& durable, const LogMark& synced) {
   char bytes[kHeadBytes];
   encode_head({.sequence = ++sequence_,
                .store = store_,
                .boot = boot_,
                .identity = identity_,
-               .durable = durable},
+               .durable = durable,
+               .durability = durability_,
+               .synced = synced},
               bytes);
   MILLRACE_RETURN_IF_ERROR(file_->write_at(0, {bytes, sizeof bytes}));
   word_->wake_all();
@@ -129,8 +146,10 @@ Result<HeadView> HeadReader::read() {
     if (size < kHeadBytes) return HeadView{};
     if (const auto head = decode_head({bytes, sizeof bytes})) {
       HeadView view{.sequence = head->sequence};
-      if (head->store == store_ && head->identity == identity_) view.at_least = head->durable;
-      if (head->boot == boot_) view.durable = view.at_least;
+      if (head->store != store_ || head->identity != identity_) return view;
+      view.at_least = head->synced;
+      view.durability = head->durability;
+      if (head->boot == boot_) view.durable = head->durable;
       return view;
     }
     std::this_thread::yield();

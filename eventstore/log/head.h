@@ -19,10 +19,11 @@
 // at the same moment is read again. It is synced only when a writer starts and when it ends, so
 // after a power loss it may be an older one. A reader takes it for the end only if it was written
 // since the machine started, in this very file, for this store. An older one still is a lower
-// bound: whatever was published once was durable before.
+// bound: what it calls synced was synced before, and whatever became of the machine, it is there.
+// (With Durability::kOs what it calls durable reaches further, and need not be.)
 namespace millrace::log {
 
-inline constexpr std::size_t kHeadBytes = 128;
+inline constexpr std::size_t kHeadBytes = 256;
 
 /// What the file holds.
 struct PublishedHead {
@@ -31,6 +32,8 @@ struct PublishedHead {
   std::uint64_t boot = 0;      ///< When and ...
   std::uint64_t identity = 0;  ///< ... where it was written.
   LogMark durable{};
+  Durability durability = Durability::kGroup;
+  LogMark synced{};  ///< `end`, `segment` and `position` only.
   bool operator==(const PublishedHead&) const = default;
 };
 
@@ -43,10 +46,11 @@ std::optional<PublishedHead> decode_head(std::string_view bytes);
 class HeadWriter {
  public:
   /// Makes HEAD or takes the one that is there, in place: readers that sleep on it go on.
-  static Result<HeadWriter> open(FileSystem& files, const StorePaths& paths, const StoreId& store);
+  static Result<HeadWriter> open(FileSystem& files, const StorePaths& paths, const StoreId& store,
+                                 Durability durability);
 
-  /// Errors: as File::write_at.
-  Result<void> publish(const LogMark& durable);
+  /// `durable` is for readers, `synced` for recovery. Errors: as File::write_at.
+  Result<void> publish(const LogMark& durable, const LogMark& synced);
   /// Makes what was published survive a power loss.
   Result<void> sync() { return file_->sync(); }
 
@@ -54,6 +58,7 @@ class HeadWriter {
   std::unique_ptr<File> file_;
   std::unique_ptr<SharedWord> word_;
   StoreId store_;
+  Durability durability_ = Durability::kGroup;
   std::uint64_t boot_ = 0;
   std::uint64_t identity_ = 0;
   std::uint32_t sequence_ = 0;
@@ -63,8 +68,11 @@ class HeadWriter {
 struct HeadView {
   std::uint32_t sequence = 0;        ///< The word to sleep on.
   std::optional<LogMark> durable{};  ///< Nothing: find the end by reading the log.
-  /// As `durable`, also of an earlier start of the machine: the log ends here or further on.
+  /// What was synced, also before the machine started: the log ends here or further on. Tells
+  /// `end`, `segment` and `position` only.
   std::optional<LogMark> at_least{};
+  /// That of the last writer.
+  std::optional<Durability> durability{};
 };
 
 class HeadReader {

@@ -35,6 +35,7 @@ Result<LogWriter> LogWriter::resume(const StorePaths& paths, const Options& opti
   writer.state_ = state;
   writer.seal_ = HeaderSeal(options.store, state.segment());
   writer.reserved_ = writer.synced_position_ = state.position();
+  writer.synced_mark_ = state.mark();
   writer.mark_chain_ = state.chain();
   return writer;
 }
@@ -100,11 +101,12 @@ Result<void> LogWriter::reserve(std::uint64_t end) {
 Result<void> LogWriter::sync() {
   MILLRACE_RETURN_IF_ERROR(file_->sync());
   synced_position_ = state_.position();
+  synced_mark_ = state_.mark();
   return {};
 }
 
 Result<void> LogWriter::close() {
-  MILLRACE_CHECK(synced_position_ == state_.position());
+  MILLRACE_CHECK(is_synced());
   if (reserved_ == state_.position()) return {};
   MILLRACE_RETURN_IF_ERROR(file_->truncate(state_.position()));
   reserved_ = state_.position();
@@ -152,6 +154,7 @@ Result<void> LogWriter::start_segment(const SegmentHeader& header) {
     mark_chain_ = state_.chain();
   seal_ = HeaderSeal(options_.store, header.segment);
   synced_position_ = kSegmentHeaderBytes;
+  synced_mark_ = state_.mark();  // the segment before it was synced when it was full
   return {};
 }
 
@@ -175,6 +178,7 @@ Result<void> LogWriter::rewind() {
   MILLRACE_RETURN_IF_ERROR(file_->sync());
   state_.rewind(mark_chain_);
   reserved_ = synced_position_ = mark.position;
+  synced_mark_ = mark;
   return {};
 }
 

@@ -37,7 +37,7 @@ class LogWriter {
   /// Stamps and writes whole batches. Rolls to a new segment where one is full; the old one is then
   /// durable and holds nothing behind its last batch.
   Result<void> write(std::span<char> batches);
-  /// Makes everything written durable.
+  /// Makes everything written survive the machine.
   Result<void> sync();
   /// Takes back the transaction that is open, if one is: durably, so that none of its bytes can
   /// ever be mistaken for what comes after.
@@ -45,8 +45,12 @@ class LogWriter {
   /// Gives the reserved space back. Everything must be synced.
   Result<void> close();
 
-  /// After the last whole transaction that was written; durable if sync() was called since.
+  /// After the last whole transaction that was written.
   const LogMark& mark() const { return state_.mark(); }
+  /// After the last one that is known to survive the machine.
+  const LogMark& synced_mark() const { return synced_mark_; }
+  /// True if nothing was written since sync(), or since the segment began.
+  bool is_synced() const { return synced_position_ == state_.position(); }
   bool in_transaction() const { return state_.in_transaction(); }
 
  private:
@@ -66,6 +70,7 @@ class LogWriter {
   HeaderSeal seal_;
   std::uint64_t reserved_ = 0;         // bytes that the file has
   std::uint64_t synced_position_ = 0;  // in this segment
+  LogMark synced_mark_;
   std::uint64_t mark_chain_ = 0;
   /// Segments made since the open transaction began, this one included.
   std::vector<std::uint64_t> transaction_segments_;

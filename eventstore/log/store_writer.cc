@@ -61,6 +61,7 @@ StoreWriter::~StoreWriter() {
   }
   flusher_.join();
   Result<void> ended = status();
+  if (ended && !writer_.is_synced()) ended = sync_and_publish();
   if (ended) ended = writer_.close();
   if (ended) ended = head_.sync();
   if (!ended)
@@ -288,19 +289,31 @@ void StoreWriter::poison(Error error) {
 
 bool StoreWriter::is_flush_due() const {
   if (pending_.empty()) return false;
-  return flush_requested_ || stopping_ || pending_.size() >= options_.flush_bytes ||
+  return flush_requested_ || stopping_ || options_.durability == Durability::kAlways ||
+         pending_.size() >= options_.flush_bytes ||
          options_.clock->monotonic() - oldest_pending_ >= options_.flush_interval;
 }
 
 void StoreWriter::wait_for_work() {
-  while (!is_flush_due() && !rewind_requested_ && !stopping_) {
-    if (pending_.empty()) {
-      work_.wait(mutex_);
-    } else {
-      const auto age = options_.clock->monotonic() - oldest_pending_;
-      work_.wait_until(mutex_, std::chrono::steady_clock::now() + (options_.flush_interval - age));
+  while (!is_flush_due() && !rewind_requested_ && !stopping_ && !is_sync_due()) {
+    const auto now = options_.clock->monotonic();
+    std::optional<Clock::Monotonic::duration> rest;
+    if (!pending_.empty()) rest = options_.flush_interval - (now - oldest_pending_);
+    if (!writer_.is_synced()) {
+      const Clock::Monotonic::duration until_sync =
+          options_.os_sync_interval - (now - unsynced_since_);
+      rest = std::min(rest.value_or(until_sync), until_sync);
     }
+    if (rest)
+      work_.wait_until(mutex_, std::chrono::steady_clock::now() + *rest);
+    else
+      work_.wait(mutex_);
   }
+}
+
+bool StoreWriter::is_sync_due() const {
+  return !writer_.is_synced() &&
+         options_.clock->monotonic() - unsynced_since_ >= options_.os_sync_interval;
 }
 
 void StoreWriter::run_flusher() {
@@ -325,8 +338,15 @@ void StoreWriter::run_flusher() {
       in_flight_.clear(2 * options_.pending_bytes_max);
       mutex_.lock();
       finish_flush(flushed);
-    } else {
-      break;  // stopping, and all is done
+    } else if (stopping_) {
+      break;
+    }
+    if (!poison_ && is_sync_due()) {
+      progress_.notify_all();  // what was written need not wait for this
+      mutex_.unlock();
+      const Result<void> synced = sync_and_publish();
+      mutex_.lock();
+      if (!synced) poison(synced.error());
     }
     progress_.notify_all();
   }
@@ -335,11 +355,21 @@ void StoreWriter::run_flusher() {
 
 Result<void> StoreWriter::flush_in_flight() {
   const LogMark before = writer_.mark();
+  const bool was_synced = writer_.is_synced();
   if (options_.before_flush) MILLRACE_RETURN_IF_ERROR(options_.before_flush());
   MILLRACE_RETURN_IF_ERROR(writer_.write(packer_.pack(in_flight_.span())));
-  MILLRACE_RETURN_IF_ERROR(writer_.sync());
+  if (options_.durability != Durability::kOs)
+    MILLRACE_RETURN_IF_ERROR(writer_.sync());
+  else if (was_synced)
+    unsynced_since_ = options_.clock->monotonic();
   if (writer_.mark() == before) return {};  // a piece of an open transaction
-  return head_.publish(writer_.mark());
+  return head_.publish(writer_.mark(), writer_.synced_mark());
+}
+
+/// kOs only.
+Result<void> StoreWriter::sync_and_publish() {
+  MILLRACE_RETURN_IF_ERROR(writer_.sync());
+  return head_.publish(writer_.mark(), writer_.synced_mark());
 }
 
 void StoreWriter::finish_flush(const Result<void>& flushed) {

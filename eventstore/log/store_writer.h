@@ -61,7 +61,9 @@ class StoreWriter final : public EventStore {
   void run_flusher();
   bool is_flush_due() const MILLRACE_REQUIRES(mutex_);
   void wait_for_work() MILLRACE_REQUIRES(mutex_);
+  bool is_sync_due() const;
   Result<void> flush_in_flight();
+  Result<void> sync_and_publish();
   void finish_flush(const Result<void>& flushed) MILLRACE_REQUIRES(mutex_);
   void poison(Error error) MILLRACE_REQUIRES(mutex_);
   bool is_durable(Offset end, std::uint64_t source_end) const MILLRACE_REQUIRES(mutex_);
@@ -88,6 +90,7 @@ class StoreWriter final : public EventStore {
   LogWriter writer_;
   BatchPacker packer_;
   ByteBuffer in_flight_;
+  Clock::Monotonic unsynced_since_{};  // if the writer is not synced (kOs)
 
   mutable Mutex mutex_;
   ConditionVariable work_;      // for the flusher
