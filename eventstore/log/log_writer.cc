@@ -113,7 +113,27 @@ Result<void> LogWriter::close() {
   return file_->sync();
 }
 
+Result<void> LogWriter::check_place() const {
+  const Path path = paths_.segment(state_.segment());
+  const auto there = options_.files->open(path, OpenMode::kRead);
+  if (there) {
+    MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t found, (*there)->identity());
+    MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t written, file_->identity());
+    if (found == written) return {};
+  } else if (there.error().code() != ErrorCode::kNotFound) {
+    return {};
+  }
+  return Error(ErrorCode::kFailedPrecondition,
+               path.string() +
+                   " is not the file that is being written: the store was moved, "
+                   "removed or replaced while it was open")
+      .hint(
+          "What was acknowledged is in the files of then. Stop this program, see where they are, "
+          "and start it anew.");
+}
+
 Result<void> LogWriter::roll() {
+  MILLRACE_RETURN_IF_ERROR(check_place());  // else the next one gets into somebody else's folder
   const SegmentHeader::Predecessor before{
       .segment = state_.segment(), .bytes_used = state_.position(), .chain = state_.chain()};
   MILLRACE_RETURN_IF_ERROR(file_->truncate(state_.position()));

@@ -45,6 +45,10 @@ class LogWriter {
   /// Gives the reserved space back. Everything must be synced.
   Result<void> close();
 
+  /// kFailedPrecondition if the segment that is written to is not the one that lies under its name:
+  /// the store was moved away, removed or replaced. What can't be told is no error.
+  Result<void> check_place() const;
+
   /// After the last whole transaction that was written.
   const LogMark& mark() const { return state_.mark(); }
   /// After the last one that is known to survive the machine.

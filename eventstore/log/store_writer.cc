@@ -15,6 +15,8 @@ constexpr std::size_t kBatchBytes = 1 << 20;
 constexpr std::size_t kBatchBytesMin = 1 << 10;
 /// An open transaction larger than this goes to the disk before its commit.
 constexpr std::size_t kSpillBytes = 4 << 20;
+/// So often it is made sure that the files that are written to are still the store's.
+constexpr std::chrono::seconds kPlaceInterval{1};
 constexpr std::chrono::hours kLongest{24 * 365};
 /// add() blocks at so many times pending_bytes_max.
 constexpr std::size_t kOvershoot = 2;
@@ -40,6 +42,7 @@ StoreWriter::StoreWriter(const Path& directory, StoreOptions options, StoreId id
       streams_(*options_.files, directory, *options_.clock, batch_bytes_),
       head_(std::move(head)),
       writer_(std::move(writer)),
+      place_checked_(options_.clock->monotonic()),
       packer_(options_.compression),
       durable_(writer_.mark()),
       appended_epoch_(durable_.source.epoch),
@@ -362,6 +365,10 @@ Result<void> StoreWriter::flush_in_flight() {
     MILLRACE_RETURN_IF_ERROR(writer_.sync());
   else if (was_synced)
     unsynced_since_ = options_.clock->monotonic();
+  if (const auto now = options_.clock->monotonic(); now - place_checked_ >= kPlaceInterval) {
+    MILLRACE_RETURN_IF_ERROR(writer_.check_place());
+    place_checked_ = now;
+  }
   if (writer_.mark() == before) return {};  // a piece of an open transaction
   return head_.publish(writer_.mark(), writer_.synced_mark());
 }

@@ -88,6 +88,7 @@ class StoreWriter final : public EventStore {
   // The flusher's, once it runs.
   HeadWriter head_;
   LogWriter writer_;
+  Clock::Monotonic place_checked_;
   BatchPacker packer_;
   ByteBuffer in_flight_;
   Clock::Monotonic unsynced_since_{};  // if the writer is not synced (kOs)

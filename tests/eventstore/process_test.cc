@@ -239,6 +239,47 @@ TEST_CASE("a reader follows across the death of the writer and the start of the 
   }
 }
 
+TEST_CASE("F44: a store that is moved, removed or replaced under its writer takes no more events",
+          "[eventstore][process]") {
+  class MovableClock final : public Clock {
+   public:
+    Monotonic monotonic() override { return system().monotonic() + ahead.load(); }
+    UnixMicros wall() override { return system().wall(); }
+    std::atomic<std::chrono::seconds> ahead{0s};
+  };
+  const TemporaryDirectory folder;
+  const Path directory = folder / "store", elsewhere = folder / "elsewhere";
+  MovableClock clock;
+  StoreOptions options = small_options(FileSystem::real());
+  options.clock = &clock;
+  auto store = must(EventStore::open(directory, options));
+  must(append_durably(*store, sample_transaction(1, 3)));
+  const bool waits = GENERATE(true, false);
+  bool replaced = false;
+  SECTION("moved") { std::filesystem::rename(directory, elsewhere); }
+  SECTION("removed") { std::filesystem::remove_all(directory); }
+  SECTION("replaced by a copy") {
+    std::filesystem::rename(directory, elsewhere);
+    std::filesystem::copy(elsewhere, directory, std::filesystem::copy_options::recursive);
+    replaced = true;
+  }
+  Result<void> done;
+  if (waits) {
+    clock.ahead = 2s;
+    done = append_durably(*store, sample_transaction(2, 3));
+  } else {
+    for (std::uint64_t number = 2; done && number < 20; ++number)  // until a segment is full
+      done = append_durably(*store, sample_transaction(number, 20, 200));
+  }
+  REQUIRE_FALSE(done);
+  CHECK(done.error().code() == ErrorCode::kFailedPrecondition);
+  store.reset();
+  CHECK(std::filesystem::exists(directory) == replaced);  // no new one was made silently
+  if (!replaced) return;
+  CHECK(read_history(directory, FileSystem::real()) == History{sample_transaction(1, 3)});
+  CHECK(std::distance(std::filesystem::directory_iterator(directory / "log"), {}) == 1);
+}
+
 TEST_CASE("B33: files of a store are for their owner only, whatever the umask",
           "[eventstore][process]") {
   const TemporaryDirectory folder;
