@@ -10,7 +10,14 @@ namespace {
 /// Where wanted batches lie further apart, reading what is between them costs more than asking the
 /// kernel for each.
 constexpr std::uint64_t kSparseBytes = 16 << 10;
-constexpr std::size_t kSparseReadAhead = 4 << 10;
+constexpr std::uint64_t kSparseReadAheadMin = 512, kSparseReadAheadMax = 256 << 10;
+
+/// Enough for most batches, and little of what is behind.
+std::size_t sparse_read_ahead(const IndexHeader& index) {
+  const std::uint64_t batch = index.used_bytes / std::max<std::uint64_t>(index.batches, 1);
+  return static_cast<std::size_t>(
+      std::clamp(batch + batch / 4, kSparseReadAheadMin, kSparseReadAheadMax));
+}
 
 }  // namespace
 
@@ -43,7 +50,8 @@ std::optional<SegmentPlan> SegmentPlan::make(FileSystem& files, const StorePaths
   auto ends = index->transaction_ends();
   if (!postings || !ends) return no_plan((!postings ? postings : ends).error().message());
   plan.by_category_ = true;
-  if (postings->size() * kSparseBytes < plan.end_position()) plan.read_ahead_ = kSparseReadAhead;
+  if (postings->size() * kSparseBytes < plan.end_position())
+    plan.read_ahead_ = sparse_read_ahead(plan.header_);
   plan.postings_.positions = *std::move(postings);
   plan.ends_.positions = *std::move(ends);
   return plan;
