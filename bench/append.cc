@@ -48,7 +48,9 @@ class ListeningFileSystem final : public test::ForwardingFileSystem {
 
   Result<std::unique_ptr<File>> open(const Path& path, OpenMode mode) override {
     MILLRACE_ASSIGN_OR_RETURN(auto file, ForwardingFileSystem::open(path, mode));
-    if (path.extension() != ".log" && path.extension() != ".tmp") return file;
+    // Segments; not their indexes, which are made beside the appending.
+    const bool segment = path.extension() == ".log" || path.stem().extension() == ".log";
+    if (!segment) return file;
     return std::unique_ptr<File>(std::make_unique<ListeningFile>(std::move(file), rhythm));
   }
 };

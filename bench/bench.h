@@ -19,7 +19,7 @@ struct Figure {
   std::string limit;        ///< What the limit is: "pg_recvlogical".
   double goal = 0;          ///< For the ratio ours/limit; 0: none, the figure is for information.
   bool at_most = false;     ///< The ratio must stay below the goal (latencies, memory), not above.
-  double goal_of_ours = 0;  ///< For our figure itself, which must reach it; 0: none.
+  double goal_of_ours = 0;  ///< For our figure itself, in the same sense; 0: none.
   std::vector<double> ours = {}, limits = {};  ///< One a round.
 };
 
@@ -41,6 +41,8 @@ struct Workload {
 std::vector<Workload> workloads();
 std::vector<Figure> run_append(const Settings& settings);
 std::vector<Figure> run_scan(const Settings& settings);
+std::vector<Figure> run_scan_category(const Settings& settings);
+std::vector<Figure> run_open(const Settings& settings);
 std::vector<Figure> run_streams(const Settings& settings);
 std::vector<Figure> run_stream(const Settings& settings);
 std::vector<Figure> run_latency(const Settings& settings);
