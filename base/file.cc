@@ -213,6 +213,17 @@ class PosixFileSystem final : public FileSystem {
     return Error::from_errno(errno, "rename " + from.string() + " to " + to.string());
   }
 
+  Result<void> link(const Path& from, const Path& to) override {
+    if (::link(from.c_str(), to.c_str()) == 0) return {};
+    const int error = errno;
+    const std::string what = "link " + to.string() + " to " + from.string();
+    if (error == EXDEV || error == EPERM || error == EOPNOTSUPP || error == EMLINK ||
+        error == ENOSYS)
+      return Error(ErrorCode::kUnsupported, what + ": not on this file system");
+    if (error == EEXIST) return Error(ErrorCode::kFailedPrecondition, what + ": it is there");
+    return Error::from_errno(error, what);
+  }
+
   Result<void> remove(const Path& path) override {
     if (::unlink(path.c_str()) == 0) return {};
     return Error::from_errno(errno, "remove " + path.string());
@@ -294,6 +305,10 @@ class PosixFileSystem final : public FileSystem {
 };
 
 }  // namespace
+
+Result<void> FileSystem::link(const Path& from, const Path&) {
+  return Error(ErrorCode::kUnsupported, "link " + from.string() + ": not on this file system");
+}
 
 FileSystem& FileSystem::real() {
   static PosixFileSystem files;

@@ -76,6 +76,9 @@ class FileSystem {
   virtual Result<std::vector<std::string>> list(const Path& directory) = 0;  ///< Names, sorted.
   virtual Result<bool> exists(const Path& path) = 0;
   virtual Result<void> rename(const Path& from, const Path& to) = 0;
+  /// Another name for the same file. Errors also: kUnsupported (not on this file system, not across
+  /// two, or not allowed), kFailedPrecondition (`to` is there).
+  virtual Result<void> link(const Path& from, const Path& to);
   virtual Result<void> remove(const Path& path) = 0;
   /// Makes creations, renames and removals in `directory` durable.
   virtual Result<void> sync_directory(const Path& directory) = 0;

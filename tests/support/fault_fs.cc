@@ -375,6 +375,11 @@ std::map<std::string, std::string> FaultFs::contents() const {
   return contents;
 }
 
+void FaultFs::allow_links(bool allowed) {
+  const std::lock_guard lock(mutex_);
+  links_ = allowed;
+}
+
 std::unique_ptr<FaultFs> FaultFs::clone() const {
   const std::lock_guard lock(mutex_);
   auto copy = std::make_unique<FaultFs>();
@@ -462,6 +467,20 @@ Result<void> FaultFs::rename(const Path& from, const Path& to) {
     names.erase(old_name);
     names[new_name] = node;
   });
+  return {};
+}
+
+Result<void> FaultFs::link(const Path& from, const Path& to) {
+  const std::lock_guard lock(mutex_);
+  const std::string old_name = name_of_path(from), new_name = name_of_path(to);
+  const auto found = names_.find(old_name);
+  if (found == names_.end()) return not_found(old_name);
+  if (!links_) return Error(ErrorCode::kUnsupported, "link: not on this file system");
+  if (names_.contains(new_name))
+    return Error(ErrorCode::kFailedPrecondition, "link " + new_name + ": it is there");
+  MILLRACE_RETURN_IF_ERROR(operation("link"));
+  change_names(parent_name(new_name),
+               [=, node = found->second](Names& names) { names[new_name] = node; });
   return {};
 }
 

@@ -61,6 +61,8 @@ class FaultFs final : public FileSystem {
   /// From the operation number `number` from now on, every one fails: the machine is going down.
   void die_at(std::uint64_t number);
   void clear_faults();
+  /// Hard links are not to be had (or are again).
+  void allow_links(bool allowed);
   bool fault_was_hit() const;
   /// die_at's moment has come.
   bool is_down() const;
@@ -108,6 +110,7 @@ class FaultFs final : public FileSystem {
   Result<std::vector<std::string>> list(const Path& directory) override;
   Result<bool> exists(const Path& path) override;
   Result<void> rename(const Path& from, const Path& to) override;
+  Result<void> link(const Path& from, const Path& to) override;
   Result<void> remove(const Path& path) override;
   Result<void> sync_directory(const Path& path) override;
   Result<std::unique_ptr<FileLock>> lock(const Path& path) override;
@@ -161,6 +164,7 @@ class FaultFs final : public FileSystem {
   std::map<std::string, std::string> locks_;  // held, by path
   std::uint64_t life_ = 0, writer_life_ = 0;  // handles of an older one are dead
   std::uint64_t boot_ = 0;
+  bool links_ = true;
   std::uint64_t next_identity_ = 1;
   std::uint64_t sequence_ = 0;
   std::uint64_t operations_ = 0, syncs_ = 0, reads_ = 0, syncs_after_failure_ = 0,

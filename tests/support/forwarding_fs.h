@@ -40,6 +40,7 @@ class ForwardingFileSystem : public FileSystem {
   Result<std::vector<std::string>> list(const Path& path) override { return real().list(path); }
   Result<bool> exists(const Path& path) override { return real().exists(path); }
   Result<void> rename(const Path& from, const Path& to) override { return real().rename(from, to); }
+  Result<void> link(const Path& from, const Path& to) override { return real().link(from, to); }
   Result<void> remove(const Path& path) override { return real().remove(path); }
   Result<void> sync_directory(const Path& path) override { return real().sync_directory(path); }
   Result<std::unique_ptr<FileLock>> lock(const Path& path) override { return real().lock(path); }
