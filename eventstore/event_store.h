@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/result.h"
 #include "eventstore/appender.h"
+#include "eventstore/maintenance_api.h"
 #include "eventstore/types.h"
 
 namespace millrace {
@@ -123,6 +124,8 @@ class EventStore : public Appender {
   /// pass over what they don't want. Errors: what kept it from that; the store goes on all the
   /// same.
   virtual Result<void> run_maintenance() = 0;
+  /// What is done to the store as a whole. Lives as long as the store.
+  virtual StoreMaintenance& maintenance() = 0;
 
   virtual Offset appended_end() const = 0;  ///< After the last committed transaction.
   virtual Offset durable_end() const = 0;

@@ -132,6 +132,11 @@ Result<void> LogWriter::check_place() const {
           "and start it anew.");
 }
 
+Result<void> LogWriter::seal() {
+  MILLRACE_CHECK(!state_.in_transaction());
+  return state_.next().value > state_.segment() ? roll() : Result<void>{};
+}
+
 Result<void> LogWriter::roll() {
   MILLRACE_RETURN_IF_ERROR(check_place());  // else the next one gets into somebody else's folder
   const SegmentHeader::Predecessor before{

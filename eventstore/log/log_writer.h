@@ -42,6 +42,9 @@ class LogWriter {
   /// Takes back the transaction that is open, if one is: durably, so that none of its bytes can
   /// ever be mistaken for what comes after.
   Result<void> rewind();
+  /// Goes on in a new segment, so that what was written so far lies in sealed ones; nothing if the
+  /// present one has no events. No transaction is open.
+  Result<void> seal();
   /// Gives the reserved space back. Everything must be synced.
   Result<void> close();
 

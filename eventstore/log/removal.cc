@@ -36,7 +36,16 @@ Result<Removal> decode(std::string_view value) {
 
 }  // namespace
 
-void RemovalList::add(std::string_view category, RemovalKind kind, Offset offset) {
+std::string_view name_of(RemovalKind kind) {
+  switch (kind) {
+    case RemovalKind::kExpired: return "expired";
+    case RemovalKind::kErased: return "erased";
+    case RemovalKind::kTombstone: return "tombstone";
+  }
+  return "unknown";
+}
+
+Removal& RemovalList::find(std::string_view category, RemovalKind kind, Offset offset) {
   const auto is_it = [&](const Removal& removal) {
     return removal.kind == kind && removal.category == category;
   };
@@ -46,10 +55,21 @@ void RemovalList::add(std::string_view category, RemovalKind kind, Offset offset
   if (last_ == removals_.size())
     removals_.push_back(
         {.category = std::string(category), .kind = kind, .first = offset, .last = offset});
-  Removal& removal = removals_[last_];
+  return removals_[last_];
+}
+
+void RemovalList::add(std::string_view category, RemovalKind kind, Offset offset) {
+  Removal& removal = find(category, kind, offset);
   removal.first = std::min(removal.first, offset);
   removal.last = std::max(removal.last, offset);
   ++removal.count;
+}
+
+void RemovalList::add(const Removal& more) {
+  Removal& removal = find(more.category, more.kind, more.first);
+  removal.first = std::min(removal.first, more.first);
+  removal.last = std::max(removal.last, more.last);
+  removal.count += more.count;
 }
 
 // PAYLOAD of a control batch = the tail of a batch without records: properties, no names

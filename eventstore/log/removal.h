@@ -17,6 +17,9 @@ enum class RemovalKind : std::uint8_t {
   kTombstone = 3,  ///< A deletion past its grace: who had not read it by then can't know of it.
 };
 
+/// "expired", "erased", "tombstone".
+std::string_view name_of(RemovalKind kind);
+
 /// What a rewritten segment lacks for good, of one category and one kind.
 struct Removal {
   std::string category;
@@ -33,9 +36,12 @@ class RemovalList {
   explicit RemovalList(std::vector<Removal> removals) : removals_(std::move(removals)) {}
 
   void add(std::string_view category, RemovalKind kind, Offset offset);
+  void add(const Removal& removal);
   const std::vector<Removal>& all() const { return removals_; }
 
  private:
+  Removal& find(std::string_view category, RemovalKind kind, Offset offset);
+
   std::vector<Removal> removals_;
   std::size_t last_ = 0;  // the one that was added to last
 };

@@ -1,12 +1,16 @@
 #include "eventstore/log/segment_rewriter.h"
 
+#include <spdlog/spdlog.h>
+
 #include <cstring>
 #include <utility>
 
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/checksum.h"
+#include "eventstore/log/batch_packer.h"
 #include "eventstore/log/record_writer.h"
+#include "eventstore/log/segment_index.h"
 
 namespace millrace::log {
 namespace {
@@ -17,13 +21,17 @@ constexpr std::uint64_t kPaceBytes = 1 << 20;
 /// The bytes of a new generation on their way to its file: header page last.
 class GenerationFile {
  public:
-  GenerationFile(std::unique_ptr<File> file, const StoreId& store, const SegmentHeader& header)
-      : file_(std::move(file)), header_(header), seal_(store, header.segment) {
+  GenerationFile(std::unique_ptr<File> file, const StoreId& store, const SegmentHeader& header,
+                 Compression compression)
+      : file_(std::move(file)),
+        header_(header),
+        seal_(store, header.segment),
+        packer_(compression) {
     chain_ = chain_after_page(page());
   }
 
-  /// Takes a batch; `header` lacks what follows from `payload` (as stored).
-  Result<void> add(BatchHeader header, std::string_view payload) {
+  /// Takes a batch. Its payload is `stored` as it is, in the header's codec, or else gets packed.
+  Result<void> add(BatchHeader header, std::string_view payload, bool stored) {
     const std::uint64_t length = align_up(kBatchHeaderBytes + payload.size(), kBatchAlignment);
     MILLRACE_CHECK(length <= 0xffffffffu);
     char* to = out_.reserve(length);
@@ -31,11 +39,14 @@ class GenerationFile {
     std::memcpy(to + kBatchHeaderBytes, payload.data(), payload.size());
     header.length = static_cast<std::uint32_t>(length);
     header.payload_bytes = static_cast<std::uint32_t>(payload.size());
-    header.payload_checksum = checksum({to + kBatchHeaderBytes, length - kBatchHeaderBytes});
+    if (stored)
+      header.payload_checksum = checksum({to + kBatchHeaderBytes, length - kBatchHeaderBytes});
     encode_batch_header(header, to);
+    std::span<char> batch(to, length);
+    if (!stored) batch = packer_.pack(batch);
     stamp_batch_header(to, chain_, kSegmentHeaderBytes, seal_.at(position()));
     chain_ = chain_after_batch(to);
-    out_.set_end(to + length);
+    out_.set_end(to + batch.size());
     return out_.size() < kWriteBytes ? Result<void>{} : flush();
   }
 
@@ -46,7 +57,7 @@ class GenerationFile {
     MILLRACE_RETURN_IF_ERROR(add({.base = header_.rewritten->end.value,
                                   .flags = kControl,
                                   .raw_bytes = static_cast<std::uint32_t>(payload.size())},
-                                 payload));
+                                 payload, false));
     MILLRACE_RETURN_IF_ERROR(flush());
     header_.rewritten->own = {.bytes_used = position(), .chain = chain_};
     MILLRACE_RETURN_IF_ERROR(file_->write_at(0, page()));
@@ -72,6 +83,7 @@ class GenerationFile {
   std::unique_ptr<File> file_;
   SegmentHeader header_;
   HeaderSeal seal_;
+  BatchPacker packer_;
   std::uint64_t chain_ = 0;
   std::uint64_t written_ = kSegmentHeaderBytes;
   ByteBuffer out_;
@@ -82,20 +94,18 @@ class GenerationFile {
 struct KeptBatch {
   BatchHeader header;
   ByteBuffer payload;
+  bool stored = false;  // as it was: nothing of it went
 };
 
 /// One run over a segment. Told batch by batch; what it gives goes to a GenerationFile.
 class Rewriter {
  public:
-  /// `removed` by earlier generations.
-  Rewriter(SegmentReader& reader, const Judge& judge, std::vector<Removal> removed,
-           GenerationFile& out, RewriteReport& report)
+  Rewriter(SegmentReader& reader, const Judge& judge, GenerationFile& out, RewriteReport& report)
       : reader_(reader),
         judge_(judge),
         out_(out),
         report_(report),
-        crosses_start_(reader.state().in_transaction()),
-        removals_(std::move(removed)) {}
+        crosses_start_(reader.state().in_transaction()) {}
 
   Result<void> run(const RewriteOptions& options);
   const std::vector<Removal>& removals() const { return removals_.all(); }
@@ -105,6 +115,7 @@ class Rewriter {
   Result<void> finish();
   Result<bool> filter(const SegmentReader::Found& found);
   void keep(const BatchHeader& header);
+  Result<void> keep_stored(const BatchHeader& header, std::uint64_t position);
   Result<void> end_transaction(const BatchHeader& last);
   Result<void> write_kept();
   void leave_empty(const BatchHeader& of);
@@ -117,6 +128,7 @@ class Rewriter {
   RecordWriter records_;
   ByteBuffer payload_;  // of the batch at hand
   std::uint32_t names_at_ = 0, count_ = 0;
+  bool unchanged_ = false;
   KeptBatch kept_;
   bool has_kept_ = false;
   bool first_is_due_ = false;        // the next batch that is kept is the first of its transaction
@@ -133,6 +145,7 @@ Result<bool> Rewriter::filter(const SegmentReader::Found& found) {
   payload_.resize(0);
   records_.begin(payload_, Offset{found.header.base});
   count_ = 0;
+  bool completed = false;
   while (const EventView* event = batch_.next()) {
     MILLRACE_ASSIGN_OR_RETURN(const Verdict verdict, judge_(*event, batch_));
     switch (verdict.kind) {
@@ -143,17 +156,19 @@ Result<bool> Rewriter::filter(const SegmentReader::Found& found) {
         continue;
       case Verdict::Kind::kKeep: records_.add(*event); break;
       case Verdict::Kind::kCompleted: {
-        EventView completed = *event;
-        completed.payload = verdict.payload;
-        completed.flags = without(event->flags, EventFlags::kPartial);
-        records_.add(completed);
+        EventView whole = *event;
+        whole.payload = verdict.payload;
+        whole.flags = without(event->flags, EventFlags::kPartial);
+        records_.add(whole);
         ++report_.events_completed;
+        completed = true;
       }
     }
     ++count_;
   }
   MILLRACE_RETURN_IF_ERROR(batch_.status());
   report_.events_kept += count_;
+  unchanged_ = count_ == found.header.count && !completed;
   names_at_ = records_.finish(properties_of(found.payload.substr(found.header.names_at)));
   return count_ != 0;
 }
@@ -168,6 +183,7 @@ Result<void> Rewriter::take(const SegmentReader::Found& found) {
   if (stays) {
     MILLRACE_RETURN_IF_ERROR(write_kept());
     keep(header);
+    if (unchanged_) MILLRACE_RETURN_IF_ERROR(keep_stored(header, found.position));
   }
   open_ = header;
   return header.has(kLastOfTransaction) ? end_transaction(header) : Result<void>{};
@@ -183,7 +199,22 @@ void Rewriter::keep(const BatchHeader& header) {
   kept_.header.flags &= static_cast<std::uint16_t>(~(kFirstOfTransaction | kLastOfTransaction));
   if (std::exchange(first_is_due_, false)) kept_.header.flags |= kFirstOfTransaction;
   kept_.payload.swap(payload_);
+  kept_.stored = false;
   has_kept_ = true;
+}
+
+/// Takes the payload as it lies in the file: it need not be compressed again.
+Result<void> Rewriter::keep_stored(const BatchHeader& header, std::uint64_t position) {
+  MILLRACE_ASSIGN_OR_RETURN(const auto stored,
+                            reader_.fetch(position + kBatchHeaderBytes, header.payload_bytes));
+  MILLRACE_CHECK(stored.size() == header.payload_bytes);  // it was just loaded
+  kept_.payload.resize(0);
+  kept_.payload.append(stored);
+  kept_.header.codec = header.codec;
+  kept_.header.raw_bytes = header.raw_bytes;
+  kept_.header.names_at = header.names_at;
+  kept_.stored = true;
+  return {};
 }
 
 /// A batch without events, at a border of the segment.
@@ -208,7 +239,7 @@ Result<void> Rewriter::end_transaction(const BatchHeader& last) {
 
 Result<void> Rewriter::write_kept() {
   if (!std::exchange(has_kept_, false)) return {};
-  return out_.add(kept_.header, kept_.payload.view());
+  return out_.add(kept_.header, kept_.payload.view(), kept_.stored);
 }
 
 Result<void> Rewriter::finish() {
@@ -268,11 +299,12 @@ Result<bool> write_generation(const Path& temporary, SegmentReader& reader,
                               const SegmentHeader& successor, const StoreId& store,
                               const Judge& judge, const RewriteOptions& options,
                               RewriteReport& report) {
-  MILLRACE_ASSIGN_OR_RETURN(auto removed, removals_of(reader));
+  MILLRACE_ASSIGN_OR_RETURN(auto removed_before, removals_of(reader));
   MILLRACE_ASSIGN_OR_RETURN(auto file, options.files->open(temporary, OpenMode::kCreate));
   GenerationFile out(std::move(file), store,
-                     next_generation(reader.header(), successor, *options.clock));
-  Rewriter rewriter(reader, judge, std::move(removed), out, report);
+                     next_generation(reader.header(), successor, *options.clock),
+                     options.compression);
+  Rewriter rewriter(reader, judge, out, report);
   MILLRACE_RETURN_IF_ERROR(rewriter.run(options));
   if (reader.link() != successor.predecessor)
     return Error(ErrorCode::kCorruption, "log/" +
@@ -280,9 +312,28 @@ Result<bool> write_generation(const Path& temporary, SegmentReader& reader,
                                              " did not end as the segment after it remembers")
         .hint("`millrace log verify` lists every fault; put the file back from a backup.");
   if (report.events_removed == 0 && report.events_completed == 0) return false;
-  MILLRACE_RETURN_IF_ERROR(out.finish(rewriter.removals()));
+  report.removed = rewriter.removals();
+  RemovalList removals(std::move(removed_before));
+  for (const Removal& removal : report.removed) removals.add(removal);
+  MILLRACE_RETURN_IF_ERROR(out.finish(removals.all()));
   report.bytes_after = out.position();
   return true;
+}
+
+/// It is of the old generation, so nobody believes it; but it tells of keys that may be gone.
+Result<void> remove_index(FileSystem& files, const StorePaths& paths, std::uint64_t segment) {
+  const Path index = paths.index(segment);
+  MILLRACE_ASSIGN_OR_RETURN(const bool there, files.exists(index));
+  if (!there) return {};
+  MILLRACE_RETURN_IF_ERROR(files.remove(index));
+  return files.sync_directory(paths.log());
+}
+
+Result<void> write_index(FileSystem& files, const StorePaths& paths, const StoreId& store,
+                         std::uint64_t segment) {
+  MILLRACE_ASSIGN_OR_RETURN(auto reader, SegmentReader::open(files, paths, store, segment));
+  MILLRACE_ASSIGN_OR_RETURN(const std::string index, SegmentIndex::build(reader));
+  return write_file_atomically(files, paths.index(segment), index);
 }
 
 }  // namespace
@@ -317,9 +368,13 @@ Result<RewriteReport> rewrite_segment(const StorePaths& paths, const StoreId& st
   }
   const auto swap = [&]() -> Result<void> {
     MILLRACE_RETURN_IF_ERROR(files.rename(temporary, path));
-    return files.sync_directory(paths.log());
+    MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.log()));
+    return remove_index(files, paths, segment);
   };
   MILLRACE_RETURN_IF_ERROR(options.around_swap ? options.around_swap(swap) : swap());
+  if (const auto indexed = write_index(files, paths, store, segment); !indexed)
+    spdlog::warn("log/{} has no index until the store is opened again: {}",
+                 StorePaths::segment_name(segment), indexed.error().message());
   return report;
 }
 

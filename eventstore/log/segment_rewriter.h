@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/result.h"
+#include "eventstore/event_store.h"
 #include "eventstore/log/removal.h"
 #include "eventstore/log/segment_reader.h"
 #include "eventstore/log/store_files.h"
@@ -37,6 +38,7 @@ using Judge = std::function<Result<Verdict>(const EventView& event, const Batch&
 struct RewriteOptions {
   FileSystem* files = nullptr;
   Clock* clock = nullptr;
+  Compression compression = Compression::kZstd;
   /// Called about every MiB with the bytes read since: to go slowly, to stop.
   std::function<Result<void>(std::uint64_t)> pace{};
   /// Runs around the step that makes the new generation the segment: to keep others out.
@@ -46,6 +48,7 @@ struct RewriteOptions {
 struct RewriteReport {
   std::uint64_t bytes_before = 0, bytes_after = 0;
   std::uint64_t events_kept = 0, events_removed = 0, events_completed = 0;
+  std::vector<Removal> removed{};  ///< What went for good with this generation.
 };
 
 /// Puts a new generation of the sealed segment `segment` in its place, durably. `next` is the

@@ -18,6 +18,8 @@ constexpr std::size_t kSpillBytes = 4 << 20;
 /// So often it is made sure that the files that are written to are still the store's.
 constexpr std::chrono::seconds kPlaceInterval{1};
 constexpr std::chrono::hours kLongest{24 * 365};
+/// How long sealing waits for the end of a transaction.
+constexpr std::chrono::seconds kSealPatience{30};
 /// add() blocks at so many times pending_bytes_max.
 constexpr std::size_t kOvershoot = 2;
 
@@ -45,6 +47,7 @@ StoreWriter::StoreWriter(const Path& directory, StoreOptions options, StoreId id
       place_checked_(options_.clock->monotonic()),
       packer_(options_.compression),
       durable_(writer_.mark()),
+      synced_(writer_.synced_mark()),
       appended_epoch_(durable_.source.epoch),
       appended_end_(durable_.end.value),
       durable_end_(durable_.end.value),
@@ -52,7 +55,12 @@ StoreWriter::StoreWriter(const Path& directory, StoreOptions options, StoreId id
           StorePaths(directory),
           {.store = id, .files = options_.files, .background = options_.background_maintenance},
           durable_.segment),
-      flusher_([this] { run_flusher(); }) {}
+      flusher_([this] { run_flusher(); }),
+      upkeep_(*this, {.files = options_.files,
+                      .clock = options_.clock,
+                      .paths = StorePaths(directory),
+                      .store = id,
+                      .compression = options_.compression}) {}
 
 StoreWriter::~StoreWriter() {
   maintenance_.stop();
@@ -278,6 +286,55 @@ std::optional<SourcePosition> StoreWriter::durable_source() const {
   return durable_.source;
 }
 
+Result<LogMark> StoreWriter::durable_mark() {
+  MutexLock lock(mutex_);
+  if (poison_) return *poison_;
+  return durable_;
+}
+
+Result<LogMark> StoreWriter::synced_mark() {
+  MutexLock lock(mutex_);
+  if (poison_) return *poison_;
+  return synced_;
+}
+
+Result<Offset> StoreWriter::append_tombstone(const NewEvent& event) {
+  MILLRACE_RETURN_IF_ERROR(check_limits(event));
+  if (transaction_thread_ == std::this_thread::get_id())
+    return Error(ErrorCode::kFailedPrecondition,
+                 "this thread has a transaction open: commit it first");
+  Offset offset;
+  {
+    MutexLock lock(streams_mutex_);
+    if (poisoned_) return status().error();
+    MILLRACE_ASSIGN_OR_RETURN(offset, streams_.append_tombstone(event, [this](BatchBuilder& builder,
+                                                                              ByteBuffer& batches) {
+      return place(builder, batches);
+    }));
+  }
+  request_flush();
+  for (;;) {
+    MILLRACE_ASSIGN_OR_RETURN(
+        const bool durable,
+        wait_durable(Offset{offset.value + 1}, 0, std::chrono::milliseconds(kLongest)));
+    if (durable) return offset;
+  }
+}
+
+Result<void> StoreWriter::seal() {
+  const auto deadline = deadline_after(kSealPatience);
+  MutexLock lock(mutex_);
+  seal_requested_ = true;
+  work_.notify_one();
+  while (seal_requested_ && !poison_)
+    if (!progress_.wait_until(mutex_, deadline)) break;
+  if (poison_) return *poison_;
+  if (!std::exchange(seal_requested_, false)) return {};
+  return Error(ErrorCode::kUnavailable,
+               "the newest segment can't be sealed: a large transaction is being written")
+      .hint("Try again when it is committed.");
+}
+
 Result<void> StoreWriter::status() const {
   MutexLock lock(mutex_);
   if (poison_) return *poison_;
@@ -297,8 +354,11 @@ bool StoreWriter::is_flush_due() const {
          options_.clock->monotonic() - oldest_pending_ >= options_.flush_interval;
 }
 
+/// A transaction that has a part on the disk must be in one piece with it.
+bool StoreWriter::is_seal_due() const { return seal_requested_ && !writer_.in_transaction(); }
+
 void StoreWriter::wait_for_work() {
-  while (!is_flush_due() && !rewind_requested_ && !stopping_ && !is_sync_due()) {
+  while (!is_flush_due() && !rewind_requested_ && !is_seal_due() && !stopping_ && !is_sync_due()) {
     const auto now = options_.clock->monotonic();
     std::optional<Clock::Monotonic::duration> rest;
     if (!pending_.empty()) rest = options_.flush_interval - (now - oldest_pending_);
@@ -329,6 +389,13 @@ void StoreWriter::run_flusher() {
       mutex_.lock();
       if (!rewound) poison(rewound.error());
       rewind_requested_ = false;
+    } else if (is_seal_due()) {
+      mutex_.unlock();
+      Result<void> sealed = writer_.seal();
+      if (sealed) sealed = head_.publish(writer_.mark(), writer_.synced_mark());
+      mutex_.lock();
+      finish_flush(sealed);
+      seal_requested_ = false;
     } else if (!pending_.empty()) {
       in_flight_.swap(pending_);
       pending_bytes_.store(0, std::memory_order_relaxed);
@@ -349,7 +416,10 @@ void StoreWriter::run_flusher() {
       mutex_.unlock();
       const Result<void> synced = sync_and_publish();
       mutex_.lock();
-      if (!synced) poison(synced.error());
+      if (synced)
+        synced_ = writer_.synced_mark();
+      else
+        poison(synced.error());
     }
     progress_.notify_all();
   }
@@ -386,6 +456,7 @@ void StoreWriter::finish_flush(const Result<void>& flushed) {
   // No transaction that may still be taken back reaches into those before it.
   if (mark.segment != durable_.segment) maintenance_.set_sealed_before(mark.segment);
   durable_ = mark;
+  synced_ = writer_.synced_mark();
   durable_end_.store(mark.end.value, std::memory_order_release);
 }
 

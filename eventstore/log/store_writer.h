@@ -14,6 +14,7 @@
 #include "eventstore/log/log_writer.h"
 #include "eventstore/log/maintenance.h"
 #include "eventstore/log/stream_appender.h"
+#include "eventstore/log/upkeep.h"
 
 namespace millrace::log {
 
@@ -24,7 +25,7 @@ namespace millrace::log {
 /// encoded apart; once a piece of the appender's transaction has moved they wait for the rest of
 /// it, so that the log stays one transaction behind the other. The flusher, the only one that does
 /// disk I/O, takes all of `pending_`, writes and syncs it; meanwhile the next batches gather.
-class StoreWriter final : public EventStore {
+class StoreWriter final : public EventStore, private UpkeepHost {
  public:
   StoreWriter(const Path& directory, StoreOptions options, StoreId id,
               std::unique_ptr<FileLock> lock, HeadWriter head, LogWriter writer);
@@ -43,6 +44,7 @@ class StoreWriter final : public EventStore {
   bool wait_room(std::chrono::milliseconds timeout) override;
 
   Result<void> run_maintenance() override { return maintenance_.run(); }
+  StoreMaintenance& maintenance() override { return upkeep_; }
 
   Offset appended_end() const override { return {appended_end_.load(std::memory_order_acquire)}; }
   Offset durable_end() const override { return {durable_end_.load(std::memory_order_acquire)}; }
@@ -51,6 +53,11 @@ class StoreWriter final : public EventStore {
   const StoreId& id() const override { return id_; }
 
  private:
+  Result<LogMark> durable_mark() override;
+  Result<LogMark> synced_mark() override;
+  Result<void> seal() override;
+  Result<Offset> append_tombstone(const NewEvent& event) override;
+
   bool holds_less_than(std::size_t times) const;
   Result<void> wait_to_add();
   void spill();
@@ -60,6 +67,7 @@ class StoreWriter final : public EventStore {
 
   void run_flusher();
   bool is_flush_due() const MILLRACE_REQUIRES(mutex_);
+  bool is_seal_due() const MILLRACE_REQUIRES(mutex_);
   void wait_for_work() MILLRACE_REQUIRES(mutex_);
   bool is_sync_due() const;
   Result<void> flush_in_flight();
@@ -105,9 +113,11 @@ class StoreWriter final : public EventStore {
   bool spilling_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool flush_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool rewind_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
+  bool seal_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool stopping_ MILLRACE_GUARDED_BY(mutex_) = false;
   std::optional<Error> poison_ MILLRACE_GUARDED_BY(mutex_);
   LogMark durable_ MILLRACE_GUARDED_BY(mutex_);
+  LogMark synced_ MILLRACE_GUARDED_BY(mutex_);                // with kOs it may be behind
   std::uint32_t appended_epoch_ MILLRACE_GUARDED_BY(mutex_);  // of the last captured transaction
 
   std::atomic<bool> poisoned_ = false;
@@ -118,6 +128,7 @@ class StoreWriter final : public EventStore {
 
   Maintenance maintenance_;
   std::jthread flusher_;
+  Upkeep upkeep_;
 };
 
 }  // namespace millrace::log

@@ -114,6 +114,25 @@ Result<std::vector<std::uint64_t>> StreamAppender::first_versions(const AppendRe
   return versions;
 }
 
+Result<Offset> StreamAppender::append_tombstone(const NewEvent& event, const Place& place) {
+  const StreamName stream{.category = event.category, .key = event.key};
+  MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t version, versions_.next_version(stream));
+  TransactionInfo info;
+  info.commit_time = clock_.wall();
+  batches_.clear(kBufferBytesKept);
+  builder_.begin(info, Offset{0}, batch_bytes_);
+  builder_.add(event, version == 0 ? std::nullopt : std::optional(version));
+  builder_.commit(0);
+  MILLRACE_ASSIGN_OR_RETURN(const Offset end, place(builder_, batches_));
+  const Offset offset{end.value - 1};
+  if (version == 0) return offset;
+  const NewStreamEvent here{.type = event.type, .payload = {}, .metadata = {}};
+  const StreamAppend part{.stream = stream, .expected = {}, .events = {&here, 1}};
+  AppendResult result{.first = offset, .end = end, .next_versions = {version + 1}};
+  versions_.note({.streams = {&part, 1}, .idempotency_key = {}}, result);
+  return offset;
+}
+
 Result<AppendResult> StreamAppender::append(const AppendRequest& request, const Place& place) {
   if (!request.idempotency_key.empty()) {
     MILLRACE_ASSIGN_OR_RETURN(auto earlier, versions_.find_append(request));

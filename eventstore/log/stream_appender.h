@@ -27,6 +27,9 @@ class StreamAppender {
   static Result<void> check(const AppendRequest& request);
   /// Takes a request that check() passed. Errors: as Appender, and those of `place`.
   Result<AppendResult> append(const AppendRequest& request, const Place& place);
+  /// Takes an event within the limits that ends its stream; gives its offset. It has a version if
+  /// the stream has versions, so that they go on behind it.
+  Result<Offset> append_tombstone(const NewEvent& event, const Place& place);
 
  private:
   Result<std::vector<std::uint64_t>> first_versions(const AppendRequest& request);

@@ -51,7 +51,8 @@ Result<void> StreamLookup::refresh() {
     if (walked) take_in(*batch, *walked);
     MILLRACE_RETURN_IF_ERROR(batch->status());
   }
-  // The newest segment may begin in the middle of a transaction: the tail then waits beyond the end.
+  // The newest segment may begin in the middle of a transaction: the tail then waits beyond the
+  // end.
   end_ = std::min(tail_->position(), tail_->durable_end());
   return {};
 }

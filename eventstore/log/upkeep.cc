@@ -1,0 +1,155 @@
+#include "eventstore/log/upkeep.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "eventstore/log/erase.h"
+#include "eventstore/log/store_copy.h"
+#include "eventstore/stream_snapshots.h"
+
+namespace millrace::log {
+
+/// The mark first: what lies before it lies in segments that are there now.
+Result<LogExtent> Upkeep::extent_to(Result<LogMark> end) {
+  LogExtent log;
+  MILLRACE_ASSIGN_OR_RETURN(log.durable, std::move(end));
+  MILLRACE_ASSIGN_OR_RETURN(log.segments, list_segments(*store_.files, store_.paths));
+  return log;
+}
+
+Result<void> Upkeep::swap(const std::function<Result<void>()>& swap) {
+  MutexLock lock(files_);
+  return swap();
+}
+
+Result<CompactionReport> Upkeep::compact(const CompactionOptions& options) {
+  const auto run = [&]() -> Result<CompactionReport> {
+    // No event may go for one that a power loss would take back.
+    MILLRACE_ASSIGN_OR_RETURN(const LogExtent log, extent_to(host_.synced_mark()));
+    MILLRACE_ASSIGN_OR_RETURN(const Offset hold, held_offset());
+    MILLRACE_ASSIGN_OR_RETURN(
+        auto report,
+        compact_log(store_, log, hold, options, [this](const auto& step) { return swap(step); }));
+    MILLRACE_RETURN_IF_ERROR(tell_losers(report.removed));
+    return report;
+  };
+  MutexLock lock(running_);
+  auto report = run();
+  if (!report)
+    return std::move(report).error().context("compact store " + store_.paths.directory.string());
+  return report;
+}
+
+/// Below the lowest offset that a consumer holds.
+Result<Offset> Upkeep::held_offset() {
+  MILLRACE_ASSIGN_OR_RETURN(const auto consumers,
+                            list_consumers(store_.paths.directory, *store_.files));
+  Offset hold{~std::uint64_t{0}};
+  for (const Consumer& consumer : consumers)
+    if (consumer.policy == ConsumerPolicy::kHold) hold = std::min(hold, consumer.offset);
+  return hold;
+}
+
+/// A reader that comes back is told by the log itself. This is for consumers that have read nothing
+/// yet, and for people.
+Result<void> Upkeep::tell_losers(const std::vector<RemovedEvents>& removed) {
+  if (removed.empty()) return {};
+  MutexLock lock(consumers_);
+  MILLRACE_ASSIGN_OR_RETURN(auto consumers, list_consumers(store_.paths.directory, *store_.files));
+  for (Consumer& consumer : consumers) {
+    const std::size_t before = consumer.lost.size();
+    for (const RemovedEvents& one : removed)
+      if (one.last >= consumer.offset && one.reason != name_of(RemovalKind::kErased))
+        consumer.lost.push_back(one);
+    if (consumer.lost.size() != before) MILLRACE_RETURN_IF_ERROR(consumer_files_.write(consumer));
+  }
+  return {};
+}
+
+Result<EraseReport> Upkeep::erase(const EraseRequest& request) {
+  MutexLock lock(running_);
+  auto report = erase_from_log(request);
+  if (!report)
+    return std::move(report).error().context("erase " + printable(request.key) + " of " +
+                                             printable(request.category));
+  return report;
+}
+
+Result<EraseReport> Upkeep::erase_from_log(const EraseRequest& request) {
+  if (request.category.starts_with('$'))
+    return Error(ErrorCode::kInvalidArgument, "the store's own events are never erased");
+  // The tombstone first: what is below it then lies in sealed segments, whoever appends meanwhile.
+  MILLRACE_ASSIGN_OR_RETURN(const Offset tombstone,
+                            host_.append_tombstone({.category = request.category,
+                                                    .key = request.key,
+                                                    .type = request.tombstone_type,
+                                                    .payload = request.tombstone_payload,
+                                                    .metadata = {},
+                                                    .flags = EventFlags::kTombstone}));
+  MILLRACE_RETURN_IF_ERROR(host_.seal());
+  MILLRACE_ASSIGN_OR_RETURN(const LogExtent log, extent_to(host_.synced_mark()));
+  MILLRACE_RETURN_IF_ERROR(StreamSnapshots(store_.paths.directory, store_.store, *store_.files)
+                               .remove({.category = request.category, .key = request.key}));
+  return erase_events(store_, log, request, tombstone,
+                      [this](const auto& step) { return swap(step); });
+}
+
+Result<StoreCopyReport> Upkeep::snapshot(const Path& to) {
+  MutexLock lock(files_);
+  MILLRACE_ASSIGN_OR_RETURN(const LogExtent log, extent_to(host_.durable_mark()));
+  auto report = copy_store(store_, log, to, true, true);
+  if (!report)
+    return std::move(report).error().context("snapshot of store " +
+                                             store_.paths.directory.string());
+  return report;
+}
+
+Result<void> Upkeep::check_offset(Offset offset) {
+  MILLRACE_ASSIGN_OR_RETURN(const LogMark durable, host_.durable_mark());
+  if (offset <= durable.end) return {};
+  return Error(ErrorCode::kInvalidArgument, "offset " + std::to_string(offset.value) +
+                                                " is beyond the durable end, " +
+                                                std::to_string(durable.end.value));
+}
+
+Result<void> Upkeep::register_consumer(std::string_view name, Offset offset,
+                                       ConsumerPolicy policy) {
+  MILLRACE_RETURN_IF_ERROR(check_offset(offset));
+  MutexLock lock(consumers_);
+  auto known = find_consumer(store_.paths.directory, name, *store_.files);
+  if (known)
+    return Error(ErrorCode::kConflict, "consumer " + std::string(name) +
+                                           " is registered already, at offset " +
+                                           std::to_string(known->offset.value))
+        .hint("Remove it first if it shall start anew.");
+  if (known.error().code() != ErrorCode::kNotFound) return std::move(known).error();
+  return consumer_files_.write({.name = std::string(name),
+                                .offset = offset,
+                                .policy = policy,
+                                .updated = store_.clock->wall(),
+                                .lost = {}});
+}
+
+Result<void> Upkeep::advance_consumer(std::string_view name, Offset offset) {
+  MILLRACE_RETURN_IF_ERROR(check_offset(offset));
+  MutexLock lock(consumers_);
+  MILLRACE_ASSIGN_OR_RETURN(Consumer consumer,
+                            find_consumer(store_.paths.directory, name, *store_.files));
+  MILLRACE_RETURN_IF_ERROR(check_has_all(consumer));
+  if (offset < consumer.offset)
+    return Error(ErrorCode::kInvalidArgument, "consumer " + consumer.name + " is at offset " +
+                                                  std::to_string(consumer.offset.value) +
+                                                  " and can't go back to " +
+                                                  std::to_string(offset.value))
+        .hint("Remove it and register it anew to start again.");
+  consumer.offset = offset;
+  consumer.updated = store_.clock->wall();
+  return consumer_files_.write(consumer);
+}
+
+Result<void> Upkeep::remove_consumer(std::string_view name) {
+  MutexLock lock(consumers_);
+  return consumer_files_.remove(name);
+}
+
+}  // namespace millrace::log

@@ -1,0 +1,57 @@
+#pragma once
+
+#include "base/mutex.h"
+#include "eventstore/consumers.h"
+#include "eventstore/log/compaction.h"
+#include "eventstore/maintenance_api.h"
+
+namespace millrace::log {
+
+/// What maintenance asks of the writer that it runs in. Threads: any.
+class UpkeepHost {
+ public:
+  virtual ~UpkeepHost() = default;
+  /// How far the log is durable. Errors: what poisoned the store.
+  virtual Result<LogMark> durable_mark() = 0;
+  /// What of that has been synced: no power loss takes it back.
+  virtual Result<LogMark> synced_mark() = 0;
+  /// Begins a new segment, so that all that is durable lies in sealed ones. Errors: kUnavailable (a
+  /// transaction stays open too long), what poisons the store.
+  virtual Result<void> seal() = 0;
+  /// Appends one event as a transaction of its own; durable on return. Gives its offset.
+  virtual Result<Offset> append_tombstone(const NewEvent& event) = 0;
+};
+
+/// Maintenance of the store that this process holds.
+class Upkeep final : public StoreMaintenance {
+ public:
+  Upkeep(UpkeepHost& host, StoreContext store)
+      : host_(host),
+        store_(std::move(store)),
+        consumer_files_(*store_.files, store_.paths.directory) {}
+
+  Result<CompactionReport> compact(const CompactionOptions& options) override;
+  Result<EraseReport> erase(const EraseRequest& request) override;
+  Result<StoreCopyReport> snapshot(const Path& to) override;
+  Result<void> register_consumer(std::string_view name, Offset offset,
+                                 ConsumerPolicy policy) override;
+  Result<void> advance_consumer(std::string_view name, Offset offset) override;
+  Result<void> remove_consumer(std::string_view name) override;
+
+ private:
+  Result<LogExtent> extent_to(Result<LogMark> end);
+  Result<void> swap(const std::function<Result<void>()>& swap);
+  Result<EraseReport> erase_from_log(const EraseRequest& request);
+  Result<Offset> held_offset();
+  Result<void> tell_losers(const std::vector<RemovedEvents>& removed);
+  Result<void> check_offset(Offset offset);
+
+  UpkeepHost& host_;
+  const StoreContext store_;
+  Mutex running_;  // compaction and erasing: one at a time
+  Mutex files_;    // the log's sealed files stay what they are; after running_
+  Mutex consumers_;
+  ConsumerFiles consumer_files_ MILLRACE_GUARDED_BY(consumers_);
+};
+
+}  // namespace millrace::log

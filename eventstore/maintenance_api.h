@@ -1,0 +1,138 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "eventstore/types.h"
+
+namespace millrace {
+
+/// Completes a partial event: gives the payload of `newer` with what only `older` holds, or nothing
+/// if they do not fit together. `older` is complete. Must not throw. Threads: the one that
+/// compacts.
+using MergeFunction = std::function<Result<std::optional<std::string>>(
+    std::string_view category, std::string_view older, std::string_view newer)>;
+
+/// True if what completes a partial event lies under another key: the row was moved there. Must not
+/// throw. Threads: the one that compacts.
+using IsMovedFunction = std::function<bool(std::string_view category, std::string_view payload)>;
+
+struct CompactionOptions {
+  /// Tells what it would do, changes nothing.
+  bool dry_run = false;
+  /// A segment is rewritten if at least this share of its events' bytes would go. Lower: more space
+  /// back, more writing for each byte of it.
+  double dead_share_min = 0.3;
+  /// About so much memory is used; less means that the log is read more often.
+  std::size_t memory_bytes = 64 << 20;
+  /// Of what is read; 0: as fast as it can be.
+  std::uint64_t bytes_per_second = 0;
+  /// Without it older events of a key stay as long as its latest one is partial.
+  MergeFunction merge{};
+  /// While a key's oldest event is partial and moved, all of its category before that stays.
+  /// Without this function every key whose oldest event is partial counts as moved.
+  IsMovedFunction is_moved{};
+  /// Ends with kCancelled, between two events; what was rewritten by then stays so.
+  std::stop_token stop{};
+};
+
+/// What went for good, by category and reason.
+struct RemovedEvents {
+  std::string category;
+  std::string reason;  ///< "expired", "erased", or "tombstone" (past its grace).
+  Offset first, last;
+  std::uint64_t count = 0;
+};
+
+struct RewrittenSegment {
+  std::string file;  ///< Name within log/.
+  std::uint64_t bytes_before = 0, bytes_after = 0;
+  std::uint64_t events_removed = 0, events_completed = 0;
+};
+
+struct CompactionReport {
+  std::size_t segments = 0;                 ///< That could have been rewritten: all but the newest.
+  std::size_t passes = 0;                   ///< How often the log was read to decide.
+  std::uint64_t bytes_read = 0;             ///< To decide and to rewrite.
+  std::vector<RewrittenSegment> rewritten;  ///< In a dry run: what would be; bytes are estimates.
+  std::vector<RemovedEvents> removed;
+};
+
+/// What happens when retention would remove events that a consumer (consumers.h) has not read.
+enum class ConsumerPolicy : std::uint8_t {
+  kHold,  ///< They stay until it has; so one that never comes back fills the disk.
+  kLose,  ///< They go; its next read ends with OFFSET_GONE and says what is missing.
+};
+
+struct EraseRequest {
+  std::string_view category, key;
+  /// Tells readers that the entity is gone: its payload and type. The tombstone flag is added.
+  std::string_view tombstone_type, tombstone_payload;
+};
+
+struct EraseReport {
+  Offset tombstone;
+  std::size_t segments = 0;  ///< All sealed ones; each that held the key was rewritten.
+  std::size_t segments_rewritten = 0;
+  std::uint64_t events = 0;  ///< That are gone, ...
+  std::uint64_t bytes = 0;   ///< ... of keys, payloads and metadata, ...
+  Offset first, last;        ///< ... and where they were, if there were any.
+};
+
+struct StoreCopyReport {
+  Offset end;  ///< After its last event.
+  std::size_t segments = 0;
+  std::size_t linked = 0;  ///< Of its files; they take no space of their own.
+  std::uint64_t copied_bytes = 0;
+};
+
+/// What is done to a store as a whole: by the process that holds it.
+///
+/// Threads: any; one operation at a time, the others wait. None of them disturbs appending or
+/// readers. An error here does not poison the store.
+class StoreMaintenance {
+ public:
+  virtual ~StoreMaintenance() = default;
+
+  /// Takes out what the policies (policy.h) say, segment by segment. The newest events, those that
+  /// are not in a sealed segment, stay in any case. Wherever it is interrupted, each segment is the
+  /// old one or the new one and every reader sees the same latest state of each key.
+  /// Errors: kCancelled, kCorruption (a segment is damaged; those before it are done), kNoSpace,
+  /// kIo.
+  virtual Result<CompactionReport> compact(const CompactionOptions& options) = 0;
+
+  /// Removes every event of one entity from the log's files and leaves a tombstone at its end, so
+  /// that readers forget it too. Others keep their offsets. On return, no file of the log holds any
+  /// of it but the tombstone's key. A snapshot of the store that was made before still does, as do
+  /// events of other keys that tell of it. After an error, or a crash, call it again: what is
+  /// reported then is what that call removed.
+  /// Errors: kInvalidArgument (a category of the store's own), kUnavailable (a transaction stays
+  /// open too long for the newest segment to be sealed), kCancelled, kCorruption, kNoSpace, kIo.
+  virtual Result<EraseReport> erase(const EraseRequest& request) = 0;
+
+  /// Makes a copy of the whole store, as of now, in the directory `to`, which is made; its sealed
+  /// segments are hard links where the file system has them. Waits for nobody and lets nobody wait.
+  /// The copy is a store that can be read, and what `restore_store` takes.
+  /// Errors: kFailedPrecondition (`to` is there and not empty), kNoSpace, kIo: what is in `to` then
+  /// is no store.
+  virtual Result<StoreCopyReport> snapshot(const Path& to) = 0;
+
+  /// Makes a consumer known at `offset`. Errors: kInvalidArgument (its name; an offset beyond the
+  /// durable end), kConflict (there is one of that name), kNoSpace, kIo.
+  virtual Result<void> register_consumer(std::string_view name, Offset offset,
+                                         ConsumerPolicy policy) = 0;
+  /// Durable on return. Errors: kNotFound, kInvalidArgument (backwards, or beyond the durable end),
+  /// kGone (it has lost events), kNoSpace, kIo.
+  virtual Result<void> advance_consumer(std::string_view name, Offset offset) = 0;
+  /// Errors: kNotFound, kIo.
+  virtual Result<void> remove_consumer(std::string_view name) = 0;
+};
+
+}  // namespace millrace
