@@ -7,6 +7,7 @@ Commands all_commands() {
   add_capture_commands(commands);
   add_log_commands(commands);
   add_stream_commands(commands);
+  add_maintenance_commands(commands);
   add_schema_commands(commands);
   add_status_command(commands);
   return commands;

@@ -41,6 +41,8 @@ using Commands = std::vector<std::unique_ptr<Command>>;
 void add_capture_commands(Commands& commands);
 void add_log_commands(Commands& commands);
 void add_stream_commands(Commands& commands);
+void add_maintenance_commands(Commands& commands);  ///< Of a log; with those of add_copy_commands.
+void add_copy_commands(Commands& commands);
 void add_schema_commands(Commands& commands);
 void add_status_command(Commands& commands);
 

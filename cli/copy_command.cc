@@ -1,0 +1,215 @@
+#include <boost/program_options.hpp>
+
+#include "base/bytes.h"
+#include "base/output.h"
+#include "base/progress.h"
+#include "cli/command.h"
+#include "cli/json.h"
+#include "cli/maintenance.h"
+#include "eventstore/log_reader.h"
+#include "eventstore/store_snapshot.h"
+#include "schemas/merge_change.h"
+#include "schemas/registry.h"
+
+namespace millrace {
+namespace {
+
+namespace po = boost::program_options;
+
+constexpr CommandText kErase{
+    "log erase", "remove every event of one row or entity, physically",
+    "--store DIR --category C --key K [--yes] [--json]",
+    "Removes from the log's files all events of one key in one category, and appends a tombstone,\n"
+    "so that readers and views forget it too. All other events keep their offsets. Without --yes\n"
+    "it only tells what there is. If it is interrupted, call it again: it goes on.\n"
+    "\n"
+    "What it does not reach: snapshots and backups that were made before; views, until they have\n"
+    "read the tombstone; events of other keys that tell of the same person; a row's events under\n"
+    "the key that it had before its key was changed. The tombstone holds the key."};
+
+class LogErase final : public Command {
+ public:
+  LogErase() : Command(kErase) {}
+
+  void declare(po::options_description& options) override {
+    options.add_options()                                                                      //
+        ("store", po::value(&store_)->value_name("DIR")->required(), "the store's directory")  //
+        ("category", po::value(&category_)->value_name("C")->required(),
+         "the table, such as public.orders")  //
+        ("key", po::value(&key_)->value_name("K")->required(),
+         "the key column's text; several are joined by ','")  //
+        ("yes", po::bool_switch(&yes_), "do it")              //
+        ("json", po::bool_switch(&json_), "one JSON object");
+  }
+
+  Result<void> run() override {
+    MILLRACE_RETURN_IF_ERROR(look());
+    if (found_ == 0)
+      return Error(ErrorCode::kNotFound, "store " + store_ + " holds no event of " +
+                                             printable(category_) + " with the key " +
+                                             printable(key_))
+          .hint("`millrace log tail --category C` shows the keys.");
+    if (!yes_) return tell();
+    MILLRACE_ASSIGN_OR_RETURN(const auto store, open_existing(store_));
+    MILLRACE_ASSIGN_OR_RETURN(const EraseReport report,
+                              store->maintenance().erase({.category = category_,
+                                                          .key = key_,
+                                                          .tombstone_type = type_,
+                                                          .tombstone_payload = tombstone_}));
+    return print(json_ ? json(report) : text(report));
+  }
+
+ private:
+  /// Counts the entity's events and composes its tombstone after the last one.
+  Result<void> look() {
+    MILLRACE_ASSIGN_OR_RETURN(
+        const auto reader,
+        LogReader::open(store_, {.from = {}, .from_time = {}, .category = category_}));
+    MILLRACE_ASSIGN_OR_RETURN(const auto schemas, SchemaRegistry::open_read_only(store_));
+    for (;;) {
+      MILLRACE_ASSIGN_OR_RETURN(Batch* const batch, reader->next());
+      if (batch == nullptr) return {};
+      while (const EventView* event = batch->next()) {
+        if (event->category != category_ || event->key != key_) continue;
+        ++found_;
+        bytes_ += event->key.size() + event->payload.size() + event->metadata.size();
+        MILLRACE_RETURN_IF_ERROR(compose(*event, *schemas));
+      }
+      MILLRACE_RETURN_IF_ERROR(batch->status());
+    }
+  }
+
+  /// A captured row's is a DELETE with its key, which every view understands.
+  Result<void> compose(const EventView& event, SchemaRegistry& schemas) {
+    type_ = event.type.empty() ? "" : "Erased";
+    tombstone_.clear();
+    if (!type_.empty()) return {};
+    MILLRACE_ASSIGN_OR_RETURN(const std::uint32_t version, schema_of_change(event.payload));
+    MILLRACE_ASSIGN_OR_RETURN(const auto schema, schemas.find(category_, version));
+    MILLRACE_ASSIGN_OR_RETURN(auto change, forgetting_change(event.payload, *schema));
+    if (!change)
+      return Error(ErrorCode::kFailedPrecondition,
+                   "table " + printable(category_) + " has no key that a deletion could name")
+          .hint("Give it a primary key or a replica identity, then capture it anew.");
+    tombstone_ = *std::move(change);
+    return {};
+  }
+
+  Result<void> tell() const {
+    if (json_) return print(to_line({{"erased", false}, {"events", found_}, {"bytes", bytes_}}));
+    return print(grouped(found_) + " events of " + printable(category_) + " with the key " +
+                 printable(key_) + ", " + grouped(bytes_) +
+                 " bytes. Nothing was erased: --yes does it, and can't be undone.\n");
+  }
+
+  std::string text(const EraseReport& report) const {
+    std::string out = grouped(report.events) + " events of " + printable(category_) +
+                      " with the key " + printable(key_) + " erased, " + grouped(report.bytes) +
+                      " bytes";
+    if (report.events != 0)
+      out += ", offsets " + std::to_string(report.first.value) + " to " +
+             std::to_string(report.last.value);
+    return out + "; " + grouped(report.segments_rewritten) + " of " + grouped(report.segments) +
+           " segments rewritten; tombstone at offset " + std::to_string(report.tombstone.value) +
+           "\n";
+  }
+
+  std::string json(const EraseReport& report) const {
+    Json first, last;
+    if (report.events != 0) first = report.first.value, last = report.last.value;
+    return to_line({{"erased", true},
+                    {"category", category_},
+                    {"key", key_},
+                    {"events", report.events},
+                    {"bytes", report.bytes},
+                    {"first", first},
+                    {"last", last},
+                    {"segments", report.segments},
+                    {"segments_rewritten", report.segments_rewritten},
+                    {"tombstone", report.tombstone.value}});
+  }
+
+  std::string store_, category_, key_, type_, tombstone_;
+  std::uint64_t found_ = 0, bytes_ = 0;
+  bool yes_ = false, json_ = false;
+};
+
+std::string copy_text(const StoreCopyReport& report, bool json) {
+  if (json)
+    return to_line({{"end", report.end.value},
+                    {"segments", report.segments},
+                    {"linked_files", report.linked},
+                    {"copied_bytes", report.copied_bytes}});
+  return grouped(report.end.value) + " offsets in " + grouped(report.segments) + " segments; " +
+         grouped(report.linked) + " files are links, " + grouped(report.copied_bytes) +
+         " bytes copied\n";
+}
+
+constexpr CommandText kSnapshot{
+    "log snapshot", "copy a whole store, as of now", "--store DIR --to DIR [--json]",
+    "Makes a copy of the store in a new folder. Its sealed segments are hard links where the file\n"
+    "system has them, so it takes seconds and little space; on another file system they are\n"
+    "copied. The copy can be read like a store; `millrace log restore` makes a store of it."};
+
+class LogSnapshot final : public Command {
+ public:
+  LogSnapshot() : Command(kSnapshot) {}
+
+  void declare(po::options_description& options) override {
+    options.add_options()                                                                         //
+        ("store", po::value(&store_)->value_name("DIR")->required(), "the store's directory")     //
+        ("to", po::value(&to_)->value_name("DIR")->required(), "a folder that is not there yet")  //
+        ("json", po::bool_switch(&json_), "one JSON object");
+  }
+
+  Result<void> run() override {
+    MILLRACE_ASSIGN_OR_RETURN(const auto store, open_existing(store_));
+    MILLRACE_ASSIGN_OR_RETURN(const auto report, store->maintenance().snapshot(to_));
+    return print(copy_text(report, json_));
+  }
+
+ private:
+  std::string store_, to_;
+  bool json_ = false;
+};
+
+constexpr CommandText kRestore{
+    "log restore", "make a store of a snapshot", "--from DIR --store DIR [--json]",
+    "Checks every byte of the snapshot first, copies it to a new folder, and checks the result. A\n"
+    "snapshot that is damaged, not whole, or mixed with another one is refused.\n"
+    "\n"
+    "The restored store ends where the snapshot was taken. A capture that goes on with it "
+    "compares\n"
+    "that with its source, and says so if the source has moved on (SOURCE_GAP)."};
+
+class LogRestore final : public Command {
+ public:
+  LogRestore() : Command(kRestore) {}
+
+  void declare(po::options_description& options) override {
+    options.add_options()                                                           //
+        ("from", po::value(&from_)->value_name("DIR")->required(), "the snapshot")  //
+        ("store", po::value(&store_)->value_name("DIR")->required(),
+         "a folder that is not there yet")  //
+        ("json", po::bool_switch(&json_), "one JSON object");
+  }
+
+  Result<void> run() override {
+    MILLRACE_ASSIGN_OR_RETURN(const auto report, restore_store(from_, store_));
+    return print(copy_text(report, json_));
+  }
+
+ private:
+  std::string from_, store_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+void add_copy_commands(Commands& commands) {
+  commands.push_back(std::make_unique<LogErase>());
+  commands.push_back(std::make_unique<LogSnapshot>());
+  commands.push_back(std::make_unique<LogRestore>());
+}
+
+}  // namespace millrace
