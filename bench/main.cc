@@ -9,6 +9,7 @@
 //   scan            all events of a store on one core, against reading and hashing its files
 //   scan_category   the events of one of a hundred categories, against scanning all
 //   open            opening a store of 10 GiB (MILLRACE_BENCH_OPEN_GIB) against one of 1 GiB
+//   compact         a store of which three quarters go, alone and with a reader beside it
 //   streams         reading a stream of 20 events among 1,000,000 streams, and appending to a
 //   stream
 //                   with the version it is at, against without
@@ -37,6 +38,8 @@ std::vector<Workload> workloads() {
           {"scan", "all events of a store", run_scan},
           {"scan_category", "the events of one category", run_scan_category},
           {"open", "opening a large store", run_open},
+          {"compact", "three quarters of a store that are superseded, and a reader beside",
+           run_compact},
           {"streams", "one stream among a million, and appends to it", run_streams},
           {"stream", "a backlog through the replication protocol", run_stream},
           {"latency", "commit to durable", run_latency},
