@@ -9,6 +9,7 @@
 #include <random>
 
 #include "base/bytes.h"
+#include "capture/partial_changes.h"
 #include "capture/pipeline/change_encoder.h"
 #include "capture/postgres/catalog.h"
 #include "capture/postgres/preflight.h"
@@ -18,6 +19,7 @@
 #include "capture/table_patterns.h"
 #include "eventstore/event_store.h"
 #include "schemas/registry.h"
+#include "service/shared_store.h"
 #include "service/store_server.h"
 
 namespace millrace {
@@ -166,6 +168,7 @@ Result<void> Capture::open_store() {
   StoreOptions store_options;
   store_options.files = options_.files;
   store_options.durability = options_.durability;
+  store_options.partials = partial_changes();
   store_options.before_flush = [this] { return schemas_ ? schemas_->flush() : Result<void>{}; };
   const auto deadline = std::chrono::steady_clock::now() + options_.store_patience;
   for (;;) {
@@ -177,6 +180,7 @@ Result<void> Capture::open_store() {
     if (store.error().code() != ErrorCode::kLocked || stop_.stop_requested() ||
         std::chrono::steady_clock::now() >= deadline)
       return std::move(store).error();
+    ask_to_yield(options_.store);  // somebody who only appends, perhaps
     pause(kStorePause, stop_);
   }
   if (options_.serve) {

@@ -52,10 +52,10 @@ class LogErase final : public Command {
     if (!yes_) return tell();
     MILLRACE_ASSIGN_OR_RETURN(const auto store, open_existing(store_));
     MILLRACE_ASSIGN_OR_RETURN(const EraseReport report,
-                              store->maintenance().erase({.category = category_,
-                                                          .key = key_,
-                                                          .tombstone_type = type_,
-                                                          .tombstone_payload = tombstone_}));
+                              store->erase({.category = category_,
+                                            .key = key_,
+                                            .tombstone_type = type_,
+                                            .tombstone_payload = tombstone_}));
     return print(json_ ? json(report) : text(report));
   }
 
@@ -164,7 +164,7 @@ class LogSnapshot final : public Command {
 
   Result<void> run() override {
     MILLRACE_ASSIGN_OR_RETURN(const auto store, open_existing(store_));
-    MILLRACE_ASSIGN_OR_RETURN(const auto report, store->maintenance().snapshot(to_));
+    MILLRACE_ASSIGN_OR_RETURN(const auto report, store->snapshot(to_));
     return print(copy_text(report, json_));
   }
 

@@ -4,13 +4,12 @@
 #include <string>
 
 #include "base/result.h"
-#include "eventstore/event_store.h"
+#include "service/shared_store.h"
 
 namespace millrace {
 
-/// The store that is in `directory`; none is made. Errors also: kNotFound, kLocked (somebody writes
-/// to it).
-Result<std::unique_ptr<EventStore>> open_existing(const std::string& directory);
+/// The store that is in `directory`, whoever holds it; none is made. Errors also: kNotFound.
+Result<std::unique_ptr<SharedStore>> open_existing(const std::string& directory);
 
 Result<void> print(const std::string& text);
 

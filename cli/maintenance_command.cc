@@ -7,6 +7,7 @@
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
+#include "capture/partial_changes.h"
 #include "cli/command.h"
 #include "cli/json.h"
 #include "cli/maintenance.h"
@@ -15,7 +16,6 @@
 #include "eventstore/consumers.h"
 #include "eventstore/log_reader.h"
 #include "eventstore/policy.h"
-#include "schemas/merge_change.h"
 
 namespace millrace {
 namespace {
@@ -81,15 +81,12 @@ class LogCompact final : public Command {
     MILLRACE_ASSIGN_OR_RETURN(const auto store, open_existing(store_));
     const StopSignals signals;
     options_.stop = signals.token();
-    options_.merge = [](std::string_view, std::string_view older, std::string_view newer) {
-      auto merged = merge_change(older, newer);
-      // What is no change of a row is left as it is; it was somebody's own event.
-      return merged ? std::move(merged) : Result<std::optional<std::string>>(std::nullopt);
+    Progress progress("log compact", 0, ProgressUnit::kBytes);
+    options_.progress = [&](const CompactionProgress& now) {
+      progress.update(now.done_bytes, now.total_bytes);
     };
-    options_.is_moved = [](std::string_view, std::string_view payload) {
-      return is_moved_change(payload);
-    };
-    MILLRACE_ASSIGN_OR_RETURN(const auto report, store->maintenance().compact(options_));
+    MILLRACE_ASSIGN_OR_RETURN(const auto report, store->compact(options_));
+    progress.finish();
     return print(json_ ? json(report) : text(report));
   }
 
@@ -186,13 +183,11 @@ class LogPolicy final : public Command {
     if (set_.empty()) return list();
     MILLRACE_ASSIGN_OR_RETURN(const auto store, open_existing(store_));
     const NewEvent view = event_.view();
-    MILLRACE_RETURN_IF_ERROR(store->append({}, {&view, 1}));
-    store->request_flush();
-    for (;;) {
-      MILLRACE_ASSIGN_OR_RETURN(const bool durable, store->wait_durable(store->appended_end(), 0,
-                                                                        std::chrono::minutes(1)));
-      if (durable) return {};
-    }
+    const NewStreamEvent event{.type = view.type, .payload = view.payload, .metadata = {}};
+    const StreamAppend part{
+        .stream = {view.category, view.key}, .expected = {}, .events = {&event, 1}};
+    MILLRACE_RETURN_IF_ERROR(store->append_durably({.streams = {&part, 1}, .idempotency_key = {}}));
+    return {};
   }
 
  private:
@@ -321,8 +316,8 @@ class LogConsumers final : public Command {
   Result<void> run() override {
     if (register_.empty() && remove_.empty()) return list();
     MILLRACE_ASSIGN_OR_RETURN(const auto store, open_existing(store_));
-    if (!remove_.empty()) return store->maintenance().remove_consumer(remove_);
-    return store->maintenance().register_consumer(
+    if (!remove_.empty()) return store->remove_consumer(remove_);
+    return store->register_consumer(
         register_, offset_, when_late_ == "hold" ? ConsumerPolicy::kHold : ConsumerPolicy::kLose);
   }
 
@@ -356,15 +351,11 @@ class LogConsumers final : public Command {
 
 }  // namespace
 
-Result<std::unique_ptr<EventStore>> open_existing(const std::string& directory) {
+Result<std::unique_ptr<SharedStore>> open_existing(const std::string& directory) {
   MILLRACE_RETURN_IF_ERROR(LogReader::open(directory));
-  auto opened = EventStore::open(directory);
-  if (!opened && opened.error().code() == ErrorCode::kLocked)
-    return Error(ErrorCode::kLocked, opened.error().message())
-        .hint(
-            "This works on a store that nobody writes to: stop its writer first. Readers may go "
-            "on.");
-  return opened;
+  SharedStoreOptions options;
+  options.store.partials = partial_changes();
+  return SharedStore::open(directory, options);
 }
 
 Result<void> print(const std::string& text) {

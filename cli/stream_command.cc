@@ -8,6 +8,7 @@
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
+#include "capture/partial_changes.h"
 #include "cli/command.h"
 #include "cli/event_record.h"
 #include "cli/json.h"
@@ -106,7 +107,9 @@ class StreamAppendCommand final : public Command {
         {.event_id = event_id_, .correlation_id = correlation_id_, .causation_id = causation_id_});
     const NewStreamEvent event{.type = type_, .payload = payload, .metadata = metadata};
     const StreamAppend part{.stream = stream_, .expected = expected_, .events = {&event, 1}};
-    MILLRACE_ASSIGN_OR_RETURN(const auto store, SharedStore::open(store_));
+    SharedStoreOptions options;
+    options.store.partials = partial_changes();
+    MILLRACE_ASSIGN_OR_RETURN(const auto store, SharedStore::open(store_, options));
     MILLRACE_ASSIGN_OR_RETURN(
         const AppendResult result,
         store->append_durably({.streams = {&part, 1}, .idempotency_key = id_}));

@@ -47,9 +47,16 @@ struct StoreOptions {
   /// The identity of a store that is made; nothing: a random one. It is mixed into every checksum,
   /// so only with one that is given are the bytes of two stores with the same events the same.
   std::optional<StoreId> new_store_id;
-  /// A thread of the store's looks after the segments that are full: see run_maintenance(). Without
-  /// it that is the caller's to do, and what it would have done is only missing.
+  /// Threads of the store's look after the segments that are full: they build what
+  /// run_maintenance() builds, and compact. Without them both are the caller's to do.
   bool background_maintenance = true;
+  /// So much is read in a second while the store compacts itself as its policies say: when segments
+  /// have become full and once a day, for a twentieth of the time at most. 0: never by itself.
+  std::uint64_t compaction_bytes_per_second = 32u << 20;
+  /// It does so at the earliest this long after it was opened, or after the last time.
+  std::chrono::milliseconds compaction_rest{60'000};
+  /// How partial events get complete when they are compacted.
+  PartialEvents partials{};
   FileSystem* files = &FileSystem::real();
   Clock* clock = &Clock::system();
 };

@@ -24,6 +24,20 @@ using MergeFunction = std::function<Result<std::optional<std::string>>(
 /// throw. Threads: the one that compacts.
 using IsMovedFunction = std::function<bool(std::string_view category, std::string_view payload)>;
 
+/// How a store's partial events get complete.
+struct PartialEvents {
+  /// Without it older events of a key stay as long as its latest one is partial.
+  MergeFunction merge{};
+  /// While a key's oldest event is partial and moved, all of its category before that stays.
+  /// Without this function every key whose oldest event is partial counts as moved.
+  IsMovedFunction is_moved{};
+};
+
+struct CompactionProgress {
+  std::uint64_t done_bytes = 0;   ///< Read so far.
+  std::uint64_t total_bytes = 0;  ///< As far as it is known by now.
+};
+
 struct CompactionOptions {
   /// Tells what it would do, changes nothing.
   bool dry_run = false;
@@ -34,11 +48,11 @@ struct CompactionOptions {
   std::size_t memory_bytes = 64 << 20;
   /// Of what is read; 0: as fast as it can be.
   std::uint64_t bytes_per_second = 0;
-  /// Without it older events of a key stay as long as its latest one is partial.
+  /// Instead of StoreOptions::partials, if they are given.
   MergeFunction merge{};
-  /// While a key's oldest event is partial and moved, all of its category before that stays.
-  /// Without this function every key whose oldest event is partial counts as moved.
   IsMovedFunction is_moved{};
+  /// Called about every MiB that is read, and every 50 ms while it waits. Must not throw.
+  std::function<void(const CompactionProgress&)> progress{};
   /// Ends with kCancelled, between two events; what was rewritten by then stays so.
   std::stop_token stop{};
 };

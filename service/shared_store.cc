@@ -5,6 +5,9 @@
 #include <grpcpp/security/credentials.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <stop_token>
 #include <thread>
 
 #include "base/mutex.h"
@@ -19,6 +22,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kConnectTimeout{200}, kPauseMin{2}, kPauseMax{100};
+/// For so long one that was asked to yield leaves the store alone.
+constexpr std::chrono::seconds kYieldTime{1};
 
 /// The way to the process that holds the store.
 class Remote {
@@ -32,11 +37,40 @@ class Remote {
   bool is_connected() { return channel_->GetState(false) == GRPC_CHANNEL_READY; }
 
   Result<AppendResult> append(const v1::AppendRequest& message) {
-    grpc::ClientContext context;
     v1::AppendResponse response;
-    const grpc::Status status = stub_.Append(&context, message, &response);
-    if (!status.ok()) return service::from_status(status);
+    MILLRACE_RETURN_IF_ERROR(call(&v1::StoreService::Stub::Append, message, &response));
     return service::from_message(response);
+  }
+
+  /// Any call of one message and one answer.
+  template <typename Request, typename Response>
+  Result<void> call(grpc::Status (v1::StoreService::Stub::*method)(grpc::ClientContext*,
+                                                                   const Request&, Response*),
+                    const Request& request, Response* response) {
+    grpc::ClientContext context;
+    const grpc::Status status = (stub_.*method)(&context, request, response);
+    if (!status.ok()) return service::from_status(status);
+    return {};
+  }
+
+  Result<CompactionReport> compact(const CompactionOptions& options, const StoreId& store) {
+    grpc::ClientContext context;
+    const std::stop_callback cancel(options.stop, [&] { context.TryCancel(); });
+    const auto updates = stub_.Compact(&context, service::to_message(options, store));
+    std::optional<CompactionReport> report;
+    for (v1::CompactUpdate update; updates->Read(&update);) {
+      if (update.has_report())
+        report = service::from_message(update.report());
+      else if (options.progress)
+        options.progress({.done_bytes = update.progress().done_bytes(),
+                          .total_bytes = update.progress().total_bytes()});
+    }
+    const grpc::Status status = updates->Finish();
+    if (options.stop.stop_requested() && status.error_code() == grpc::StatusCode::CANCELLED)
+      return Error(ErrorCode::kCancelled, "asked to stop");
+    if (!status.ok()) return service::from_status(status);
+    if (!report) return Error(ErrorCode::kInternal, "the holder of the store sent no report");
+    return *std::move(report);
   }
 
  private:
@@ -61,21 +95,24 @@ struct Way {
   StoreId id;
 };
 
-/// Nothing if somebody holds the store who can't be reached now.
-Result<std::shared_ptr<Way>> try_to_reach(const Path& directory, const StoreOptions& options) {
+/// Errors: kLocked if somebody holds the store who can't be reached.
+Result<std::shared_ptr<Way>> hold(const Path& directory, const StoreOptions& options,
+                                  std::function<void()> on_yield) {
   auto way = std::make_shared<Way>();
-  auto store = EventStore::open(directory, options);
-  if (store) {
-    way->store = *std::move(store);
-    way->id = way->store->id();
-    MILLRACE_ASSIGN_OR_RETURN(way->server, StoreServer::start(*way->store, directory));
-    return way;
-  }
-  if (store.error().code() != ErrorCode::kLocked) return std::move(store).error();
+  MILLRACE_ASSIGN_OR_RETURN(way->store, EventStore::open(directory, options));
+  way->id = way->store->id();
+  MILLRACE_ASSIGN_OR_RETURN(way->server,
+                            StoreServer::start(*way->store, directory, std::move(on_yield)));
+  return way;
+}
+
+/// Nothing if nobody answers.
+Result<std::shared_ptr<Way>> ask(const Path& directory, FileSystem& files) {
+  auto way = std::make_shared<Way>();
   MILLRACE_ASSIGN_OR_RETURN(auto address, service::SocketAddress::open(directory));
   way->remote = std::make_unique<Remote>(std::move(address));
-  if (!way->remote->wait_connected()) return std::move(store).error();
-  MILLRACE_ASSIGN_OR_RETURN(way->id, read_store_id(directory, *options.files));
+  if (!way->remote->wait_connected()) return std::shared_ptr<Way>();
+  MILLRACE_ASSIGN_OR_RETURN(way->id, read_store_id(directory, files));
   return way;
 }
 
@@ -108,48 +145,147 @@ class Shared final : public SharedStore {
     }
   }
 
+  Result<CompactionReport> compact(const CompactionOptions& options) override {
+    MILLRACE_ASSIGN_OR_RETURN(const auto way, reach());
+    if (way->remote) return way->remote->compact(options, id_);
+    CompactionOptions here = options;
+    here.merge = {}, here.is_moved = {};  // the same wherever it is done
+    return way->store->maintenance().compact(here);
+  }
+
+  Result<EraseReport> erase(const EraseRequest& request) override {
+    MILLRACE_ASSIGN_OR_RETURN(const auto way, reach());
+    if (way->store) return way->store->maintenance().erase(request);
+    v1::EraseResponse response;
+    MILLRACE_RETURN_IF_ERROR(
+        way->remote->call(&Stub::Erase, service::to_message(request, id_), &response));
+    return service::from_message(response);
+  }
+
+  Result<StoreCopyReport> snapshot(const Path& to) override {
+    MILLRACE_ASSIGN_OR_RETURN(const auto way, reach());
+    if (way->store) return way->store->maintenance().snapshot(to);
+    std::error_code failed;  // the holder works in another folder
+    const Path absolute = std::filesystem::absolute(to, failed);
+    if (failed) return Error::from_errno(failed.value(), "find the current folder");
+    auto request = with_store<v1::SnapshotRequest>();
+    request.set_to(absolute.string());
+    v1::SnapshotResponse response;
+    MILLRACE_RETURN_IF_ERROR(way->remote->call(&Stub::Snapshot, request, &response));
+    return service::from_message(response);
+  }
+
+  Result<void> register_consumer(std::string_view name, Offset offset,
+                                 ConsumerPolicy policy) override {
+    MILLRACE_ASSIGN_OR_RETURN(const auto way, reach());
+    if (way->store) return way->store->maintenance().register_consumer(name, offset, policy);
+    auto request = with_store<v1::RegisterConsumerRequest>();
+    request.set_name(std::string(name));
+    request.set_offset(offset.value);
+    request.set_when_late(policy == ConsumerPolicy::kLose ? v1::RegisterConsumerRequest::LOSE
+                                                          : v1::RegisterConsumerRequest::HOLD);
+    v1::Done done;
+    return way->remote->call(&Stub::RegisterConsumer, request, &done);
+  }
+
+  Result<void> advance_consumer(std::string_view name, Offset offset) override {
+    MILLRACE_ASSIGN_OR_RETURN(const auto way, reach());
+    if (way->store) return way->store->maintenance().advance_consumer(name, offset);
+    auto request = with_store<v1::AdvanceConsumerRequest>();
+    request.set_name(std::string(name));
+    request.set_offset(offset.value);
+    v1::Done done;
+    return way->remote->call(&Stub::AdvanceConsumer, request, &done);
+  }
+
+  Result<void> remove_consumer(std::string_view name) override {
+    MILLRACE_ASSIGN_OR_RETURN(const auto way, reach());
+    if (way->store) return way->store->maintenance().remove_consumer(name);
+    auto request = with_store<v1::RemoveConsumerRequest>();
+    request.set_name(std::string(name));
+    v1::Done done;
+    return way->remote->call(&Stub::RemoveConsumer, request, &done);
+  }
+
   const StoreId& id() const override { return id_; }
 
  private:
+  using Stub = v1::StoreService::Stub;
+
+  template <typename Request>
+  Request with_store() const {
+    Request request;
+    *request.mutable_store() = service::to_message(id_);
+    return request;
+  }
+
   void give_back_when_idle(const std::stop_token& stop) {
     MutexLock lock(mutex_);
     while (!stop.stop_requested()) {
       const bool held = way_ && way_->store;
       if (!held) {
         changed_.wait(mutex_);
-      } else if (const auto until = used_at_ + options_.hold; Clock::now() < until) {
+      } else if (const auto until = used_at_ + options_.hold;
+                 !is_yielding() && Clock::now() < until) {
         changed_.wait_until(mutex_, until);
-      } else if (way_.use_count() > 1) {
+      } else if (way_.use_count() > 1 && !is_yielding()) {
         used_at_ = Clock::now();  // a call is under way
       } else {
-        way_.reset();
+        // Whoever still uses it ends what he does. The lock is not kept: the server waits for
+        // calls.
+        auto given = std::move(way_);
+        mutex_.unlock();
+        given.reset();
+        mutex_.lock();
       }
     }
+  }
+
+  bool is_yielding() const MILLRACE_REQUIRES(mutex_) { return Clock::now() < yield_until_; }
+
+  void yield() {
+    MutexLock lock(mutex_);
+    yield_until_ = Clock::now() + kYieldTime;
+    changed_.notify_all();
   }
 
   /// The way that works now; looks for another one where it does no longer.
   Result<std::shared_ptr<Way>> reach() {
     MutexLock lock(mutex_);
-    used_at_ = Clock::now();
-    if (way_ && (way_->store || way_->remote->is_connected())) return way_;
-    way_.reset();
     auto pause = kPauseMin;
     for (const auto deadline = Clock::now() + options_.patience;;) {
-      auto way = try_to_reach(directory_, options_.store);
-      if (way && id_ != StoreId{} && (*way)->id != id_)
-        return Error(ErrorCode::kFailedPrecondition,
-                     directory_.string() + " holds another store now, " + to_string((*way)->id))
-            .hint("Open it anew.");
-      if (way) {
-        used_at_ = Clock::now();
-        changed_.notify_all();
-        return way_ = *std::move(way);
+      used_at_ = Clock::now();
+      if (way_ && way_->remote && !way_->remote->is_connected()) way_.reset();
+      if (!way_) {
+        MILLRACE_ASSIGN_OR_RETURN(way_, look());
+        if (way_) changed_.notify_all();
       }
-      if (way.error().code() != ErrorCode::kLocked || Clock::now() >= deadline)
-        return std::move(way).error();
-      std::this_thread::sleep_for(pause);  // its holder is just starting, or just ending
+      if (way_ && (way_->remote || !is_yielding())) return way_;
+      if (Clock::now() >= deadline) return locked_;
+      changed_.wait_until(mutex_, Clock::now() + pause);  // its holder is just starting, or ending
       pause = std::min(pause * 2, kPauseMax);
     }
+  }
+
+  /// Nothing if the store can't be had now.
+  Result<std::shared_ptr<Way>> look() MILLRACE_REQUIRES(mutex_) {
+    std::shared_ptr<Way> way;
+    if (!is_yielding()) {
+      auto held = hold(directory_, options_.store, [this] { yield(); });
+      if (!held && held.error().code() != ErrorCode::kLocked) return held;
+      if (held)
+        way = *std::move(held);
+      else
+        locked_ = std::move(held).error();
+    }
+    if (!way) {
+      MILLRACE_ASSIGN_OR_RETURN(way, ask(directory_, *options_.store.files));
+    }
+    if (way && id_ != StoreId{} && way->id != id_)
+      return Error(ErrorCode::kFailedPrecondition,
+                   directory_.string() + " holds another store now, " + to_string(way->id))
+          .hint("Open it anew.");
+    return way;
   }
 
   const Path directory_;
@@ -159,10 +295,23 @@ class Shared final : public SharedStore {
   ConditionVariable changed_;
   std::shared_ptr<Way> way_ MILLRACE_GUARDED_BY(mutex_);
   Clock::time_point used_at_ MILLRACE_GUARDED_BY(mutex_);
+  Clock::time_point yield_until_ MILLRACE_GUARDED_BY(mutex_){};
+  Error locked_ MILLRACE_GUARDED_BY(mutex_){ErrorCode::kLocked,
+                                            "somebody else is about to open the store"};
   std::jthread giver_;  // last: it uses all the others
 };
 
 }  // namespace
+
+void ask_to_yield(const Path& directory) {
+  auto address = service::SocketAddress::open(directory);
+  if (!address) return;
+  Remote holder(*std::move(address));
+  v1::Done done;
+  // Refused, or nobody there: then whoever opens the store is told who has it.
+  if (holder.wait_connected())
+    static_cast<void>(holder.call(&v1::StoreService::Stub::Yield, v1::YieldRequest(), &done));
+}
 
 Result<std::unique_ptr<SharedStore>> SharedStore::open(const Path& directory,
                                                        SharedStoreOptions options) {

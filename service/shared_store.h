@@ -21,18 +21,25 @@ struct SharedStoreOptions {
   std::chrono::milliseconds hold{300};
 };
 
-/// A store to append to, whoever holds it: if nobody does, this process does while it has something
-/// to append, and serves the others; else the one who holds it is asked, through the socket in the
-/// store's folder. When that one ends, the next call looks again.
+/// A store to append to and to look after, whoever holds it: if nobody does, this process does
+/// while it has something to do, and serves the others; else the one who holds it is asked, through
+/// the socket in the store's folder. When that one ends, the next call looks again.
+///
+/// Of CompactionOptions the holder's own StoreOptions::partials count, not those of the call.
 ///
 /// Errors beside those of the calls: kLocked (the holder serves nobody), kUnavailable (it ended in
-/// the middle of a call, and whether that was done is not known; with an idempotency key the call
+/// the middle of a call, and whether that was done is not known; an append with an idempotency key
 /// is repeated instead), those of EventStore::open. Threads: any.
-class SharedStore : public Appender {
+class SharedStore : public Appender, public StoreMaintenance {
  public:
   static Result<std::unique_ptr<SharedStore>> open(const Path& directory,
                                                    SharedStoreOptions options = {});
   virtual const StoreId& id() const = 0;
 };
+
+/// Asks whoever holds the store only as a SharedStore to make room for this process, which is going
+/// to open it: for a second it does not take it back. Nothing happens if nobody is there, or one
+/// that keeps it.
+void ask_to_yield(const Path& directory);
 
 }  // namespace millrace

@@ -6,7 +6,10 @@
 #include <grpcpp/server_builder.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <chrono>
+#include <stop_token>
+#include <type_traits>
 
 #include "millrace/v1/store_service.grpc.pb.h"
 #include "service/wire.h"
@@ -18,23 +21,98 @@ namespace {
 constexpr int kThreadsMax = 128;
 constexpr std::chrono::seconds kGrace{5};
 
+/// So often a client is told how far a compaction is.
+constexpr std::chrono::milliseconds kProgressInterval{200};
+
 /// gRPC's threads call these, several at once: so does EventStore allow it.
 class Service final : public v1::StoreService::Service {
  public:
-  explicit Service(EventStore& store) : store_(store) {}
+  Service(EventStore& store, std::function<void()> on_yield)
+      : store_(store), on_yield_(std::move(on_yield)) {}
+
+  /// Long calls end soon.
+  void stop() { stopping_ = true; }
 
   grpc::Status Append(grpc::ServerContext*, const v1::AppendRequest* message,
                       v1::AppendResponse* response) override {
-    if (const auto here = check_store(message->store()); !here)
-      return service::to_status(here.error());
-    const service::AppendRequestView view(*message);
-    const auto result = store_.append_durably(view.request());
-    if (!result) return service::to_status(result.error());
-    *response = service::to_message(*result);
+    return answer(message->store(), response, [&] {
+      return store_.append_durably(service::AppendRequestView(*message).request());
+    });
+  }
+
+  grpc::Status Compact(grpc::ServerContext* context, const v1::CompactRequest* message,
+                       grpc::ServerWriter<v1::CompactUpdate>* writer) override {
+    v1::CompactUpdate last;
+    const grpc::Status status = answer(message->store(), &last, [&] {
+      std::stop_source cancelled;
+      CompactionOptions options = service::from_message(*message);
+      options.stop = cancelled.get_token();
+      auto next = std::chrono::steady_clock::now();
+      options.progress = [&](const CompactionProgress& progress) {
+        if (context->IsCancelled() || stopping_) cancelled.request_stop();
+        const auto now = std::chrono::steady_clock::now();
+        if (now < next) return;
+        next = now + kProgressInterval;
+        writer->Write(service::to_message(progress));
+      };
+      return store_.maintenance().compact(options);
+    });
+    if (status.ok()) writer->Write(last);
+    return status;
+  }
+
+  grpc::Status Erase(grpc::ServerContext*, const v1::EraseRequest* message,
+                     v1::EraseResponse* response) override {
+    return answer(message->store(), response,
+                  [&] { return store_.maintenance().erase(service::from_message(*message)); });
+  }
+
+  grpc::Status Snapshot(grpc::ServerContext*, const v1::SnapshotRequest* message,
+                        v1::SnapshotResponse* response) override {
+    return answer(message->store(), response,
+                  [&] { return store_.maintenance().snapshot(message->to()); });
+  }
+
+  grpc::Status RegisterConsumer(grpc::ServerContext*, const v1::RegisterConsumerRequest* message,
+                                v1::Done* response) override {
+    return answer(message->store(), response, [&] {
+      return store_.maintenance().register_consumer(
+          message->name(), {message->offset()},
+          message->when_late() == v1::RegisterConsumerRequest::LOSE ? ConsumerPolicy::kLose
+                                                                    : ConsumerPolicy::kHold);
+    });
+  }
+
+  grpc::Status AdvanceConsumer(grpc::ServerContext*, const v1::AdvanceConsumerRequest* message,
+                               v1::Done* response) override {
+    return answer(message->store(), response, [&] {
+      return store_.maintenance().advance_consumer(message->name(), {message->offset()});
+    });
+  }
+
+  grpc::Status RemoveConsumer(grpc::ServerContext*, const v1::RemoveConsumerRequest* message,
+                              v1::Done* response) override {
+    return answer(message->store(), response,
+                  [&] { return store_.maintenance().remove_consumer(message->name()); });
+  }
+
+  grpc::Status Yield(grpc::ServerContext*, const v1::YieldRequest*, v1::Done*) override {
+    if (!on_yield_)
+      return service::to_status(Error(ErrorCode::kFailedPrecondition, "the store is in use"));
+    on_yield_();
     return grpc::Status::OK;
   }
 
  private:
+  template <typename Message, typename Call>
+  grpc::Status answer(const v1::StoreIdentity& identity, Message* response, Call call) {
+    if (const auto here = check_store(identity); !here) return service::to_status(here.error());
+    const auto result = call();
+    if (!result) return service::to_status(result.error());
+    if constexpr (!std::is_same_v<Message, v1::Done>) *response = service::to_message(*result);
+    return grpc::Status::OK;
+  }
+
   Result<void> check_store(const v1::StoreIdentity& identity) const {
     const StoreId& id = store_.id();
     if (identity.id() == std::string_view(id.bytes.data(), id.bytes.size())) return {};
@@ -44,14 +122,17 @@ class Service final : public v1::StoreService::Service {
   }
 
   EventStore& store_;
+  const std::function<void()> on_yield_;
+  std::atomic<bool> stopping_ = false;
 };
 
 class Server final : public StoreServer {
  public:
-  Server(EventStore& store, service::SocketAddress address)
-      : address_(std::move(address)), service_(store) {}
+  Server(EventStore& store, service::SocketAddress address, std::function<void()> on_yield)
+      : address_(std::move(address)), service_(store, std::move(on_yield)) {}
 
   ~Server() override {
+    service_.stop();
     if (server_) server_->Shutdown(std::chrono::system_clock::now() + kGrace);
   }
 
@@ -80,9 +161,10 @@ class Server final : public StoreServer {
 
 }  // namespace
 
-Result<std::unique_ptr<StoreServer>> StoreServer::start(EventStore& store, const Path& directory) {
+Result<std::unique_ptr<StoreServer>> StoreServer::start(EventStore& store, const Path& directory,
+                                                        std::function<void()> on_yield) {
   MILLRACE_ASSIGN_OR_RETURN(auto address, service::SocketAddress::open(directory));
-  auto server = std::make_unique<Server>(store, std::move(address));
+  auto server = std::make_unique<Server>(store, std::move(address), std::move(on_yield));
   if (auto started = server->start(); !started)
     return std::move(started).error().context("serve store " + directory.string());
   return server;

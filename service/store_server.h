@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "base/file.h"
@@ -12,9 +13,12 @@ namespace millrace {
 /// what SharedStore asks for. Access is by the mode of the store's folder and socket (0700, 0600).
 class StoreServer {
  public:
-  /// Begins to serve `store`, which lies in `directory` and outlives it. Errors: kIo.
-  static Result<std::unique_ptr<StoreServer>> start(EventStore& store, const Path& directory);
-  /// Finishes the calls that came before, for a few seconds at most.
+  /// Begins to serve `store`, which lies in `directory` and outlives it. `on_yield` is called, from
+  /// any thread, when somebody wants to hold the store itself; without it that is refused. Errors:
+  /// kIo.
+  static Result<std::unique_ptr<StoreServer>> start(EventStore& store, const Path& directory,
+                                                    std::function<void()> on_yield = {});
+  /// Finishes the calls that came before, for a few seconds at most; a compaction is ended.
   virtual ~StoreServer() = default;
 };
 

@@ -63,9 +63,15 @@ Path SocketAddress::path() const {
   return "/proc/self/fd/" + std::to_string(descriptor_) + "/service.sock";
 }
 
+v1::StoreIdentity to_message(const StoreId& store) {
+  v1::StoreIdentity message;
+  message.set_id(store.bytes.data(), store.bytes.size());
+  return message;
+}
+
 v1::AppendRequest to_message(const AppendRequest& request, const StoreId& store) {
   v1::AppendRequest message;
-  message.mutable_store()->set_id(store.bytes.data(), store.bytes.size());
+  *message.mutable_store() = to_message(store);
   message.set_idempotency_key(std::string(request.idempotency_key));
   for (const StreamAppend& part : request.streams) {
     v1::AppendRequest::Stream& stream = *message.add_streams();
@@ -111,6 +117,133 @@ AppendResult from_message(const v1::AppendResponse& response) {
           .end = {response.end()},
           .next_versions = {response.next_versions().begin(), response.next_versions().end()},
           .repeated = response.repeated_append()};
+}
+
+v1::CompactRequest to_message(const CompactionOptions& options, const StoreId& store) {
+  v1::CompactRequest message;
+  *message.mutable_store() = to_message(store);
+  message.set_dry_run(options.dry_run);
+  message.set_dead_share_min(options.dead_share_min);
+  message.set_memory_bytes(options.memory_bytes);
+  message.set_bytes_per_second(options.bytes_per_second);
+  return message;
+}
+
+CompactionOptions from_message(const v1::CompactRequest& message) {
+  CompactionOptions options;
+  options.dry_run = message.dry_run();
+  options.dead_share_min = message.dead_share_min();
+  options.memory_bytes = message.memory_bytes();
+  options.bytes_per_second = message.bytes_per_second();
+  return options;
+}
+
+v1::CompactUpdate to_message(const CompactionProgress& progress) {
+  v1::CompactUpdate message;
+  message.mutable_progress()->set_done_bytes(progress.done_bytes);
+  message.mutable_progress()->set_total_bytes(progress.total_bytes);
+  return message;
+}
+
+v1::CompactUpdate to_message(const CompactionReport& report) {
+  v1::CompactUpdate message;
+  v1::CompactUpdate::Report& to = *message.mutable_report();
+  to.set_segments(report.segments);
+  to.set_passes(report.passes);
+  to.set_bytes_read(report.bytes_read);
+  for (const RewrittenSegment& from : report.rewritten) {
+    v1::CompactUpdate::Segment& segment = *to.add_rewritten();
+    segment.set_file(from.file);
+    segment.set_bytes_before(from.bytes_before);
+    segment.set_bytes_after(from.bytes_after);
+    segment.set_events_removed(from.events_removed);
+    segment.set_events_completed(from.events_completed);
+  }
+  for (const RemovedEvents& from : report.removed) {
+    v1::CompactUpdate::Removed& removed = *to.add_removed();
+    removed.set_category(from.category);
+    removed.set_reason(from.reason);
+    removed.set_first(from.first.value);
+    removed.set_last(from.last.value);
+    removed.set_count(from.count);
+  }
+  return message;
+}
+
+CompactionReport from_message(const v1::CompactUpdate::Report& message) {
+  CompactionReport report{.segments = message.segments(),
+                          .passes = message.passes(),
+                          .bytes_read = message.bytes_read(),
+                          .rewritten = {},
+                          .removed = {}};
+  for (const v1::CompactUpdate::Segment& segment : message.rewritten())
+    report.rewritten.push_back({.file = segment.file(),
+                                .bytes_before = segment.bytes_before(),
+                                .bytes_after = segment.bytes_after(),
+                                .events_removed = segment.events_removed(),
+                                .events_completed = segment.events_completed()});
+  for (const v1::CompactUpdate::Removed& removed : message.removed())
+    report.removed.push_back({.category = removed.category(),
+                              .reason = removed.reason(),
+                              .first = {removed.first()},
+                              .last = {removed.last()},
+                              .count = removed.count()});
+  return report;
+}
+
+v1::EraseRequest to_message(const EraseRequest& request, const StoreId& store) {
+  v1::EraseRequest message;
+  *message.mutable_store() = to_message(store);
+  message.set_category(std::string(request.category));
+  message.set_key(std::string(request.key));
+  message.set_tombstone_type(std::string(request.tombstone_type));
+  message.set_tombstone_payload(std::string(request.tombstone_payload));
+  return message;
+}
+
+EraseRequest from_message(const v1::EraseRequest& message) {
+  return {.category = message.category(),
+          .key = message.key(),
+          .tombstone_type = message.tombstone_type(),
+          .tombstone_payload = message.tombstone_payload()};
+}
+
+v1::EraseResponse to_message(const EraseReport& report) {
+  v1::EraseResponse message;
+  message.set_tombstone(report.tombstone.value);
+  message.set_segments(report.segments);
+  message.set_segments_rewritten(report.segments_rewritten);
+  message.set_events(report.events);
+  message.set_bytes(report.bytes);
+  message.set_first(report.first.value);
+  message.set_last(report.last.value);
+  return message;
+}
+
+EraseReport from_message(const v1::EraseResponse& message) {
+  return {.tombstone = {message.tombstone()},
+          .segments = message.segments(),
+          .segments_rewritten = message.segments_rewritten(),
+          .events = message.events(),
+          .bytes = message.bytes(),
+          .first = {message.first()},
+          .last = {message.last()}};
+}
+
+v1::SnapshotResponse to_message(const StoreCopyReport& report) {
+  v1::SnapshotResponse message;
+  message.set_end(report.end.value);
+  message.set_segments(report.segments);
+  message.set_linked(report.linked);
+  message.set_copied_bytes(report.copied_bytes);
+  return message;
+}
+
+StoreCopyReport from_message(const v1::SnapshotResponse& message) {
+  return {.end = {message.end()},
+          .segments = message.segments(),
+          .linked = message.linked(),
+          .copied_bytes = message.copied_bytes()};
 }
 
 grpc::Status to_status(const Error& error) {

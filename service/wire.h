@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/result.h"
 #include "eventstore/appender.h"
+#include "eventstore/maintenance_api.h"
 #include "eventstore/types.h"
 #include "millrace/v1/store_service.pb.h"
 
@@ -35,6 +36,8 @@ class SocketAddress {
   int descriptor_;
 };
 
+v1::StoreIdentity to_message(const StoreId& store);
+
 v1::AppendRequest to_message(const AppendRequest& request, const StoreId& store);
 AppendResult from_message(const v1::AppendResponse& response);
 v1::AppendResponse to_message(const AppendResult& result);
@@ -52,6 +55,21 @@ class AppendRequestView {
   std::vector<StreamAppend> streams_;
   AppendRequest request_;
 };
+
+/// Of the options what a message can say: not its functions.
+v1::CompactRequest to_message(const CompactionOptions& options, const StoreId& store);
+CompactionOptions from_message(const v1::CompactRequest& message);
+v1::CompactUpdate to_message(const CompactionProgress& progress);
+v1::CompactUpdate to_message(const CompactionReport& report);
+CompactionReport from_message(const v1::CompactUpdate::Report& message);
+
+v1::EraseRequest to_message(const EraseRequest& request, const StoreId& store);
+EraseRequest from_message(const v1::EraseRequest& message);  ///< Views into `message`.
+v1::EraseResponse to_message(const EraseReport& report);
+EraseReport from_message(const v1::EraseResponse& message);
+
+v1::SnapshotResponse to_message(const StoreCopyReport& report);
+StoreCopyReport from_message(const v1::SnapshotResponse& message);
 
 grpc::Status to_status(const Error& error);
 /// The error that to_status() made `status` of; else what gRPC itself says: kUnavailable (the

@@ -37,7 +37,7 @@ class Compaction {
         log_(log),
         options_(options),
         ranges_(ranges_of(log)),
-        pace_(options.bytes_per_second, options.stop, *store.clock) {}
+        pace_(options, *store.clock) {}
 
   Result<CompactionReport> run(Offset hold, RewriteOptions rewriting);
 
@@ -50,6 +50,8 @@ class Compaction {
   Result<void> read_parts(const Liveness& liveness, const std::vector<std::size_t>& segments);
   Result<Verdict> judge(const Liveness& liveness, const EventView& event);
   Result<std::optional<std::string>> complete(const Completion& completion, const EventView& event);
+  Result<void> walk(std::size_t to,
+                    const std::function<Result<void>(const EventView&, const Batch&)>& see);
   std::function<Result<void>(std::uint64_t)> paced() {
     return [this](std::uint64_t bytes) { return pace_(bytes); };
   }
@@ -58,6 +60,7 @@ class Compaction {
   const LogExtent& log_;
   const CompactionOptions& options_;
   const std::vector<SegmentRange> ranges_;
+  std::vector<std::uint64_t> segment_bytes_;  // of those with something durable
   Policies policies_;
   Pace pace_;
   std::map<std::uint64_t, std::string> parts_;  // payloads that complete others, by offset
@@ -80,6 +83,13 @@ Result<CompactionReport> Compaction::run(Offset hold, RewriteOptions rewriting) 
   report_.segments = log_.sealed();
   MILLRACE_ASSIGN_OR_RETURN(policies_, load_policies(store_.paths.directory, *store_.files));
   if (policies_.keep_everything()) return std::move(report_);
+  for (const std::uint64_t segment : log_.segments) {
+    if (segment > log_.durable.segment) break;
+    MILLRACE_ASSIGN_OR_RETURN(const auto file,
+                              store_.files->open(store_.paths.segment(segment), OpenMode::kRead));
+    MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t bytes, file->size());
+    segment_bytes_.push_back(segment == log_.durable.segment ? log_.durable.position : bytes);
+  }
   rewriting.pace = paced();
   for (std::size_t from = 0; from < log_.sealed();) {
     const std::size_t to = end_of_group(from);
@@ -99,15 +109,21 @@ Result<CompactionReport> Compaction::run(Offset hold, RewriteOptions rewriting) 
   return std::move(report_);
 }
 
+/// The log from its start up to the segment `to`.
+Result<void> Compaction::walk(
+    std::size_t to, const std::function<Result<void>(const EventView&, const Batch&)>& see) {
+  to = std::min(to, segment_bytes_.size());
+  for (std::size_t segment = 0; segment < to; ++segment) pace_.expect(segment_bytes_[segment]);
+  return walk_log(store_, log_, 0, to, see, paced());
+}
+
 Result<void> Compaction::decide(Liveness& liveness) {
   while (liveness.next_pass())
-    MILLRACE_RETURN_IF_ERROR(walk_log(
-        store_, log_, 0, log_.segments.size(),
-        [&](const EventView& event, const Batch& batch) -> Result<void> {
+    MILLRACE_RETURN_IF_ERROR(
+        walk(log_.segments.size(), [&](const EventView& event, const Batch& batch) -> Result<void> {
           liveness.see(event, batch.append_time);
           return {};
-        },
-        paced()));
+        }));
   report_.passes += liveness.passes();
   return {};
 }
@@ -127,6 +143,8 @@ Result<void> Compaction::do_group(Liveness& liveness, std::size_t from, std::siz
   const Judge decided = [&](const EventView& event, const Batch&) {
     return judge(liveness, event);
   };
+  if (!options_.dry_run)
+    for (const std::size_t segment : worth) pace_.expect(segment_bytes_[segment]);
   for (const std::size_t segment : worth) {
     RewrittenSegment done{.file = StorePaths::segment_name(log_.segments[segment])};
     if (options_.dry_run) {
@@ -161,20 +179,17 @@ Result<void> Compaction::read_parts(const Liveness& liveness,
     });
   if (parts_.empty()) return {};
   std::size_t bytes = 0;
-  return walk_log(
-      store_, log_, 0, last,
-      [&](const EventView& event, const Batch&) -> Result<void> {
-        const auto wanted = parts_.find(event.offset.value);
-        if (wanted == parts_.end()) return {};
-        if (bytes + event.payload.size() > options_.memory_bytes / 4) {
-          parts_.erase(wanted);
-          return {};
-        }
-        bytes += event.payload.size();
-        wanted->second = event.payload;
-        return {};
-      },
-      paced());
+  return walk(last, [&](const EventView& event, const Batch&) -> Result<void> {
+    const auto wanted = parts_.find(event.offset.value);
+    if (wanted == parts_.end()) return {};
+    if (bytes + event.payload.size() > options_.memory_bytes / 4) {
+      parts_.erase(wanted);
+      return {};
+    }
+    bytes += event.payload.size();
+    wanted->second = event.payload;
+    return {};
+  });
 }
 
 Result<Verdict> Compaction::judge(const Liveness& liveness, const EventView& event) {
@@ -258,11 +273,13 @@ Result<void> walk_log(const StoreContext& store, const LogExtent& log, std::size
 }
 
 Result<void> Pace::operator()(std::uint64_t bytes) {
-  bytes_ += bytes;
+  told_.done_bytes += bytes;
+  told_.total_bytes = std::max(told_.total_bytes, told_.done_bytes);
   for (;;) {
+    if (progress_) progress_(told_);
     if (stop_.stop_requested()) return Error(ErrorCode::kCancelled, "asked to stop");
     if (bytes_per_second_ == 0) return {};
-    const std::chrono::duration<double> due(static_cast<double>(bytes_) /
+    const std::chrono::duration<double> due(static_cast<double>(told_.done_bytes) /
                                             static_cast<double>(bytes_per_second_));
     const auto ahead = due - (clock_.monotonic() - start_);
     if (ahead.count() <= 0) return {};

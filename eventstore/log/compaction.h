@@ -19,6 +19,7 @@ struct StoreContext {
   StorePaths paths;
   StoreId store;
   Compression compression = Compression::kZstd;
+  PartialEvents partials{};
 };
 
 /// The segments of a log and how far it is durable, as of one moment.
@@ -36,24 +37,29 @@ Result<void> walk_log(const StoreContext& store, const LogExtent& log, std::size
                       const std::function<Result<void>(const EventView&, const Batch&)>& see,
                       const std::function<Result<void>(std::uint64_t)>& pace);
 
-/// Keeps to a number of bytes in a second, and ends what is paced when a stop is asked.
+/// Keeps to a number of bytes in a second, tells how far it is, and ends what is paced when a stop
+/// is asked.
 class Pace {
  public:
-  Pace(std::uint64_t bytes_per_second, std::stop_token stop, Clock& clock)
-      : bytes_per_second_(bytes_per_second),
-        stop_(std::move(stop)),
+  Pace(const CompactionOptions& options, Clock& clock)
+      : bytes_per_second_(options.bytes_per_second),
+        stop_(options.stop),
+        progress_(options.progress),
         clock_(clock),
         start_(clock.monotonic()) {}
+  /// So many bytes more are going to be read.
+  void expect(std::uint64_t bytes) { told_.total_bytes += bytes; }
   /// Errors: kCancelled.
   Result<void> operator()(std::uint64_t bytes);
-  std::uint64_t bytes() const { return bytes_; }
+  std::uint64_t bytes() const { return told_.done_bytes; }
 
  private:
-  std::uint64_t bytes_per_second_;
-  std::stop_token stop_;
+  const std::uint64_t bytes_per_second_;
+  const std::stop_token stop_;
+  const std::function<void(const CompactionProgress&)> progress_;
   Clock& clock_;
-  Clock::Monotonic start_;
-  std::uint64_t bytes_ = 0;
+  const Clock::Monotonic start_;
+  CompactionProgress told_;
 };
 
 /// One run of compaction over the log. What is at `hold` or above is never removed for good.

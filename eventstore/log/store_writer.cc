@@ -51,18 +51,24 @@ StoreWriter::StoreWriter(const Path& directory, StoreOptions options, StoreId id
       appended_epoch_(durable_.source.epoch),
       appended_end_(durable_.end.value),
       durable_end_(durable_.end.value),
+      upkeep_(*this,
+              {.files = options_.files,
+               .clock = options_.clock,
+               .paths = StorePaths(directory),
+               .store = id,
+               .compression = options_.compression,
+               .partials = options_.partials},
+              {.bytes_per_second =
+                   options_.background_maintenance ? options_.compaction_bytes_per_second : 0,
+               .rest = options_.compaction_rest}),
       maintenance_(
           StorePaths(directory),
           {.store = id, .files = options_.files, .background = options_.background_maintenance},
           durable_.segment),
-      flusher_([this] { run_flusher(); }),
-      upkeep_(*this, {.files = options_.files,
-                      .clock = options_.clock,
-                      .paths = StorePaths(directory),
-                      .store = id,
-                      .compression = options_.compression}) {}
+      flusher_([this] { run_flusher(); }) {}
 
 StoreWriter::~StoreWriter() {
+  upkeep_.stop();
   maintenance_.stop();
   static_cast<void>(rollback());  // what fails here poisons, and is told below
   {
@@ -454,7 +460,10 @@ void StoreWriter::finish_flush(const Result<void>& flushed) {
   const LogMark& mark = writer_.mark();
   MILLRACE_CHECK(durable_.end <= mark.end && mark.end <= appended_end());
   // No transaction that may still be taken back reaches into those before it.
-  if (mark.segment != durable_.segment) maintenance_.set_sealed_before(mark.segment);
+  if (mark.segment != durable_.segment) {
+    maintenance_.set_sealed_before(mark.segment);
+    upkeep_.note_sealed();
+  }
   durable_ = mark;
   synced_ = writer_.synced_mark();
   durable_end_.store(mark.end.value, std::memory_order_release);

@@ -126,9 +126,9 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   std::atomic<std::uint64_t> appended_end_ = 0;
   std::atomic<std::uint64_t> durable_end_ = 0;
 
+  Upkeep upkeep_;
   Maintenance maintenance_;
   std::jthread flusher_;
-  Upkeep upkeep_;
 };
 
 }  // namespace millrace::log

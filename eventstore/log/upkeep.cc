@@ -1,5 +1,7 @@
 #include "eventstore/log/upkeep.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 
 #include "base/bytes.h"
@@ -8,6 +10,17 @@
 #include "eventstore/stream_snapshots.h"
 
 namespace millrace::log {
+
+Upkeep::Upkeep(UpkeepHost& host, StoreContext store, const Background& background)
+    : host_(host),
+      store_(std::move(store)),
+      consumer_files_(*store_.files, store_.paths.directory),
+      background_(
+          background.bytes_per_second == 0
+              ? AutoCompaction::Run()
+              : [this, rate = background.bytes_per_second](
+                    std::stop_token stop) { return compact_gently(rate, stop); },
+          background.rest) {}
 
 /// The mark first: what lies before it lies in segments that are there now.
 Result<LogExtent> Upkeep::extent_to(Result<LogMark> end) {
@@ -23,6 +36,14 @@ Result<void> Upkeep::swap(const std::function<Result<void>()>& swap) {
 }
 
 Result<CompactionReport> Upkeep::compact(const CompactionOptions& options) {
+  background_.interrupt();
+  MutexLock lock(running_);
+  return compact_now(options);
+}
+
+Result<CompactionReport> Upkeep::compact_now(CompactionOptions options) {
+  if (!options.merge) options.merge = store_.partials.merge;
+  if (!options.is_moved) options.is_moved = store_.partials.is_moved;
   const auto run = [&]() -> Result<CompactionReport> {
     // No event may go for one that a power loss would take back.
     MILLRACE_ASSIGN_OR_RETURN(const LogExtent log, extent_to(host_.synced_mark()));
@@ -33,11 +54,24 @@ Result<CompactionReport> Upkeep::compact(const CompactionOptions& options) {
     MILLRACE_RETURN_IF_ERROR(tell_losers(report.removed));
     return report;
   };
-  MutexLock lock(running_);
   auto report = run();
   if (!report)
     return std::move(report).error().context("compact store " + store_.paths.directory.string());
   return report;
+}
+
+Result<void> Upkeep::compact_gently(std::uint64_t bytes_per_second, const std::stop_token& stop) {
+  MutexLock lock(running_);
+  MILLRACE_ASSIGN_OR_RETURN(const auto report,
+                            compact_now({.bytes_per_second = bytes_per_second, .stop = stop}));
+  if (report.rewritten.empty()) return {};
+  std::uint64_t before = 0, after = 0;
+  for (const RewrittenSegment& segment : report.rewritten)
+    before += segment.bytes_before, after += segment.bytes_after;
+  spdlog::info("store {}: compacted {} of {} full segments, {} bytes to {}",
+               store_.paths.directory.string(), report.rewritten.size(), report.segments, before,
+               after);
+  return {};
 }
 
 /// Below the lowest offset that a consumer holds.
@@ -67,6 +101,7 @@ Result<void> Upkeep::tell_losers(const std::vector<RemovedEvents>& removed) {
 }
 
 Result<EraseReport> Upkeep::erase(const EraseRequest& request) {
+  background_.interrupt();
   MutexLock lock(running_);
   auto report = erase_from_log(request);
   if (!report)

@@ -2,6 +2,7 @@
 
 #include "base/mutex.h"
 #include "eventstore/consumers.h"
+#include "eventstore/log/auto_compaction.h"
 #include "eventstore/log/compaction.h"
 #include "eventstore/maintenance_api.h"
 
@@ -25,10 +26,17 @@ class UpkeepHost {
 /// Maintenance of the store that this process holds.
 class Upkeep final : public StoreMaintenance {
  public:
-  Upkeep(UpkeepHost& host, StoreContext store)
-      : host_(host),
-        store_(std::move(store)),
-        consumer_files_(*store_.files, store_.paths.directory) {}
+  /// Of what is compacted without being asked.
+  struct Background {
+    std::uint64_t bytes_per_second = 0;  ///< 0: nothing is.
+    std::chrono::milliseconds rest{};
+  };
+  Upkeep(UpkeepHost& host, StoreContext store, const Background& background);
+
+  /// Another segment is sealed.
+  void note_sealed() { background_.note_sealed(); }
+  /// Ends what goes on in the background, before the host goes.
+  void stop() { background_.stop(); }
 
   Result<CompactionReport> compact(const CompactionOptions& options) override;
   Result<EraseReport> erase(const EraseRequest& request) override;
@@ -39,6 +47,8 @@ class Upkeep final : public StoreMaintenance {
   Result<void> remove_consumer(std::string_view name) override;
 
  private:
+  Result<CompactionReport> compact_now(CompactionOptions options) MILLRACE_REQUIRES(running_);
+  Result<void> compact_gently(std::uint64_t bytes_per_second, const std::stop_token& stop);
   Result<LogExtent> extent_to(Result<LogMark> end);
   Result<void> swap(const std::function<Result<void>()>& swap);
   Result<EraseReport> erase_from_log(const EraseRequest& request);
@@ -52,6 +62,7 @@ class Upkeep final : public StoreMaintenance {
   Mutex files_;    // the log's sealed files stay what they are; after running_
   Mutex consumers_;
   ConsumerFiles consumer_files_ MILLRACE_GUARDED_BY(consumers_);
+  AutoCompaction background_;  // last: it uses all the others
 };
 
 }  // namespace millrace::log

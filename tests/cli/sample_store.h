@@ -46,8 +46,9 @@ inline void damage(const std::filesystem::path& segment, const std::string& word
 /// audit.log(id integer primary key, note text) leaves it, without a PostgreSQL.
 class SampleStore {
  public:
-  explicit SampleStore(const std::filesystem::path& directory) : directory_(directory) {
-    store_ = value_of(EventStore::open(directory));
+  explicit SampleStore(const std::filesystem::path& directory, const StoreOptions& options = {})
+      : directory_(directory) {
+    store_ = value_of(EventStore::open(directory, options));
     registry_ = value_of(SchemaRegistry::open(directory));
     orders_ = value_of(registry_->record(table("public", "orders")));
     log_ = value_of(registry_->record(table("audit", "log")));
@@ -105,6 +106,7 @@ class SampleStore {
     registry_.reset();
   }
 
+  EventStore& event_store() { return *store_; }
   std::string path() const { return directory_.string(); }
   std::filesystem::path segment() const { return directory_ / "log" / "00000000000000000000.log"; }
 

@@ -79,7 +79,9 @@ TEST_CASE("a change that moved its row to another key is known as such", "[schem
 }
 
 TEST_CASE("what is left of an erased row is a DELETE with its key", "[schemas][merge]") {
-  TableSchema schema{.category = "public.people", .version = 3};
+  TableSchema schema;
+  schema.category = "public.people";
+  schema.version = 3;
   schema.columns = {{.name = "id", .field = 1, .key = true},
                     {.name = "name", .field = 2},
                     {.name = "region", .field = 4, .key = true}};
