@@ -40,6 +40,7 @@ struct Workload {
 /// Every workload, in the order of the report. Each is in the file of its name.
 std::vector<Workload> workloads();
 std::vector<Figure> run_append(const Settings& settings);
+std::vector<Figure> run_append_callers(const Settings& settings);
 std::vector<Figure> run_scan(const Settings& settings);
 std::vector<Figure> run_scan_category(const Settings& settings);
 std::vector<Figure> run_open(const Settings& settings);

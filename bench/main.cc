@@ -6,7 +6,8 @@
 // program, also when it fails or is interrupted.
 //
 //   append          150-byte events, group commit, against raw writes of the same sizes and syncs
-//   scan            all events of a store on one core, against reading and hashing its files
+//   append_callers  64 threads that append and wait, one that does, mode os; NATS JetStream beside
+//   it scan            all events of a store on one core, against reading and hashing its files
 //   scan_category   the events of one of a hundred categories, against scanning all
 //   open            opening a store of 10 GiB (MILLRACE_BENCH_OPEN_GIB) against one of 1 GiB
 //   compact         a store of which three quarters go, alone and with a reader beside it
@@ -35,6 +36,7 @@ namespace millrace::bench {
 
 std::vector<Workload> workloads() {
   return {{"append", "150-byte events, group commit", run_append},
+          {"append_callers", "many threads that append and wait", run_append_callers},
           {"scan", "all events of a store", run_scan},
           {"scan_category", "the events of one category", run_scan_category},
           {"open", "opening a large store", run_open},

@@ -143,7 +143,7 @@ std::vector<std::string> one_of_each() {
 }
 
 std::vector<Recorded> read_golden(const std::string& name) {
-  const auto path = std::filesystem::path(__FILE__).parent_path().parent_path() / "golden" / name;
+  const auto path = std::filesystem::path(MILLRACE_SOURCE_DIR) / "tests" / "golden" / name;
   std::ifstream file(path);
   if (!file) throw std::runtime_error("can't read " + path.string());
   std::vector<Recorded> messages;
