@@ -15,6 +15,7 @@ class MILLRACE_CAPABILITY("mutex") Mutex {
   void unlock() MILLRACE_RELEASE() { mutex_.unlock(); }
 
  private:
+  friend class ConditionVariable;
   std::mutex mutex_;
 };
 
@@ -33,17 +34,24 @@ class MILLRACE_SCOPED_CAPABILITY MutexLock {
 /// the analysis follows loops, not predicates.
 class ConditionVariable {
  public:
-  void wait(Mutex& mutex) MILLRACE_REQUIRES(mutex) { condition_.wait(mutex); }
+  void wait(Mutex& mutex) MILLRACE_REQUIRES(mutex) {
+    std::unique_lock lock(mutex.mutex_, std::adopt_lock);
+    condition_.wait(lock);
+    lock.release();
+  }
   /// False when `deadline` passed first.
   bool wait_until(Mutex& mutex, std::chrono::steady_clock::time_point deadline)
       MILLRACE_REQUIRES(mutex) {
-    return condition_.wait_until(mutex, deadline) == std::cv_status::no_timeout;
+    std::unique_lock lock(mutex.mutex_, std::adopt_lock);
+    const std::cv_status status = condition_.wait_until(lock, deadline);
+    lock.release();
+    return status == std::cv_status::no_timeout;
   }
   void notify_one() { condition_.notify_one(); }
   void notify_all() { condition_.notify_all(); }
 
  private:
-  std::condition_variable_any condition_;
+  std::condition_variable condition_;
 };
 
 }  // namespace millrace

@@ -260,8 +260,7 @@ bool StoreWriter::wait_room(std::chrono::milliseconds timeout) {
 
 void StoreWriter::request_flush() {
   MutexLock lock(mutex_);
-  if (pending_.empty()) return;
-  flush_requested_ = true;
+  if (pending_.empty() || std::exchange(flush_requested_, true)) return;
   work_.notify_one();
 }
 
@@ -278,12 +277,30 @@ Result<bool> StoreWriter::wait_durable(Offset end, std::uint64_t source_end,
   MutexLock lock(mutex_);
   while (!is_durable(end, source_end)) {
     if (poison_) return *poison_;
-    if (!progress_.wait_until(mutex_, deadline) && !is_durable(end, source_end)) {
+    if (!wait_for_flush(end, deadline) && !is_durable(end, source_end)) {
       if (poison_) return *poison_;
       return false;
     }
   }
   return true;
+}
+
+/// Waits for the flush that is under way if that has what is below `end`, else for the next one.
+/// False when `deadline` passed first.
+bool StoreWriter::wait_for_flush(Offset end, std::chrono::steady_clock::time_point deadline) {
+  const bool is_under_way = flushing_ && end <= in_flight_end_;
+  Waiting& waiting = waiting_[(flushes_begun_ + (is_under_way ? 0 : 1)) % 2];
+  const bool in_time = waiting.flushed.wait_until(mutex_, deadline);
+  if (std::exchange(waiting.wake_others, false)) waiting.flushed.notify_all();
+  return in_time;
+}
+
+/// The flush that was under way is over.
+void StoreWriter::wake_flushed() {
+  flushing_ = false;
+  Waiting& waiting = waiting_[flushes_begun_ % 2];
+  waiting.wake_others = true;
+  waiting.flushed.notify_one();
 }
 
 std::optional<SourcePosition> StoreWriter::durable_source() const {
@@ -406,6 +423,9 @@ void StoreWriter::run_flusher() {
       in_flight_.swap(pending_);
       pending_bytes_.store(0, std::memory_order_relaxed);
       flush_requested_ = false;
+      flushing_ = true;
+      ++flushes_begun_;
+      in_flight_end_ = appended_end();
       spill_start_ = 0;
       spill_taken_ = true;
       progress_.notify_all();  // there is room
@@ -414,6 +434,7 @@ void StoreWriter::run_flusher() {
       in_flight_.clear(2 * options_.pending_bytes_max);
       mutex_.lock();
       finish_flush(flushed);
+      wake_flushed();
     } else if (stopping_) {
       break;
     }
@@ -429,6 +450,7 @@ void StoreWriter::run_flusher() {
     }
     progress_.notify_all();
   }
+  for (Waiting& waiting : waiting_) waiting.flushed.notify_all();  // there are no more flushes
   mutex_.unlock();
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -69,6 +70,9 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   bool is_flush_due() const MILLRACE_REQUIRES(mutex_);
   bool is_seal_due() const MILLRACE_REQUIRES(mutex_);
   void wait_for_work() MILLRACE_REQUIRES(mutex_);
+  bool wait_for_flush(Offset end, std::chrono::steady_clock::time_point deadline)
+      MILLRACE_REQUIRES(mutex_);
+  void wake_flushed() MILLRACE_REQUIRES(mutex_);
   bool is_sync_due() const;
   Result<void> flush_in_flight();
   Result<void> sync_and_publish();
@@ -103,7 +107,17 @@ class StoreWriter final : public EventStore, private UpkeepHost {
 
   mutable Mutex mutex_;
   ConditionVariable work_;      // for the flusher
-  ConditionVariable progress_;  // for everybody who waits for it
+  ConditionVariable progress_;  // for whoever waits for anything but a flush
+  /// Who waits for a flush waits with those who go with the same one: the even, the odd. One of
+  /// them is woken and wakes the others, so that the flusher goes on at once.
+  struct Waiting {
+    ConditionVariable flushed;
+    bool wake_others = false;
+  };
+  std::array<Waiting, 2> waiting_ MILLRACE_GUARDED_BY(mutex_);
+  std::uint64_t flushes_begun_ MILLRACE_GUARDED_BY(mutex_) = 0;
+  bool flushing_ MILLRACE_GUARDED_BY(mutex_) = false;
+  Offset in_flight_end_ MILLRACE_GUARDED_BY(mutex_);  // of the flush that was begun last
   ByteBuffer pending_ MILLRACE_GUARDED_BY(mutex_);
   Clock::Monotonic oldest_pending_ MILLRACE_GUARDED_BY(mutex_){};
   /// Where in pending_ the spilled part of the open transaction starts.
