@@ -90,8 +90,14 @@ TEST_CASE("F1, F3: a writer killed a thousand times loses nothing that it acknow
   for (int cycle = 0; cycle < kKills; ++cycle) {
     const std::uint64_t ready_before = shared->ready, acknowledged_before = shared->acknowledged;
     const pid_t child = in_child([&] { write_until_killed(directory, shared); });
-    // Every third dies early: mostly while it recovers what the one before left.
-    const std::uint64_t longest = cycle % 3 == 0 ? 2'000 : 20'000;
+    // Every third dies early: mostly while it recovers what the one before left. The others die while
+    // they write, however slow the machine is.
+    const bool dies_early = cycle % 3 == 0;
+    const auto started = std::chrono::steady_clock::now();
+    while (!dies_early && shared->ready == ready_before &&
+           std::chrono::steady_clock::now() - started < 10s)
+      std::this_thread::yield();
+    const std::uint64_t longest = dies_early ? 2'000 : 20'000;
     std::this_thread::sleep_for(std::chrono::microseconds(random() % longest));
     REQUIRE(::kill(child, SIGKILL) == 0);
     REQUIRE(wait_for(child) == 128 + SIGKILL);  // else it says what it missed
@@ -99,7 +105,7 @@ TEST_CASE("F1, F3: a writer killed a thousand times loses nothing that it acknow
     advanced += shared->acknowledged != acknowledged_before ? 1 : 0;
   }
   CHECK(opened < kKills);  // some died before the store was open
-  CHECK(opened > 0);
+  CHECK(opened >= kKills / 2);
   CHECK(advanced > 0);  // how many depends on how busy the machine is
   const std::uint64_t acknowledged = shared->acknowledged;
   {
