@@ -148,6 +148,8 @@ void examine(Simulation& sim, FaultFs& files, const Damage& damage, std::uint64_
 void damage_a_file(Simulation& sim, const Arguments& arguments) {
   EventStore& store = sim.store();
   if (!store.status() || sim.files.is_down()) return;
+  // What was not synced may be gone without anybody's knowing.
+  if (sim.options.durability == Durability::kOs) return;
   const std::uint64_t durable = store.durable_end().value;
   const auto copy = sim.files.clone();
   const Damage damage = inflict(sim, *copy, arguments);

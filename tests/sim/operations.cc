@@ -73,7 +73,7 @@ void append_events(Simulation& sim, const TransactionInfo& info, std::vector<Mod
   const std::uint64_t before = sim.files.operations();
   if (!fill(sim, info, events)) return;
   const std::size_t bytes = bytes_of(events);
-  const bool alone = bytes > sim.options.pending_bytes_max;
+  const bool alone = bytes > sim.options.pending_bytes_max || sim.flushes_always();
   if (bytes > sim.options.pending_bytes_max / 2) hit(Probe::kSpilled);
   if (alone && sim.files.operations() != before) hit(Probe::kAppenderBlocked);
   const auto end = sim.store().commit(info.source.end);
@@ -153,6 +153,12 @@ void set_options(Simulation& sim, const Arguments& a) {
       std::array<std::uint64_t, 6>{16 << 10, 8 << 10, 8 << 10, 12 << 10, 32 << 10, 64 << 10}, a[0]);
   sim.options.pending_bytes_max = pick(
       std::array<std::size_t, 6>{16 << 10, 1 << 10, 2 << 10, 4 << 10, 8 << 10, 64 << 10}, a[1]);
+  sim.options.compression = a[2] % 2 == 0 ? Compression::kNone : Compression::kZstd;
+  sim.options.durability =
+      pick(std::array{Durability::kGroup, Durability::kGroup, Durability::kAlways, Durability::kOs},
+           a[3]);
+  // There each piece of a transaction is flushed while the appender makes the next one.
+  if (sim.options.durability == Durability::kAlways) sim.options.pending_bytes_max = 1 << 20;
 }
 
 void change_options(Simulation& sim, const Arguments& a) {

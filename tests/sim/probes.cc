@@ -56,6 +56,7 @@ constexpr std::array<std::string_view, kProbes> kNames{
     "appended to streams",
     "append to streams conflicted",
     "append to streams repeated",
+    "mode os cost events in a power loss",
 };
 
 }  // namespace

@@ -60,6 +60,7 @@ enum class Probe : std::uint8_t {
   kAppendedToStreams,
   kAppendConflicted,
   kAppendRepeated,
+  kModeOsCostEvents,
   kCount,
 };
 

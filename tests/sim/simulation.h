@@ -75,6 +75,8 @@ class Simulation {
   EventStore& store();  ///< Opens it if it is closed.
   bool is_open() const { return store_ != nullptr; }
   void close();
+  /// Whether each commit is flushed at once, so that it has to be waited for.
+  bool flushes_always() const { return durability_ == Durability::kAlways; }
   /// Makes everything committed durable and waits for that; false if the store is poisoned.
   bool flush();
   /// Kills the writer or takes the power from the machine, as `doom` says.
@@ -104,6 +106,7 @@ class Simulation {
   bool try_open();
   bool adopt(std::unique_ptr<EventStore> opened);
   void heal(const Error& error);
+  bool lost_what_was_only_written();
   void look_before_opening();
   bool append_last();
   void finish();
@@ -114,7 +117,8 @@ class Simulation {
   /// HEAD may have gone back since the store was opened: whoever believes it sees less.
   bool head_went_back() const { return files.times_gone_back() != times_gone_back_; }
 
-  std::uint64_t times_gone_back_ = 0;  // when the store was opened
+  std::uint64_t times_gone_back_ = 0;           // when the store was opened
+  Durability durability_ = Durability::kGroup;  ///< Of the store that is or was open.
   bool may_refuse_ = false, after_lie_ = false, ever_lied_ = false;
   bool crashed_ = false;  // since it was open
   std::optional<CrashPolicy> last_policy_;

@@ -103,7 +103,7 @@ void append_to_streams(Simulation& sim, const Arguments& a) {
   check(result->end.value == sim.model.end(), "I2 end of an append");
   sim.unflushed_bytes += 1024;
   hit(Probe::kAppendedToStreams);
-  if (sim.unflushed_bytes > sim.options.pending_bytes_max) sim.flush();
+  if (sim.unflushed_bytes > sim.options.pending_bytes_max || sim.flushes_always()) sim.flush();
 }
 
 }  // namespace millrace::sim
