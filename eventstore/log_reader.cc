@@ -53,6 +53,7 @@ class Reader final : public LogReader {
   Result<void> move_end(const LogMark& end);
   Result<void> open_first_segment();
   Result<void> open_next_segment();
+  Result<void> enter(SegmentReader opened);
   void make_plan();
   Result<void> follow_plan();
   Error damaged(const SegmentReader::Found& found) const;
@@ -122,8 +123,17 @@ Result<void> Reader::open_first_segment() {
                                              std::to_string(segments.front()) + " are missing")
         .hint("Put the segment back from a backup.");
   }
-  MILLRACE_ASSIGN_OR_RETURN(segment_, SegmentReader::open(*options_.files, paths_, id_, *best));
-  MILLRACE_RETURN_IF_ERROR(check_removals(*segment_));
+  auto opened = SegmentReader::open(*options_.files, paths_, id_, *best);
+  if (!opened) return std::move(opened).error();
+  return enter(*std::move(opened));
+}
+
+Result<void> Reader::enter(SegmentReader opened) {
+  // What is rewritten has been sealed: the end that was known lies in an older generation of it.
+  if (opened.header().rewritten && opened.header().segment == end_.segment)
+    MILLRACE_RETURN_IF_ERROR(refresh());
+  MILLRACE_RETURN_IF_ERROR(check_removals(opened));
+  segment_.emplace(std::move(opened));
   make_plan();
   return {};
 }
@@ -144,10 +154,8 @@ Result<void> Reader::open_next_segment() {
                                                              std::move(*segment_).take_buffers()));
   if (*next != end.value || opened.header().predecessor != here)
     return missing(std::to_string(*next));
-  MILLRACE_RETURN_IF_ERROR(check_removals(opened));
-  segment_.emplace(std::move(opened));
+  MILLRACE_RETURN_IF_ERROR(enter(std::move(opened)));
   position_ = std::max(position_, end);
-  make_plan();
   return {};
 }
 

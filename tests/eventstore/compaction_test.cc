@@ -406,6 +406,27 @@ TEST_CASE("readers that run beside compaction, appending and each other see one 
   check_whole(files);
 }
 
+TEST_CASE("a reader goes on where the segment that was the newest has been rewritten meanwhile",
+          "[eventstore][compaction]") {
+  FaultFs files;
+  ManualClock clock;
+  const auto store = must(EventStore::open(kStore, options_with(files, clock)));
+  set_policies(*store);
+  std::mt19937_64 random(5);
+  append_random(*store, random, 40);
+  append_one(*store, kCompacted, "key1", std::string("a0b").append(2000, '0'));
+  // It knows an end in what is the newest segment now, and reads later.
+  const auto reader = must(LogReader::open(kStore, {.files = &files}));
+  roll(*store);
+  append_random(*store, random, 40);
+  CHECK(compact(*store, {.dead_share_min = 0}).rewritten.size() > 2);
+  Fold fold;
+  while (Batch* batch = must(reader->next()))
+    while (const EventView* event = batch->next()) fold.apply(*event);
+  CHECK(reader->position() == store->durable_end());
+  CHECK(fold == must(read_on(files)).fold);
+}
+
 TEST_CASE("a partial event is completed from older ones, which go in the next run",
           "[eventstore][compaction]") {
   FaultFs files;
