@@ -227,7 +227,7 @@ Error gone(const StorePaths& paths, const log::Removal& removal, Offset from) {
 
 /// Whether the reader misses what a rewritten segment lacks.
 Result<void> Reader::check_removals(SegmentReader& segment) const {
-  if (!segment.header().rewritten || options_.from.value == 0) return {};
+  if (!segment.header().rewritten || options_.from.value == 0 || options_.accepts_gaps) return {};
   const std::string where = "log/" + StorePaths::segment_name(segment.header().segment);
   MILLRACE_ASSIGN_OR_RETURN(const auto control, segment.read_control());
   if (control.fault != BatchFault::kNone)

@@ -80,6 +80,9 @@ struct ReadOptions {
   /// Batches that hold nothing of it are passed over; empty for all. Events of others still come
   /// with them. A transaction of which a batch was given is always given to its last one.
   std::string category = {};
+  /// No kGone: what went for good is passed over like what newer events stand for. For who wants to
+  /// know what is there, not what happened.
+  bool accepts_gaps = false;
   FileSystem* files = &FileSystem::real();
 };
 

@@ -27,6 +27,7 @@ Result<std::unique_ptr<StreamLookup>> StreamLookup::open(FileSystem& files, cons
   MILLRACE_RETURN_IF_ERROR(lookup->list_segments());
   ReadOptions options;
   options.from = {lookup->newest_};
+  options.accepts_gaps = true;
   options.files = &files;
   MILLRACE_ASSIGN_OR_RETURN(lookup->tail_, LogReader::open(store, std::move(options)));
   return lookup;

@@ -67,6 +67,7 @@ Result<std::uint64_t> StreamVersions::next_version(const StreamName& stream) {
 Result<StreamVersions::KeyedAppend> StreamVersions::read_append(Offset first) {
   ReadOptions options;
   options.from = first;
+  options.accepts_gaps = true;
   options.files = &files_;
   MILLRACE_ASSIGN_OR_RETURN(const auto reader, LogReader::open(store_, std::move(options)));
   KeyedAppend append{.first = first, .end = first, .next_versions = {}};

@@ -427,6 +427,28 @@ TEST_CASE("a reader goes on where the segment that was the newest has been rewri
   CHECK(fold == must(read_on(files)).fold);
 }
 
+TEST_CASE("an append is repeated where events that came after it have expired",
+          "[eventstore][compaction]") {
+  FaultFs files;
+  ManualClock clock;
+  auto store = must(EventStore::open(kStore, options_with(files, clock)));
+  set_policies(*store);
+  const NewStreamEvent event{.type = "Added", .payload = "a", .metadata = {}};
+  const StreamAppend stream{
+      .stream = {.category = kKept, .key = "cart"}, .expected = {}, .events = {&event, 1}};
+  const AppendRequest request{.streams = {&stream, 1}, .idempotency_key = "once"};
+  const AppendResult first = must(store->append_durably(request));
+  for (int i = 0; i < 3; ++i) append_one(*store, kExpiring, "k", std::string(5000, 'b'));
+  clock.advance(hours(3));
+  CHECK_FALSE(compact(*store, {.dead_share_min = 0}).removed.empty());
+  store.reset();
+  store = must(EventStore::open(kStore, options_with(files, clock)));
+  const AppendResult again = must(store->append_durably(request));
+  CHECK(again.repeated);
+  CHECK(again.first == first.first);
+  CHECK(again.end == first.end);
+}
+
 TEST_CASE("a partial event is completed from older ones, which go in the next run",
           "[eventstore][compaction]") {
   FaultFs files;
