@@ -174,9 +174,13 @@ void Liveness::see_key(Category& of, const EventView& event, UnixMicros append_t
   KeyState& state = keys_.find(hash);
   const bool is_new = state.offset == KeyState::kNone;
   const bool is_partial = has(event.flags, EventFlags::kPartial);
-  if (is_partial && (is_new || state.is_tombstone) && is_moved(of, event))
+  // A TRUNCATE came between: what is known of the key is of another row.
+  const bool is_truncated = !is_new && of.truncated_at && state.offset < *of.truncated_at &&
+                            *of.truncated_at < event.offset.value;
+  const bool starts_anew = is_new || is_truncated;
+  if (is_partial && (starts_anew || state.is_tombstone) && is_moved(of, event))
     moved_.insert(event.offset.value);
-  if (!is_new && is_partial) return add_partial(event, state);
+  if (!starts_anew && is_partial) return add_partial(event, state);
   if (!is_new) supersede(of, state);
   state.has_older = !is_new;
   state.offset = event.offset.value;

@@ -522,6 +522,32 @@ TEST_CASE("what a moved row is completed from is not dropped while the row needs
   CHECK(events() == 3);
 }
 
+TEST_CASE(
+    "a row that is moved to a key whose row was truncated still needs what it is completed from",
+    "[eventstore][compaction]") {
+  for (const bool changed_before : {false, true}) {
+    CAPTURE(changed_before);
+    FaultFs files;
+    ManualClock clock;
+    const auto store = must(EventStore::open(kStore, options_with(files, clock)));
+    set_policies(*store);
+    append_one(*store, kTruncated, "new key", "a1b1");
+    if (changed_before) append_one(*store, kTruncated, "new key", "a2", EventFlags::kPartial);
+    append_one(*store, kTruncated, "", "", EventFlags::kCategoryTombstone);
+    append_one(*store, kTruncated, "old key", "a3b3");
+    append_one(*store, kTruncated, "old key", "", EventFlags::kTombstone);
+    append_one(*store, kTruncated, "new key", "a4 moved", EventFlags::kPartial);
+    append_one(*store, kTruncated, "new key", "a5", EventFlags::kPartial);
+    roll(*store);
+    clock.advance(hours(2));
+    for (int run = 0; run < 3; ++run) compact(*store, {.dead_share_min = 0, .merge = merge});
+    const Reading after = must(read_on(files));
+    std::size_t base = 0;
+    for (const auto& [offset, event] : after.events) base += event.payload == "a3b3";
+    CHECK(base == 1);
+  }
+}
+
 TEST_CASE("a row with more partial changes than are remembered loses nothing",
           "[eventstore][compaction]") {
   FaultFs files;
