@@ -360,6 +360,8 @@ TEST_CASE("F42: a crash, ENOSPC or EIO anywhere in compaction changes no fold",
         if (hit && !report)
           CHECK(report.error().code() == (way == 0 ? ErrorCode::kNoSpace : ErrorCode::kIo));
         CHECK(store->status());  // maintenance never poisons
+        for (const std::string& name : disk->names(kStore / "log"))
+          CHECK_FALSE(name.ends_with(".log.tmp"));
         append_one(*store, kKept, "goes on", "b");
       }
       store.reset();
