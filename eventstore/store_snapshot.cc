@@ -73,7 +73,7 @@ Result<StoreCopyReport> restore_store(const Path& from, const Path& to, FileSyst
   MILLRACE_ASSIGN_OR_RETURN(extent.segments, log::list_segments(files, paths));
   const log::StoreContext store{
       .files = &files, .clock = &Clock::system(), .paths = paths, .store = copy.store};
-  MILLRACE_ASSIGN_OR_RETURN(auto report, log::copy_store(store, extent, to, false, false));
+  MILLRACE_ASSIGN_OR_RETURN(auto report, log::copy_store(store, extent, to, 0, false));
   MILLRACE_RETURN_IF_ERROR(check_bytes(to, files));
   return report;
 }

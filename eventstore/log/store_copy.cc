@@ -30,33 +30,33 @@ Result<void> make_empty_directory(FileSystem& files, const Path& to) {
 /// One run of copying.
 class Copier {
  public:
-  Copier(const StoreContext& store, Path to, bool may_link)
-      : files_(*store.files), store_(store), to_(std::move(to)), may_link_(may_link) {}
+  Copier(const StoreContext& store, Path to, std::uint64_t link_below)
+      : files_(*store.files), store_(store), to_(std::move(to)), link_below_(link_below) {}
 
   Result<void> copy_log(const LogExtent& log);
   Result<void> copy_small_files();
   StoreCopyReport report;
 
  private:
-  Result<void> place(const Path& from, const Path& to);
+  Result<void> place(std::uint64_t segment, const Path& from, const Path& to);
   Result<void> copy(const Path& from, const Path& to, std::optional<std::uint64_t> bytes = {});
   Result<void> copy_if_there(const Path& from, const Path& to);
 
   FileSystem& files_;
   const StoreContext& store_;
   const StorePaths to_;
-  bool may_link_;
+  std::uint64_t link_below_;
 };
 
-Result<void> Copier::place(const Path& from, const Path& to) {
-  if (!may_link_) return copy(from, to);
+Result<void> Copier::place(std::uint64_t segment, const Path& from, const Path& to) {
+  if (segment >= link_below_) return copy(from, to);
   const auto linked = files_.link(from, to);
   if (linked) {
     ++report.linked;
     return {};
   }
   if (linked.error().code() != ErrorCode::kUnsupported) return linked;
-  may_link_ = false;
+  link_below_ = 0;
   return copy(from, to);
 }
 
@@ -93,10 +93,10 @@ Result<void> Copier::copy_log(const LogExtent& log) {
       MILLRACE_RETURN_IF_ERROR(copy(from, to, log.durable.position));
       break;
     }
-    MILLRACE_RETURN_IF_ERROR(place(from, to));
+    MILLRACE_RETURN_IF_ERROR(place(segment, from, to));
     const Path index = store_.paths.index(segment);
     MILLRACE_ASSIGN_OR_RETURN(const bool indexed, files_.exists(index));
-    if (indexed) MILLRACE_RETURN_IF_ERROR(place(index, to_.index(segment)));
+    if (indexed) MILLRACE_RETURN_IF_ERROR(place(segment, index, to_.index(segment)));
   }
   return files_.sync_directory(to_.log());
 }
@@ -127,10 +127,10 @@ Result<void> write_copy_file(FileSystem& files, const Path& directory, const Sto
 }  // namespace
 
 Result<StoreCopyReport> copy_store(const StoreContext& store, const LogExtent& log, const Path& to,
-                                   bool may_link, bool mark_as_copy) {
+                                   std::uint64_t link_below, bool mark_as_copy) {
   FileSystem& files = *store.files;
   MILLRACE_RETURN_IF_ERROR(make_empty_directory(files, to));
-  Copier copier(store, to, may_link);
+  Copier copier(store, to, link_below);
   MILLRACE_RETURN_IF_ERROR(copier.copy_log(log));
   MILLRACE_RETURN_IF_ERROR(copier.copy_small_files());
   if (mark_as_copy)

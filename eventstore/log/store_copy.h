@@ -9,9 +9,10 @@ namespace millrace::log {
 inline constexpr const char* kCopyFileName = "snapshot.json";
 
 /// Copies the log up to `log.durable` and the small files beside it to `to`, which is made, and
-/// says so in a `snapshot.json` there if `mark_as_copy`. Sealed files are linked if `may_link`.
-/// Sealed files must not change meanwhile. Errors: as StoreMaintenance::snapshot.
+/// says so in a `snapshot.json` there if `mark_as_copy`. Segments below `link_below` are linked:
+/// those that nobody will ever write to. Sealed files must not change meanwhile. Errors: as
+/// StoreMaintenance::snapshot.
 Result<StoreCopyReport> copy_store(const StoreContext& store, const LogExtent& log, const Path& to,
-                                   bool may_link, bool mark_as_copy);
+                                   std::uint64_t link_below, bool mark_as_copy);
 
 }  // namespace millrace::log

@@ -131,8 +131,11 @@ Result<EraseReport> Upkeep::erase_from_log(const EraseRequest& request) {
 
 Result<StoreCopyReport> Upkeep::snapshot(const Path& to) {
   MutexLock lock(files_);
+  // What is durable but was only written, recovery may take back after a power loss, and with it
+  // the end of the segment before: so that one must not be the snapshot's, too.
+  MILLRACE_ASSIGN_OR_RETURN(const LogMark synced, host_.synced_mark());
   MILLRACE_ASSIGN_OR_RETURN(const LogExtent log, extent_to(host_.durable_mark()));
-  auto report = copy_store(store_, log, to, true, true);
+  auto report = copy_store(store_, log, to, synced.segment, true);
   if (!report)
     return std::move(report).error().context("snapshot of store " +
                                              store_.paths.directory.string());
