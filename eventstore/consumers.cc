@@ -146,8 +146,9 @@ Result<std::unique_ptr<LogReader>> open_consumer(const Path& store, std::string_
 
 Result<void> ConsumerFiles::write(const Consumer& consumer) {
   MILLRACE_RETURN_IF_ERROR(check_consumer_name(consumer.name));
-  MILLRACE_ASSIGN_OR_RETURN(const bool there, files_.exists(directory_of(store_)));
-  if (!there) {
+  MILLRACE_ASSIGN_OR_RETURN(const bool known, files_.exists(file_of(store_, consumer.name)));
+  if (!known) {
+    // Also where the directory is there: who made it may have failed before its name was durable.
     MILLRACE_RETURN_IF_ERROR(files_.make_directory(directory_of(store_)));
     MILLRACE_RETURN_IF_ERROR(files_.sync_directory(store_));
   }

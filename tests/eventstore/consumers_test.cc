@@ -166,6 +166,29 @@ TEST_CASE("a damaged consumer file is named, stops retention, and can be removed
   CHECK(one.first_reading() > 0);
 }
 
+TEST_CASE("a consumer is durable also where the first attempt to register one failed",
+          "[eventstore][consumers]") {
+  Fixture one;
+  one.fill(3);
+  for (std::uint64_t step = 1;; ++step) {
+    CAPTURE(step);
+    const auto disk = one.files.clone();
+    auto store = must(EventStore::open(kStore, small_options(*disk)));
+    disk->fail_at(step, ErrorCode::kIo);
+    const auto first =
+        store->maintenance().register_consumer("first", Offset{1}, ConsumerPolicy::kHold);
+    const bool hit = disk->fault_was_hit();
+    disk->clear_faults();
+    must(store->maintenance().register_consumer("second", Offset{2}, ConsumerPolicy::kHold));
+    disk->die_at(1);
+    store.reset();
+    disk->lose_power();
+    CHECK(must(find_consumer(kStore, "second", *disk)).offset.value == 2);
+    if (first) CHECK(find_consumer(kStore, "first", *disk));
+    if (!hit) break;
+  }
+}
+
 TEST_CASE("what a consumer acknowledged survives a power loss at any moment",
           "[eventstore][consumers]") {
   Fixture one;
