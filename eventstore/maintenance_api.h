@@ -51,6 +51,9 @@ struct CompactionOptions {
   /// Instead of StoreOptions::partials, if they are given.
   MergeFunction merge{};
   IsMovedFunction is_moved{};
+  /// Mixed into the hashes of keys; nothing: a random one, so that nobody can choose keys with
+  /// equal hashes. With one that is given, the same run does the same reads and writes.
+  std::optional<std::uint64_t> hash_secret{};
   /// Called about every MiB that is read, and every 50 ms while it waits. Must not throw.
   std::function<void(const CompactionProgress&)> progress{};
   /// Ends with kCancelled, between two events; what was rewritten by then stays so.

@@ -99,7 +99,7 @@ Result<CompactionReport> Compaction::run(Offset hold, RewriteOptions rewriting) 
                        .complete_partials = options_.merge != nullptr,
                        .is_moved = options_.is_moved,
                        .memory_bytes = options_.memory_bytes / 2,
-                       .secret = random_secret()},
+                       .secret = options_.hash_secret ? *options_.hash_secret : random_secret()},
                       ranges_, from, to);
     MILLRACE_RETURN_IF_ERROR(decide(liveness));
     MILLRACE_RETURN_IF_ERROR(do_group(liveness, from, to, rewriting));
