@@ -16,13 +16,15 @@ constexpr std::size_t kSector = FaultFs::kSector;
 struct Damage {
   std::string file;
   bool is_missing = false;
+  bool is_whole_and_older = false;
   bool has_effect = false;  ///< It touched bytes that the log claims.
 };
 
 std::string pick_file(const FaultFs& files, std::uint32_t argument) {
   std::vector<std::string> names;
   for (const auto& [name, bytes] : files.contents())
-    if (!bytes.empty() && !name.ends_with(".tmp")) names.push_back(name);
+    if (!bytes.empty() && !name.ends_with(".tmp") && name.starts_with("/store/"))
+      names.push_back(name);
   // The newest segment more often than others: that is where a decision is taken.
   if (argument % 3 == 0)
     for (auto name = names.rbegin(); name != names.rend(); ++name)
@@ -68,9 +70,10 @@ Damage inflict(Simulation& sim, FaultFs& files, const Arguments& a) {
       const auto contents = sim.older->contents();
       const auto found = contents.find(damage.file);
       if (found == contents.end()) break;
-      if (a[3] % 2 == 0)
+      if (a[3] % 2 == 0) {
         bytes = found->second;
-      else if (sector < found->second.size())
+        damage.is_whole_and_older = true;
+      } else if (sector < found->second.size())
         bytes.replace(sector, std::min(in_sector, found->second.size() - sector),
                       found->second.substr(sector, in_sector));
       break;
@@ -86,6 +89,8 @@ Damage inflict(Simulation& sim, FaultFs& files, const Arguments& a) {
     files.set_content(damage.file, bytes);
   damage.has_effect =
       damage.is_missing || bytes.substr(0, used) != before.substr(0, std::min(used, before.size()));
+  // As if it had not been rewritten: either generation is right.
+  if (damage.is_whole_and_older && !sim.model.is_whole()) damage.has_effect = false;
   return damage;
 }
 
@@ -94,20 +99,21 @@ bool is_segment(const std::string& name) { return name.ends_with(".log"); }
 /// An index that is damaged costs time, never an event.
 void examine_index(Simulation& sim, FaultFs& files, std::uint64_t durable) {
   for (const std::string category : {"c0", "c1", "c2"}) {
-    ReaderSlot slot{.reader = nullptr, .category = category};
+    ReaderSlot slot{.reader = nullptr, .reading = {.category = category, .fold = {}}};
     auto reader =
         LogReader::open(Simulation::kStore, {.from = {}, .category = category, .files = &files});
     check(reader.has_value(), "I8 damaged index", reader ? "" : reader.error().to_string());
     slot.reader = std::move(*reader);
     while (sim.follow(slot)) {
     }
-    check(slot.next >= durable, "I8 damaged index");
+    check(slot.reading.next >= durable, "I8 damaged index");
   }
   hit(Probe::kIndexDamaged);
 }
 
 void examine(Simulation& sim, FaultFs& files, const Damage& damage, std::uint64_t durable) {
-  const Scan found = sim.scan(files);  // throws if a wrong event is served
+  const Scan found =
+      sim.scan(files, Simulation::Look::kDamaged);  // throws if a wrong event is served
   if (found.error)
     hit(Probe::kDamageServedNothing);
   else if (!damage.has_effect)
@@ -121,7 +127,7 @@ void examine(Simulation& sim, FaultFs& files, const Damage& damage, std::uint64_
     const auto report = verify_store(Simulation::kStore, {}, files);
     check(!report || !report->faults.empty(), "I8 verify finds damage", damage.file);
   } else if (damage.file.ends_with("/HEAD")) {  // an older one is believed: a prefix
-    check(found.error || found.whole_end == found.end, "I8 reader ends in a transaction");
+    check(found.error || found.ends_whole, "I8 reader ends in a transaction");
   } else if (!is_segment(damage.file)) {
     check(found.error || found.end == durable, "I8 reader gives all or an error", damage.file);
   }

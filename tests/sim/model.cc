@@ -15,6 +15,15 @@ void Model::add(const TransactionInfo& info, std::vector<ModelEvent> events,
                                .end = end() + events.size(),
                                .idempotency_key = idempotency_key};
   transactions_.push_back(transaction);
+  for (ModelEvent& event : events) {
+    event.appended = info.commit_time.value;
+    fold_.apply(event.category, event.key, event.payload, event.flags);
+    const auto from = has(event.flags, EventFlags::kPartial) && Fold::is_table(event.category)
+                          ? moved_from(event.payload)
+                          : std::nullopt;
+    if (from && exempt_.contains(Fold::name_of(event.category, *from)))
+      exempt_.insert(Fold::name_of(event.category, event.key));
+  }
   std::move(events.begin(), events.end(), std::back_inserter(events_));
 }
 
@@ -42,6 +51,7 @@ std::size_t Model::reopen(Offset end, const std::optional<SourcePosition>& sourc
     --count;
   }
   transactions_.resize(count);
+  if (end.value != events_.size()) fold_ = fold_at(end.value);
   events_.resize(end.value);
   acknowledged_ = count;
   honest_ = honestly ? count : std::min(honest_, count);
@@ -74,41 +84,100 @@ const ModelTransaction* Model::find_append(const std::string& idempotency_key) c
   return nullptr;
 }
 
-bool Model::mentions(const std::string& category, std::uint64_t from, std::uint64_t to) const {
-  return std::any_of(events_.begin() + static_cast<std::ptrdiff_t>(from),
+/// True if all of [from, to) may be gone.
+bool Model::none_left(std::uint64_t from, std::uint64_t to) const {
+  return std::all_of(events_.begin() + static_cast<std::ptrdiff_t>(from),
                      events_.begin() + static_cast<std::ptrdiff_t>(to),
-                     [&](const ModelEvent& event) { return event.category == category; });
+                     [](const ModelEvent& event) { return event.may_be_gone(); });
 }
 
-void Model::check_batch(Batch& batch, std::uint64_t from) const {
-  const std::uint64_t first = batch.first.value, end = first + batch.count;
-  const std::string where = "batch of the events " + std::to_string(first) + " to " +
-                            std::to_string(end) + ", byte " + std::to_string(batch.position) +
+void Model::check_missing(std::uint64_t from, std::uint64_t to, const Reading& reading,
+                          bool passes_over) const {
+  for (std::uint64_t offset = from; offset < to; ++offset) {
+    const ModelEvent& event = events_[offset];
+    if (passes_over && !reading.category.empty() && event.category != reading.category) continue;
+    const auto what = [&] {
+      return "offset " + std::to_string(offset) + ", " + event.category + "/" + event.key;
+    };
+    check(event.may_be_gone(), "I15 an event is missing that nothing allowed to go", what());
+    if (reading.from != 0 && (reading.category.empty() || event.category == reading.category))
+      check(event.superseded || event.erased, "I12 a reader that came back was not told of a gap",
+            what());
+  }
+}
+
+void Model::check_event(const EventView& event, const ModelEvent& wanted, const Reading& reading,
+                        const std::string& where) const {
+  check(!reading.is_fresh || !wanted.surely_erased, "I15 an erased event is there", where);
+  const bool completed =
+      has(wanted.flags, EventFlags::kPartial) && !has(event.flags, EventFlags::kPartial);
+  check(!completed || wanted.whole, "I15 a partial event is complete that can't be", where);
+  const bool is_exempt = exempt_.contains(Fold::name_of(event.category, event.key));
+  check(event.category == wanted.category && event.key == wanted.key && event.type == wanted.type &&
+            (completed ? is_exempt || event.payload == *wanted.whole
+                       : event.payload == wanted.payload) &&
+            event.metadata == wanted.metadata && event.version == wanted.version &&
+            event.flags == (completed ? without(wanted.flags, EventFlags::kPartial) : wanted.flags),
+        completed ? "I15 a partial event was completed wrongly"
+                  : "I8 event differs from what was appended",
+        where);
+}
+
+void Model::check_batch(Batch& batch, Reading& reading) const {
+  const std::uint64_t first = batch.first.value;
+  const std::string where = "batch of " + std::to_string(batch.count) + " events from " +
+                            std::to_string(first) + " on, byte " + std::to_string(batch.position) +
                             " of segment " + std::to_string(batch.segment);
-  check(batch.count != 0 && end <= events_.size(), "I5 reader got what was never committed", where);
+  check(first < events_.size(), "I5 reader got what was never committed", where);
   const ModelTransaction& transaction = transaction_at(first);
-  check(end <= transaction.end, "I3 batch of two transactions", where);
-  check(batch.first_of_transaction == (first == transaction.first) &&
-            batch.last_of_transaction == (end == transaction.end) &&
-            batch.ordinal == first - transaction.first,
-        "I3 bounds of a transaction", where);
+  const bool lacks = may_lack(transaction);
+  check(batch.ordinal == first - transaction.first, "I3 ordinal in the transaction", where);
   TransactionInfo expected = transaction.info;
   if (!batch.last_of_transaction) expected.source.end = 0;
   check(batch.info.source == expected.source && batch.info.source_xid == expected.source_xid &&
             batch.info.commit_time == expected.commit_time &&
             batch.info.snapshot == expected.snapshot,
         "I4 transaction's header", where);
-  std::uint64_t offset = std::max(first, from);
+  if (first > reading.next) check_missing(reading.next, first, reading, true);
+  std::uint64_t next = std::max(first, reading.next), count = 0;
   while (const EventView* event = batch.next()) {
-    check(event->offset.value == offset && offset < end, "I2 offsets", where);
-    const ModelEvent& wanted = events_[offset++];
-    check(event->category == wanted.category && event->key == wanted.key &&
-              event->type == wanted.type && event->payload == wanted.payload &&
-              event->metadata == wanted.metadata && event->flags == wanted.flags &&
-              event->version == wanted.version,
-          "I8 event differs from what was appended", where);
+    const std::uint64_t offset = event->offset.value;
+    check(offset >= next && offset < transaction.end, "I2 offsets", where);
+    check(lacks || offset == next, "I2 offsets", where);
+    check_missing(next, offset, reading, false);
+    check_event(*event, events_[offset], reading, where);
+    if (reading.fold)
+      reading.fold->apply(event->category, event->key, event->payload, event->flags);
+    next = offset + 1;
+    ++count;
   }
-  check(batch.status().has_value() && offset == end, "I8 batch ends early", where);
+  check(batch.status().has_value() && (first < reading.from || count == batch.count),
+        "I8 batch ends early", where);
+  if (!lacks) {
+    check(count != 0 && (next == first + batch.count), "I8 batch ends early", where);
+    check(batch.first_of_transaction == (first == transaction.first) &&
+              batch.last_of_transaction == (next == transaction.end),
+          "I3 bounds of a transaction", where);
+  } else {
+    check(count != 0 || batch.last_of_transaction || first < reading.from,
+          "I8 batch without events", where);
+    const bool first_may_be_gone =
+        first != transaction.first && none_left(transaction.first, first);
+    const bool rest_may_be_gone = next != transaction.end && none_left(next, transaction.end);
+    check((batch.first_of_transaction ? first == transaction.first || first_may_be_gone
+                                      : first != transaction.first) &&
+              (batch.last_of_transaction ? next == transaction.end || rest_may_be_gone
+                                         : next != transaction.end),
+          "I3 bounds of a transaction", where);
+  }
+  reading.next = next;
+}
+
+void Model::check_end(std::uint64_t end, Reading& reading) const {
+  if (end <= reading.next) return;
+  check(end <= events_.size(), "I5 reader passed the end");
+  check_missing(reading.next, end, reading, true);
+  reading.next = end;
 }
 
 }  // namespace millrace::sim

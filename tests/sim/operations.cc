@@ -44,17 +44,6 @@ std::size_t bytes_of(const std::vector<ModelEvent>& events) {
   return bytes;
 }
 
-TransactionInfo next_info(Simulation& sim, bool captured) {
-  TransactionInfo info;
-  info.commit_time = {sim.clock.now};
-  if (!captured) return info;
-  info.source = {.epoch = sim.epoch, .commit = sim.next_commit, .end = sim.next_commit + 5};
-  info.source_xid = static_cast<std::uint32_t>(sim.next_commit);
-  info.snapshot = sim.next_commit % 11 == 0;
-  sim.next_commit += 10;
-  return info;
-}
-
 /// Begins and adds; false if the store is poisoned. What does not fit beside what is pending goes
 /// to a flush of its own, so that the appender and the flusher never work at once.
 bool fill(Simulation& sim, const TransactionInfo& info, const std::vector<ModelEvent>& events) {
@@ -67,28 +56,6 @@ bool fill(Simulation& sim, const TransactionInfo& info, const std::vector<ModelE
   if (!store.begin(begun)) return false;
   return std::all_of(events.begin(), events.end(),
                      [&](const ModelEvent& event) { return store.add(event.view()).has_value(); });
-}
-
-void append_events(Simulation& sim, const TransactionInfo& info, std::vector<ModelEvent> events) {
-  const std::uint64_t before = sim.files.operations();
-  if (!fill(sim, info, events)) return;
-  const std::size_t bytes = bytes_of(events);
-  const bool alone = bytes > sim.options.pending_bytes_max || sim.flushes_always();
-  if (bytes > sim.options.pending_bytes_max / 2) hit(Probe::kSpilled);
-  if (alone && sim.files.operations() != before) hit(Probe::kAppenderBlocked);
-  const auto end = sim.store().commit(info.source.end);
-  if (!end) return;
-  const std::uint64_t first = sim.model.end();
-  sim.model.add(info, std::move(events));
-  check(end->value == sim.model.end(), "I2 commit gives the offset after the last event");
-  sim.unflushed_bytes += bytes;
-  if (!alone || !sim.flush()) return;
-  for (const std::string& name : sim.files.names(Simulation::kStore / "log")) {
-    if (!name.ends_with(".log")) continue;
-    const std::uint64_t segment = std::stoull(name.substr(0, 20));
-    if (segment > first && segment < sim.model.end()) hit(Probe::kRolledInTransaction);
-    if (segment != 0) hit(Probe::kSegmentRolled);
-  }
 }
 
 void append_captured(Simulation& sim, const Arguments& a) {
@@ -194,21 +161,28 @@ void maintain(Simulation& sim, const Arguments&) {
 // -------------------------------------------------------------------------------------
 
 void open_reader(Simulation& sim, const Arguments& a) {
-  sim.store();
+  const std::uint64_t durable = sim.store().durable_end().value;
   ReaderSlot& slot = sim.readers[a[0] % Simulation::kReaders];
   slot = {};
-  slot.from = slot.next = a[1] % 2 == 0 ? 0 : a[1] % (sim.model.end() + 3);
-  if (a[2] % 3 == 1) slot.category = "c" + std::to_string(a[3] % 4);
-  auto reader = LogReader::open(
-      Simulation::kStore, {.from = {slot.from}, .category = slot.category, .files = &sim.files});
+  Reading& reading = slot.reading;
+  reading.from = reading.next = a[1] % 2 == 0 ? 0 : a[1] % (sim.model.end() + 3);
+  if (a[2] % 3 == 1) reading.category = (a[3] % 8 < 4 ? "c" : "t") + std::to_string(a[3] % 4);
+  reading.fold.reset();
+  if (reading.category.empty() && reading.from <= durable)
+    reading.fold = sim.model.fold_at(reading.from);
+  auto reader =
+      LogReader::open(Simulation::kStore,
+                      {.from = {reading.from}, .category = reading.category, .files = &sim.files});
   if (reader) {
     slot.reader = std::move(*reader);
     return;
   }
-  check(reader.error().code() == ErrorCode::kIo && sim.files.fault_was_hit(), "I8 reader opens",
-        reader.error().to_string());
-  hit(Probe::kReadFailed);
-  sim.files.clear_faults();
+  if (!sim.is_told_of_loss(reader.error(), reading)) {
+    check(reader.error().code() == ErrorCode::kIo && sim.files.fault_was_hit(), "I8 reader opens",
+          reader.error().to_string());
+    hit(Probe::kReadFailed);
+    sim.files.clear_faults();
+  }
   slot = {};
 }
 
@@ -221,12 +195,6 @@ void read(Simulation& sim, const Arguments& a) {
 
 // --- crashes and faults
 // --------------------------------------------------------------------------
-
-Doom doom_of(const Arguments& a) {
-  return {.power = a[1] % 3 != 0,
-          .policy = static_cast<CrashPolicy>(a[2] % test::kCrashPolicies),
-          .seed = a[3]};
-}
 
 void crash(Simulation& sim, const Arguments& a) {
   sim.doom = doom_of(a);
@@ -268,34 +236,81 @@ void fill_disk(Simulation& sim, const Arguments& a) { sim.files.set_space_left(a
 void free_disk(Simulation& sim, const Arguments&) { sim.files.set_space_left(std::nullopt); }
 
 constexpr Operation kOperations[] = {
-    {"append", 40, true, append_captured},
-    {"append_own", 15, false, append_own},
-    {"append_durable", 25, true, append_durable},
-    {"append_large", 12, false, append_large},
-    {"roll_back", 6, false, roll_back_small},
-    {"roll_back_large", 6, false, roll_back_large},
-    {"epoch", 2, false, change_epoch},
-    {"flush", 20, true, flush},
-    {"options", 3, false, change_options},
-    {"close", 3, false, close},
-    {"restart", 5, false, restart},
-    {"second_writer", 2, false, open_second},
-    {"open_reader", 8, false, open_reader},
-    {"read", 25, false, read},
-    {"crash", 10, true, crash},
-    {"die_soon", 10, false, die_soon},
-    {"fail_soon", 6, false, fail_soon},
-    {"fail_sync_soon", 6, false, fail_sync_soon},
-    {"fail_read_soon", 4, false, fail_read_soon},
-    {"fill_disk", 3, false, fill_disk},
-    {"free_disk", 3, false, free_disk},
-    {"damage", 3, false, damage_a_file},
-    {"copy", 2, false, copy_while_running},
-    {"maintain", 6, false, maintain},
-    {"append_streams", 15, false, append_to_streams},
+    {"append", 40, Operation::kAlways, append_captured},
+    {"append_own", 15, Operation::kOften, append_own},
+    {"append_durable", 25, Operation::kAlways, append_durable},
+    {"append_large", 12, Operation::kOften, append_large},
+    {"roll_back", 6, Operation::kOften, roll_back_small},
+    {"roll_back_large", 6, Operation::kOften, roll_back_large},
+    {"epoch", 2, Operation::kOften, change_epoch},
+    {"flush", 20, Operation::kAlways, flush},
+    {"options", 3, Operation::kOften, change_options},
+    {"close", 3, Operation::kOften, close},
+    {"restart", 5, Operation::kOften, restart},
+    {"second_writer", 2, Operation::kOften, open_second},
+    {"open_reader", 8, Operation::kOften, open_reader},
+    {"read", 25, Operation::kOften, read},
+    {"crash", 10, Operation::kAlways, crash},
+    {"die_soon", 10, Operation::kOften, die_soon},
+    {"fail_soon", 6, Operation::kOften, fail_soon},
+    {"fail_sync_soon", 6, Operation::kOften, fail_sync_soon},
+    {"fail_read_soon", 4, Operation::kOften, fail_read_soon},
+    {"fill_disk", 3, Operation::kOften, fill_disk},
+    {"free_disk", 3, Operation::kOften, free_disk},
+    {"damage", 3, Operation::kOften, damage_a_file},
+    {"copy", 2, Operation::kOften, copy_while_running},
+    {"maintain", 6, Operation::kOften, maintain},
+    {"append_streams", 15, Operation::kOften, append_to_streams},
+    {"append_rows", 40, Operation::kOften, append_rows},
+    {"policy", 10, Operation::kWithLast, set_policy},
+    {"compact", 20, Operation::kWithLast, compact},
+    {"time", 6, Operation::kWithLast, pass_time},
+    {"consumer", 8, Operation::kOften, use_consumer},
+    {"erase", 4, Operation::kOften, erase},
+    {"snapshot", 4, Operation::kOften, take_snapshot},
+    {"restore", 4, Operation::kWithLast, restore_snapshot},
 };
 
 }  // namespace
+
+TransactionInfo next_info(Simulation& sim, bool captured) {
+  TransactionInfo info;
+  info.commit_time = {sim.clock.now};
+  if (!captured) return info;
+  info.source = {.epoch = sim.epoch, .commit = sim.next_commit, .end = sim.next_commit + 5};
+  info.source_xid = static_cast<std::uint32_t>(sim.next_commit);
+  info.snapshot = sim.next_commit % 11 == 0;
+  sim.next_commit += 10;
+  return info;
+}
+
+void append_events(Simulation& sim, const TransactionInfo& info, std::vector<ModelEvent> events) {
+  const std::uint64_t before = sim.files.operations();
+  if (!fill(sim, info, events)) return;
+  const std::size_t bytes = bytes_of(events);
+  const bool alone = bytes > sim.options.pending_bytes_max || sim.flushes_always();
+  if (bytes > sim.options.pending_bytes_max / 2) hit(Probe::kSpilled);
+  if (alone && sim.files.operations() != before) hit(Probe::kAppenderBlocked);
+  const auto end = sim.store().commit(info.source.end);
+  if (!end) return;
+  const std::uint64_t first = sim.model.end();
+  sim.model.add(info, std::move(events));
+  check(end->value == sim.model.end(), "I2 commit gives the offset after the last event");
+  sim.unflushed_bytes += bytes;
+  if (!alone || !sim.flush()) return;
+  for (const std::string& name : sim.files.names(Simulation::kStore / "log")) {
+    if (!name.ends_with(".log")) continue;
+    const std::uint64_t segment = std::stoull(name.substr(0, 20));
+    if (segment > first && segment < sim.model.end()) hit(Probe::kRolledInTransaction);
+    if (segment != 0) hit(Probe::kSegmentRolled);
+  }
+}
+
+Doom doom_of(const Arguments& a) {
+  return {.power = a[1] % 3 != 0,
+          .policy = static_cast<CrashPolicy>(a[2] % test::kCrashPolicies),
+          .seed = a[3]};
+}
 
 std::span<const Operation> operations() { return kOperations; }
 

@@ -59,7 +59,7 @@ std::size_t segments_in(FaultFs& files) {
 
 }  // namespace
 
-const Path Simulation::kStore = "/store";
+const Path Simulation::kStore = "/store", Simulation::kCopy = "/copy";
 
 Simulation::Simulation() {
   listen_to_log();
@@ -152,6 +152,11 @@ void Simulation::crash(const Doom& how) {
   // Mode `os` promises nothing for that; but what is left has to open.
   after_lie_ = after_lie_ || lied || durability_ == Durability::kOs;
   ever_lied_ = ever_lied_ || lied;
+  if (lied) {
+    model.distrust();
+    consumers.clear();
+    copy.reset();
+  }
   last_policy_ = how.policy;
   for (ReaderSlot& slot : readers) slot = {};
   files.lose_power(how.policy, how.seed);
@@ -216,7 +221,7 @@ void Simulation::look_before_opening() {
   check(!found.error || files.fault_was_hit(), "I8 reader without a writer",
         found.error ? found.error->to_string() : "");
   if (found.error) return files.clear_faults();
-  check(found.whole_end == found.end, "I3 reader without a writer ends in a transaction");
+  check(found.ends_whole, "I3 reader without a writer ends in a transaction");
   check(found.end >= model.promised_end(after_lie_) || head_went_back(),
         "I1 reader without a writer lacks events");
   model.see(found.end);
@@ -292,7 +297,7 @@ bool Simulation::adopt(std::unique_ptr<EventStore> opened) {
   const std::size_t before = model.transactions().size(), acknowledged = model.acknowledged();
   const std::size_t count =
       model.reopen(opened->durable_end(), opened->durable_source(), after_lie_, !files.has_lied());
-  check(found.end == model.end() && found.whole_end == found.end,
+  check(found.end == model.end() && found.ends_whole,
         "I5 what the reader gives ends where the writer says");
   check(opened->appended_end() == opened->durable_end(), "I6 all is durable after opening");
   if (count < acknowledged)
@@ -308,31 +313,64 @@ bool Simulation::adopt(std::unique_ptr<EventStore> opened) {
   return true;
 }
 
-Scan Simulation::scan(FileSystem& files_of) const {
-  Scan result;
-  auto reader = LogReader::open(kStore, {.from = {}, .category = {}, .files = &files_of});
+Scan Simulation::scan(FileSystem& files_of, Look look, const Path& path) const {
+  Scan result{.ends_whole = true, .error = {}};
+  auto reader = LogReader::open(path, {.from = {}, .category = {}, .files = &files_of});
   if (!reader) {
     result.error = reader.error();
     return result;
   }
+  Reading reading{.is_fresh = look == Look::kFresh};
+  const bool checks = look != Look::kCopy;
   for (;;) {
     const auto batch = (*reader)->next();
-    if (!batch) {
-      result.error = batch.error();
-      return result;
-    }
-    if (*batch == nullptr) return result;
-    check((*batch)->first.value == result.end, "I2 reader left events out");
-    model.check_batch(**batch, 0);
-    result.end = (*batch)->first.value + (*batch)->count;
-    if ((*batch)->last_of_transaction) result.whole_end = result.end;
+    if (!batch) result.error = batch.error();
+    result.end = (*reader)->position().value;
+    if (checks && batch && *batch == nullptr && result.ends_whole)
+      model.check_end(result.end, reading);
+    if (!batch || *batch == nullptr) break;
+    Batch& given = **batch;
+    if (checks) model.check_batch(given, reading);
+    result.ends_whole = given.last_of_transaction;
+    result.hash = checksum(given.payload, result.hash + given.first.value);
   }
+  if (reading.is_fresh && !result.error) model.check_fold(reading);
+  return result;
+}
+
+void Simulation::check_log(const char* when) {
+  const Scan found = scan(files);
+  if (found.error) {
+    check(files.fault_was_hit(), when, found.error->to_string());
+    hit(Probe::kReadFailed);
+    return files.clear_faults();
+  }
+  check(found.end == store().durable_end().value, when, "another end");
+}
+
+/// True if the error tells that the reader misses what went for good.
+bool Simulation::is_told_of_loss(const Error& error, const Reading& reading) const {
+  if (error.code() != ErrorCode::kGone) return false;
+  check(model.may_be_told_of_loss(reading.from, reading.category),
+        "I12 a reader is told of a loss that is none", error.to_string());
+  hit(Probe::kReaderToldOfLoss);
+  return true;
 }
 
 bool Simulation::follow(ReaderSlot& slot) {
   const auto batch = slot.reader->next();
+  Reading& reading = slot.reading;
   if (!batch && batch.error().code() == ErrorCode::kFailedPrecondition && head_went_back()) {
     slot = {};  // it is told that the store is an older one
+    return false;
+  }
+  if (!batch && batch.error().code() == ErrorCode::kCorruption && durability_ == Durability::kOs &&
+      head_went_back()) {
+    slot = {};  // and what was only written is gone from under it
+    return false;
+  }
+  if (!batch && is_told_of_loss(batch.error(), reading)) {
+    slot = {};
     return false;
   }
   if (!batch) {
@@ -345,26 +383,17 @@ bool Simulation::follow(ReaderSlot& slot) {
   }
   const std::uint64_t durable = slot.reader->durable_end().value;
   if (*batch == nullptr) {
-    check(slot.next >= durable || !slot.category.empty(), "I5 reader ends before the end");
-    if (slot.next < durable)
-      check(!model.mentions(slot.category, slot.next, durable),
-            "I5 filtered reader left events out");
-    slot.next = std::max(slot.next, durable);
+    model.check_end(std::max(reading.from, durable), reading);
+    model.check_fold(reading);
     return false;
   }
   Batch& given = **batch;
-  const std::uint64_t end = given.first.value + given.count;
-  check(end <= durable, "I6 reader got what is not durable");
-  if (slot.category.empty()) {
-    check(std::max(given.first.value, slot.from) == slot.next, "I2 reader left events out");
-  } else if (given.first.value > slot.next) {
-    check(!model.mentions(slot.category, slot.next, given.first.value),
-          "I5 filtered reader left events out");
-    hit(Probe::kFilteredReaderSkipped);
-  }
-  model.check_batch(given, slot.from);
-  slot.next = end;
-  if (given.last_of_transaction) model.see(end);
+  const bool skipped = given.first.value > reading.next;
+  model.check_batch(given, reading);
+  check(reading.next <= durable, "I6 reader got what is not durable");
+  if (skipped && !reading.category.empty()) hit(Probe::kFilteredReaderSkipped);
+  if (skipped && reading.category.empty()) hit(Probe::kReaderMetHole);
+  if (given.last_of_transaction) model.see(reading.next);
   hit(Probe::kReaderFollowed);
   return true;
 }
@@ -373,6 +402,7 @@ bool Simulation::append_last() {
   const NewEvent event{.category = "last", .key = "k", .type = "", .payload = "p", .metadata = ""};
   TransactionInfo info;
   info.source = {epoch, next_commit, next_commit + 5};
+  info.commit_time = {clock.now};
   next_commit += 10;
   if (!store().append(info, {&event, 1})) return false;
   model.add(info, {{.category = "last", .key = "k", .type = "", .payload = "p", .metadata = ""}});

@@ -41,23 +41,28 @@ struct Doom {
 
 struct ReaderSlot {
   std::unique_ptr<LogReader> reader;
-  std::string category;
-  std::uint64_t from = 0;
-  std::uint64_t next = 0;  ///< All events below were given, or passed over.
+  Reading reading;
 };
 
 /// What a reader got from the front of a log: as many whole batches as it gave, each checked
 /// against the model, and what stopped it.
 struct Scan {
-  std::uint64_t end = 0;        ///< After the last event given.
-  std::uint64_t whole_end = 0;  ///< After the last transaction that was given whole.
+  std::uint64_t end = 0;    ///< Where the reader got to.
+  bool ends_whole = false;  ///< At the end of a transaction.
   std::optional<Error> error;
+  std::uint64_t hash = 0;  ///< Of all that was given.
+};
+
+/// A snapshot of the store that may be there, and what it has to hold.
+struct Copy {
+  std::uint64_t end = 0, hash = 0;
+  bool is_finished = false;
 };
 
 class Simulation {
  public:
   static constexpr std::size_t kReaders = 3;
-  static const Path kStore;
+  static const Path kStore, kCopy;
 
   Simulation();
   ~Simulation();
@@ -75,6 +80,8 @@ class Simulation {
   EventStore& store();  ///< Opens it if it is closed.
   bool is_open() const { return store_ != nullptr; }
   void close();
+  /// A power loss may have cost something that a sync called durable.
+  bool has_ever_lied() const { return ever_lied_; }
   /// Whether each commit is flushed at once, so that it has to be waited for.
   bool flushes_always() const { return durability_ == Durability::kAlways; }
   /// Makes everything committed durable and waits for that; false if the store is poisoned.
@@ -83,9 +90,18 @@ class Simulation {
   void crash(const Doom& doom);
   /// Opens the store, if need be after more crashes, and heals what may be refused.
   void open();
+  /// True if the error tells that the reader misses what went for good.
+  bool is_told_of_loss(const Error& error, const Reading& reading) const;
   /// One batch or the end; false at the end or when the reader is gone.
   bool follow(ReaderSlot& slot);
-  Scan scan(FileSystem& files_of) const;
+  enum class Look {
+    kFresh,    ///< What was erased may not come, and the tables are what they were.
+    kDamaged,  ///< Any generation of a segment may be there.
+    kCopy,     ///< The model may have gone on from somewhere else.
+  };
+  Scan scan(FileSystem& files_of, Look look = Look::kFresh, const Path& path = kStore) const;
+  /// All is there at once, or else an error that fits.
+  void check_log(const char* when);
 
   FaultFs files;
   Model model;
@@ -98,6 +114,9 @@ class Simulation {
   std::uint64_t serial = 0;         ///< Of transactions, so that no two are alike.
   std::size_t unflushed_bytes = 0;  ///< About what the store holds in memory.
   std::unique_ptr<FaultFs> older;   ///< The files as they were once.
+  std::optional<Copy> copy;         ///< In kCopy.
+  /// Consumers that are known for sure, and where they are.
+  std::map<std::string, std::uint64_t> consumers;
   unsigned recovery_deaths = 0;     ///< The next openings that die, and ...
   std::uint32_t recovery_seed = 0;  ///< ... when.
 
@@ -129,7 +148,8 @@ class Simulation {
 struct Operation {
   std::string_view name;
   unsigned weight = 0;  ///< How often, against the others.
-  bool always = false;  ///< In every seed; else in every other one.
+  /// In every seed, or else in every other one; or wherever the one before it is.
+  enum { kAlways, kOften, kWithLast } when = kOften;
   void (*run)(Simulation& sim, const Arguments& arguments) = nullptr;
 };
 
@@ -138,6 +158,21 @@ std::span<const Operation> operations();
 
 /// streams.cc.
 void append_to_streams(Simulation& sim, const Arguments& arguments);
+/// upkeep.cc: what takes events out.
+void append_rows(Simulation& sim, const Arguments& arguments);
+void set_policy(Simulation& sim, const Arguments& arguments);
+void pass_time(Simulation& sim, const Arguments& arguments);
+void compact(Simulation& sim, const Arguments& arguments);
+void erase(Simulation& sim, const Arguments& arguments);
+void use_consumer(Simulation& sim, const Arguments& arguments);
+/// copies.cc
+void take_snapshot(Simulation& sim, const Arguments& arguments);
+void restore_snapshot(Simulation& sim, const Arguments& arguments);
+/// operations.cc: how the next death of the writer happens.
+Doom doom_of(const Arguments& arguments);
+/// Appends a transaction whose events belong together.
+void append_events(Simulation& sim, const TransactionInfo& info, std::vector<ModelEvent> events);
+TransactionInfo next_info(Simulation& sim, bool captured);
 /// damage.cc: what somebody does to the files of a store. On a copy of them.
 void damage_a_file(Simulation& sim, const Arguments& arguments);
 void copy_while_running(Simulation& sim, const Arguments& arguments);

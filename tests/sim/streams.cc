@@ -70,7 +70,10 @@ void append_to_streams(Simulation& sim, const Arguments& a) {
                        .expected = wishes[i].expected,
                        .events = events[i]});
   }
-  const std::string key = a[2] % 3 == 0 ? "" : "append " + std::to_string(a[2] / 3 % 6);
+  std::string key = a[2] % 3 == 0 ? "" : "append " + std::to_string(a[2] / 3 % 6);
+  // What has expired can't be repeated: whether it was there nobody has to know any more.
+  const ModelTransaction* const earlier = sim.model.find_append(key);
+  if (earlier != nullptr && sim.model.may_lack(*earlier)) key.clear();
   const bool is_known = !key.empty() && sim.model.find_append(key) != nullptr;
   const auto result = store.append({.streams = streams, .idempotency_key = key});
   if (!result) {

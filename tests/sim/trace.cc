@@ -24,9 +24,11 @@ Trace trace_of(std::uint64_t seed) {
   const auto table = operations();
   std::vector<std::uint64_t> weights;
   std::uint64_t total = 0;
+  bool wanted = false;
   for (const Operation& operation : table) {
     // Half of what is not needed is left out, and the rest is not equally likely either.
-    const bool wanted = operation.always || random() % 2 == 0;
+    if (operation.when != Operation::kWithLast)
+      wanted = operation.when == Operation::kAlways || random() % 2 == 0;
     const std::uint64_t weight = wanted ? operation.weight * (1 + random() % 4) : 0;
     weights.push_back(weight);
     total += weight;

@@ -164,7 +164,8 @@ void FaultFs::lose_power(CrashPolicy policy, std::uint64_t seed) {
   }
   name_changes_.clear();
   for (auto entry = durable_names_.begin(); entry != durable_names_.end();) {  // parents first
-    const bool reachable = durable_names_.contains(Path(entry->first).parent_path().string());
+    const std::size_t parent_bytes = std::max<std::size_t>(entry->first.rfind('/'), 1);
+    const bool reachable = durable_names_.contains(entry->first.substr(0, parent_bytes));
     entry = reachable ? std::next(entry) : durable_names_.erase(entry);
   }
   names_ = durable_names_;

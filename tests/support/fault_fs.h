@@ -97,6 +97,8 @@ class FaultFs final : public FileSystem {
   std::string content(const Path& path) const;
   void set_content(const Path& path, std::string bytes);
   void erase(const Path& path);
+  /// The folder with all that is in it, as if it had never been.
+  void erase_tree(const Path& directory);
   std::vector<std::string> names(const Path& directory);
   /// Every file by its path.
   std::map<std::string, std::string> contents() const;
