@@ -2,92 +2,17 @@
 
 #include <spdlog/spdlog.h>
 
-#include <cstring>
 #include <utility>
 
-#include "base/bytes.h"
 #include "base/check.h"
-#include "base/checksum.h"
-#include "eventstore/log/batch_packer.h"
+#include "eventstore/log/generation_file.h"
 #include "eventstore/log/record_writer.h"
 #include "eventstore/log/segment_index.h"
 
 namespace millrace::log {
 namespace {
 
-constexpr std::size_t kWriteBytes = 1 << 20;
 constexpr std::uint64_t kPaceBytes = 1 << 20;
-
-/// The bytes of a new generation on their way to its file: header page last.
-class GenerationFile {
- public:
-  GenerationFile(std::unique_ptr<File> file, const StoreId& store, const SegmentHeader& header,
-                 Compression compression)
-      : file_(std::move(file)),
-        header_(header),
-        seal_(store, header.segment),
-        packer_(compression) {
-    chain_ = chain_after_page(page());
-  }
-
-  /// Takes a batch. Its payload is `stored` as it is, in the header's codec, or else gets packed.
-  Result<void> add(BatchHeader header, std::string_view payload, bool stored) {
-    const std::uint64_t length = align_up(kBatchHeaderBytes + payload.size(), kBatchAlignment);
-    MILLRACE_CHECK(length <= 0xffffffffu);
-    char* to = out_.reserve(length);
-    std::memset(to + length - kBatchAlignment, 0, kBatchAlignment);
-    std::memcpy(to + kBatchHeaderBytes, payload.data(), payload.size());
-    header.length = static_cast<std::uint32_t>(length);
-    header.payload_bytes = static_cast<std::uint32_t>(payload.size());
-    if (stored)
-      header.payload_checksum = checksum({to + kBatchHeaderBytes, length - kBatchHeaderBytes});
-    encode_batch_header(header, to);
-    std::span<char> batch(to, length);
-    if (!stored) batch = packer_.pack(batch);
-    stamp_batch_header(to, chain_, kSegmentHeaderBytes, seal_.at(position()));
-    chain_ = chain_after_batch(to);
-    out_.set_end(to + batch.size());
-    return out_.size() < kWriteBytes ? Result<void>{} : flush();
-  }
-
-  /// Ends it with its control batch, and makes it durable.
-  Result<void> finish(const std::vector<Removal>& removals) {
-    header_.rewritten->control = position();
-    const std::string payload = encode_removals(removals);
-    MILLRACE_RETURN_IF_ERROR(add({.base = header_.rewritten->end.value,
-                                  .flags = kControl,
-                                  .raw_bytes = static_cast<std::uint32_t>(payload.size())},
-                                 payload, false));
-    MILLRACE_RETURN_IF_ERROR(flush());
-    header_.rewritten->own = {.bytes_used = position(), .chain = chain_};
-    MILLRACE_RETURN_IF_ERROR(file_->write_at(0, page()));
-    return file_->sync();
-  }
-
-  std::uint64_t position() const { return written_ + out_.size(); }
-
- private:
-  std::string page() const {
-    std::string bytes(kSegmentHeaderBytes, '\0');
-    encode_segment_header(header_, bytes.data());
-    return bytes;
-  }
-
-  Result<void> flush() {
-    MILLRACE_RETURN_IF_ERROR(file_->write_at(written_, out_.view()));
-    written_ += out_.size();
-    out_.clear(4 * kWriteBytes);
-    return {};
-  }
-
-  std::unique_ptr<File> file_;
-  SegmentHeader header_;
-  HeaderSeal seal_;
-  BatchPacker packer_;
-  std::uint64_t chain_ = 0;
-  std::uint64_t written_ = kSegmentHeaderBytes;
-  ByteBuffer out_;
-};
 
 /// A batch of the new generation that waits until it is known whether it is the last one of its
 /// transaction.
@@ -271,29 +196,6 @@ Result<void> Rewriter::run(const RewriteOptions& options) {
   return finish();
 }
 
-/// The header of the next generation, before its end is known.
-SegmentHeader next_generation(const SegmentHeader& present, const SegmentHeader& successor,
-                              Clock& clock) {
-  SegmentHeader header = present;
-  if (!header.rewritten)
-    header.rewritten = {.generation = 0,
-                        .end = {successor.segment},
-                        .origin = {.bytes_used = successor.predecessor->bytes_used,
-                                   .chain = successor.predecessor->chain}};
-  ++header.rewritten->generation;
-  header.rewritten->at = clock.wall();
-  header.rewritten->own = {};
-  header.rewritten->control = 0;
-  return header;
-}
-
-Result<std::vector<Removal>> removals_of(SegmentReader& reader) {
-  if (!reader.header().rewritten) return std::vector<Removal>{};
-  MILLRACE_ASSIGN_OR_RETURN(const auto control, reader.read_control());
-  if (control.fault != BatchFault::kNone) return damaged(reader, control);
-  return decode_removals(control.payload);
-}
-
 /// Writes the new generation to `temporary`; false if everything stays.
 Result<bool> write_generation(const Path& temporary, SegmentReader& reader,
                               const SegmentHeader& successor, const StoreId& store,
@@ -302,7 +204,10 @@ Result<bool> write_generation(const Path& temporary, SegmentReader& reader,
   MILLRACE_ASSIGN_OR_RETURN(auto removed_before, removals_of(reader));
   MILLRACE_ASSIGN_OR_RETURN(auto file, options.files->open(temporary, OpenMode::kCreate));
   GenerationFile out(std::move(file), store,
-                     next_generation(reader.header(), successor, *options.clock),
+                     next_generation(reader.header(), {successor.segment},
+                                     {.bytes_used = successor.predecessor->bytes_used,
+                                      .chain = successor.predecessor->chain},
+                                     options.clock->wall()),
                      options.compression);
   Rewriter rewriter(reader, judge, out, report);
   MILLRACE_RETURN_IF_ERROR(rewriter.run(options));
