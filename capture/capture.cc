@@ -519,7 +519,8 @@ Result<void> Capture::verify_slot() {
         "SOURCE_GAP",
         "slot " + state_->slot + " is confirmed up to " + to_string(*slot->confirmed_flush) +
             ", but the store ends at " + to_string(out_->end()),
-        "Another program has moved the slot, it was made anew, or the store is an older copy. " +
+        "Another program has moved the slot, it was made anew, or the store is an older copy or "
+        "was repaired. " +
             anew);
   if (slot->active)
     return Error(ErrorCode::kLocked, in_use(*slot, state_->slot))

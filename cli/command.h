@@ -40,6 +40,7 @@ using Commands = std::vector<std::unique_ptr<Command>>;
 
 void add_capture_commands(Commands& commands);
 void add_log_commands(Commands& commands);
+void add_repair_command(Commands& commands);  ///< log repair
 void add_stream_commands(Commands& commands);
 void add_maintenance_commands(Commands& commands);  ///< Of a log; with those of add_copy_commands.
 void add_copy_commands(Commands& commands);

@@ -201,7 +201,9 @@ class LogVerify final : public Command {
     return Error(ErrorCode::kCorruption, grouped(report.faults.size()) +
                                              (report.faults.size() == 1 ? " fault" : " faults") +
                                              " found in " + store_)
-        .hint("Keep the store as it is and restore it from a copy, or capture into a new one.");
+        .hint(
+            "Keep the store as it is and restore it from a copy; if there is none, see what "
+            "`millrace log repair` says, or capture into a new one.");
   }
 
  private:

@@ -128,6 +128,13 @@ Result<LogWriter> recover_log(FileSystem& files, const StorePaths& paths,
   return LogWriter::resume(paths, options, state);
 }
 
+Result<void> check_not_in_repair(FileSystem& files, const StorePaths& paths) {
+  MILLRACE_ASSIGN_OR_RETURN(const bool in_repair, files.exists(paths.repair_mark()));
+  if (!in_repair) return {};
+  return Error(ErrorCode::kFailedPrecondition, "a repair of this store was interrupted")
+      .hint("Let it end: millrace log repair --store " + paths.directory.string() + " --yes");
+}
+
 std::string holder() {
   return "pid " + std::to_string(::getpid()) + ", " + program_invocation_short_name;
 }
@@ -146,6 +153,7 @@ Result<std::unique_ptr<EventStore>> open_store(const StorePaths& paths, StoreOpt
         "A store has one writer. Stop that one first; readers need no lock.");
   }
   MILLRACE_RETURN_IF_ERROR((*lock)->describe(holder()));
+  MILLRACE_RETURN_IF_ERROR(check_not_in_repair(files, paths));
   MILLRACE_ASSIGN_OR_RETURN(const auto found, find_store(files, paths));
 
   const StoreId id = found                  ? found->id

@@ -211,18 +211,29 @@ Error Reader::damaged(std::uint64_t segment, const SegmentReader::Found& found,
 }
 
 Error gone(const StorePaths& paths, const log::Removal& removal, Offset from) {
-  const bool tombstones = removal.kind == log::RemovalKind::kTombstone;
-  return Error(ErrorCode::kGone,
-               "OFFSET_GONE: reading " + paths.directory.string() + " from offset " +
-                   std::to_string(from.value) + " on lacks " + std::to_string(removal.count) +
-                   (tombstones ? " deletions" : " events") + " of " + printable(removal.category) +
-                   " between the offsets " + std::to_string(removal.first.value) + " and " +
-                   std::to_string(removal.last.value) +
-                   (tombstones ? ", which are past their grace" : ", which have expired"))
-      .hint(
-          "Start from the beginning: rebuild what was made from this store (`rebuild` of a view), "
-          "or read from offset 0. A consumer registered with the policy `hold` keeps retention "
-          "from overtaking it.");
+  const auto text = [&]() -> std::string {
+    const std::string count = std::to_string(removal.count);
+    const std::string of = " of " + printable(removal.category);
+    const std::string where = " between the offsets " + std::to_string(removal.first.value) +
+                              " and " + std::to_string(removal.last.value);
+    switch (removal.kind) {
+      case log::RemovalKind::kTombstone:
+        return count + " deletions" + of + where + ", which are past their grace";
+      case log::RemovalKind::kLost:
+        return "what was" + where + ", which was damaged and went when the store was repaired";
+      default: return count + " events" + of + where + ", which have expired";
+    }
+  };
+  Error error(ErrorCode::kGone, "OFFSET_GONE: reading " + paths.directory.string() +
+                                    " from offset " + std::to_string(from.value) + " on lacks " +
+                                    text());
+  constexpr std::string_view kAnew =
+      "Start from the beginning: rebuild what was made from this store (`rebuild` of a view), or "
+      "read from offset 0.";
+  if (removal.kind == log::RemovalKind::kLost) return std::move(error).hint(std::string(kAnew));
+  return std::move(error).hint(std::string(kAnew) +
+                               " A consumer registered with the policy `hold` keeps retention from "
+                               "overtaking it.");
 }
 
 /// Whether the reader misses what a rewritten segment lacks.
@@ -236,7 +247,8 @@ Result<void> Reader::check_removals(SegmentReader& segment) const {
   if (!removals) return std::move(removals).error().context(where);
   for (const log::Removal& removal : *removals) {
     const bool matters = removal.kind != log::RemovalKind::kErased &&
-                         (options_.category.empty() || options_.category == removal.category);
+                         (options_.category.empty() || options_.category == removal.category ||
+                          removal.kind == log::RemovalKind::kLost);
     if (matters && removal.last >= options_.from) return gone(paths_, removal, options_.from);
   }
   return {};

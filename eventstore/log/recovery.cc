@@ -273,14 +273,12 @@ Error refusal(const StorePaths& paths, const Tail& tail) {
     return Error(ErrorCode::kCorruption, std::move(text))
         .hint(
             "Nothing was changed. Put the whole store back from a backup, its HEAD included, and "
-            "have "
-            "a look at the disk. If what lies behind that byte may be lost for good, remove the "
-            "file "
-            "HEAD: the store then ends there.");
+            "have a look at the disk. If there is none, `millrace log repair` says what is lost, "
+            "and makes the store end there.");
   return Error(ErrorCode::kCorruption, std::move(text))
       .hint(
           "Nothing was changed. `millrace log verify` lists every fault; put the file back from a "
-          "backup, and have a look at the disk.");
+          "backup, and have a look at the disk. If there is none, see `millrace log repair`.");
 }
 
 Error no_segments(const StorePaths& paths) {

@@ -27,7 +27,7 @@ Result<Removal> decode(std::string_view value) {
   const std::uint64_t width = in.varint();
   removal.last = {removal.first.value + width};
   removal.count = in.varint();
-  if (kind < 1 || kind > 3 || removal.last < removal.first || removal.count == 0 ||
+  if (kind < 1 || kind > 4 || removal.last < removal.first || removal.count == 0 ||
       removal.count - 1 > width)
     in.fail();
   removal.category = in.bytes(in.remaining());
@@ -41,6 +41,7 @@ std::string_view name_of(RemovalKind kind) {
     case RemovalKind::kExpired: return "expired";
     case RemovalKind::kErased: return "erased";
     case RemovalKind::kTombstone: return "tombstone";
+    case RemovalKind::kLost: return "lost";
   }
   return "unknown";
 }

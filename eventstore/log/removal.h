@@ -15,9 +15,10 @@ enum class RemovalKind : std::uint8_t {
   kExpired = 1,    ///< By the retention of their category or stream.
   kErased = 2,     ///< With their key; a tombstone at the log's end tells readers of it.
   kTombstone = 3,  ///< A deletion past its grace: who had not read it by then can't know of it.
+  kLost = 4,       ///< To damage that was repaired: `category` is empty, `count` offsets of any.
 };
 
-/// "expired", "erased", "tombstone".
+/// "expired", "erased", "tombstone", "lost".
 std::string_view name_of(RemovalKind kind);
 
 /// What a rewritten segment lacks for good, of one category and one kind.

@@ -20,6 +20,9 @@ struct StorePaths {
   Path lock() const { return directory / "LOCK"; }
   Path head() const { return directory / "HEAD"; }
   Path log() const { return directory / "log"; }
+  /// There while a repair is under way, and after one that was interrupted.
+  Path repair_mark() const { return directory / "REPAIR"; }
+  Path repairs() const { return directory / "repair"; }
   Path segment(std::uint64_t first) const { return log() / segment_name(first); }
   Path index(std::uint64_t first) const { return log() / index_name(first); }
 

@@ -1,10 +1,12 @@
 // run_capture against a real server: snapshot, stream, restart, and what it refuses.
 #include <atomic>
 #include <csignal>
+#include <fstream>
 
 #include "capture/capture.h"
 #include "eventstore/event_store.h"
 #include "eventstore/inspect.h"
+#include "eventstore/repair.h"
 #include "schemas/lsn.h"
 #include "schemas/registry.h"
 #include "tests/support/capture_runner.h"
@@ -433,6 +435,40 @@ TEST_CASE("F36: a store restored from an older copy halts at the gap", "[capture
   std::filesystem::remove_all(scene.store());
   std::filesystem::rename(scene.directory.path() / "copy", scene.store());
   CHECK(state_of(catch_up(scene.options())) == "SOURCE_GAP");
+}
+
+TEST_CASE(
+    "F30, F36: a repaired store takes what it lost from the source again, or halts at the gap",
+    "[capture]") {
+  Scene scene;
+  REQUIRE(catch_up(scene.options()));
+  scene.database.exec("INSERT INTO orders VALUES (1, 'kept', 1)");
+  REQUIRE(catch_up(scene.options()));
+  // As if PostgreSQL had never been told that the second one is safe.
+  const std::string slot = "'" + scene.database.name() + "'";
+  scene.database.exec("SELECT pg_copy_logical_replication_slot(" + slot + ", 'behind')");
+  const auto log = scene.store() / "log" / "00000000000000000000.log";
+  const auto size = std::filesystem::file_size(log);
+  scene.database.exec("INSERT INTO orders VALUES (2, 'lost', 1)");
+  REQUIRE(catch_up(scene.options()));
+  REQUIRE(std::filesystem::file_size(log) > size);
+  std::fstream(log, std::ios::in | std::ios::out | std::ios::binary)
+      .seekp(static_cast<std::streamoff>(size) + 40)
+      .put('\x7f');
+  const auto repaired = repair_store(scene.store());
+  REQUIRE(repaired);
+  CHECK(repaired->plan.lost_end > repaired->plan.end);
+  CHECK(read_captured_log(scene.store()).events.size() == 1);
+
+  CHECK(state_of(catch_up(scene.options())) == "SOURCE_GAP");
+  scene.database.exec("SELECT pg_drop_replication_slot(" + slot + ")");
+  scene.database.exec("SELECT pg_copy_logical_replication_slot('behind', " + slot + ")");
+  REQUIRE(catch_up(scene.options()));
+  CHECK(read_captured_log(scene.store()).events.size() == 2);
+  const auto verified = verify_store(scene.store());
+  REQUIRE(verified);
+  CHECK(verified->faults.empty());
+  scene.database.exec("SELECT pg_drop_replication_slot('behind')");
 }
 
 TEST_CASE("F68, F69: a publication that changed or is gone halts capture, and can be accepted",
