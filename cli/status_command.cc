@@ -9,6 +9,7 @@
 #include "cli/json.h"
 #include "cli/text.h"
 #include "eventstore/inspect.h"
+#include "eventstore/scrub_report.h"
 #include "schemas/lsn.h"
 #include "schemas/registry.h"
 
@@ -20,12 +21,14 @@ namespace po = boost::program_options;
 constexpr CommandText kStatus{
     "status", "tell what a store holds, where from, and who writes it", "--store DIR [--json]",
     "Tells a store's identity, how much it holds, which source it is fed from and up to where,\n"
-    "which process writes it now, and the tables with the versions of their schemas."};
+    "which process writes it now, what its writers found when they read the full segments again,\n"
+    "and the tables with the versions of their schemas."};
 
 /// What is known of a store without reading its events.
 struct StoreStatus {
   StoreSummary store;
   std::optional<SourceState> source;
+  std::optional<ScrubReport> scrub;
   std::map<std::string, std::uint32_t> tables;  ///< Latest version of each.
 
   std::uint64_t log_bytes() const {
@@ -39,6 +42,7 @@ Result<StoreStatus> load_status(const std::string& directory) {
   StoreStatus status;
   MILLRACE_ASSIGN_OR_RETURN(status.store, summarize_store(directory));
   MILLRACE_ASSIGN_OR_RETURN(status.source, load_source_state(directory));
+  MILLRACE_ASSIGN_OR_RETURN(status.scrub, read_scrub_report(directory));
   MILLRACE_ASSIGN_OR_RETURN(auto registry, SchemaRegistry::open_read_only(directory));
   MILLRACE_ASSIGN_OR_RETURN(const auto schemas, registry->all());
   for (const auto& schema : schemas)  // sorted by version
@@ -54,6 +58,17 @@ std::string durability_text(Durability durability) {
     case Durability::kOs: return name + ": written, not synced; a power loss takes the last back";
   }
   return name;
+}
+
+std::string scrub_text(const ScrubReport& scrub) {
+  if (!scrub.faults.empty()) {
+    const ScrubFault& first = scrub.faults.front();
+    return std::to_string(scrub.faults.size()) + " damaged: " + first.file + " at byte " +
+           std::to_string(first.position) + ": " + printable(first.what, 1000) + ", found " +
+           to_iso8601(first.found) + "; see `millrace log verify`";
+  }
+  if (scrub.completed) return "no fault, all read again until " + to_iso8601(*scrub.completed);
+  return "no fault so far, read again up to offset " + std::to_string(scrub.next.value);
 }
 
 std::string text_of(const StoreStatus& status) {
@@ -72,6 +87,7 @@ std::string text_of(const StoreStatus& status) {
                   (store.segments.size() == 1 ? " segment" : " segments"));
   line("writer", store.writer.empty() ? "none" : printable(store.writer));
   if (store.durability) line("durable", durability_text(*store.durability));
+  if (status.scrub) line("scrub", scrub_text(*status.scrub));
   if (status.source) {
     const SourceState& source = *status.source;
     line("source", "database " + printable(source.database) + " on " + printable(source.host));
@@ -108,6 +124,19 @@ Json source_json(const StoreStatus& status) {
   return json;
 }
 
+Json scrub_json(const StoreStatus& status) {
+  if (!status.scrub) return nullptr;
+  Json faults = Json::array();
+  for (const ScrubFault& fault : status.scrub->faults)
+    faults.push_back({{"file", fault.file},
+                      {"position", fault.position},
+                      {"what", printable(fault.what, 1000)},
+                      {"found", to_iso8601(fault.found)}});
+  const auto& completed = status.scrub->completed;
+  return {{"completed", completed ? Json(to_iso8601(*completed)) : Json()},
+          {"faults", std::move(faults)}};
+}
+
 std::string json_of(const StoreStatus& status) {
   const StoreSummary& store = status.store;
   Json tables = Json::array();
@@ -126,6 +155,7 @@ std::string json_of(const StoreStatus& status) {
                   {"log_bytes", status.log_bytes()},
                   {"writer", std::move(writer)},
                   {"durability", std::move(durability)},
+                  {"scrub", scrub_json(status)},
                   {"source", source_json(status)},
                   {"tables", std::move(tables)}});
 }

@@ -48,8 +48,14 @@ struct StoreOptions {
   /// so only with one that is given are the bytes of two stores with the same events the same.
   std::optional<StoreId> new_store_id;
   /// Threads of the store's look after the segments that are full: they build what
-  /// run_maintenance() builds, and compact. Without them both are the caller's to do.
+  /// run_maintenance() builds, compact and scrub. Without them the first two are the caller's to
+  /// do.
   bool background_maintenance = true;
+  /// One of them also reads the full segments again and again, at most so many bytes a second and
+  /// each about once a week, and checks every byte: damage is logged and told by `millrace status`
+  /// while there may still be a copy of what it took. Larger: found sooner, more of the disk's
+  /// bandwidth. 0: not at all.
+  std::uint64_t scrub_bytes_per_second = 4u << 20;
   /// So much is read in a second while the store compacts itself as its policies say: when segments
   /// have become full and once a day, for a twentieth of the time at most. 0: never by itself.
   std::uint64_t compaction_bytes_per_second = 32u << 20;

@@ -12,6 +12,7 @@
 #include "eventstore/log/generation_file.h"
 #include "eventstore/log/repair_planner.h"
 #include "eventstore/log/store_files.h"
+#include "eventstore/scrub_report.h"
 
 namespace millrace {
 namespace {
@@ -88,6 +89,7 @@ Result<Path> Repairer::run(const RepairPlanner::Outcome& outcome) {
       write_file_atomically(files_, folder_ / "report.json", to_json(outcome.plan) + "\n"));
   for (const RepairStep& step : outcome.plan.steps)
     MILLRACE_RETURN_IF_ERROR(do_step(step, outcome));
+  MILLRACE_RETURN_IF_ERROR(remove_scrub_report(paths_.directory, files_));
   MILLRACE_RETURN_IF_ERROR(files_.remove(paths_.repair_mark()));
   MILLRACE_RETURN_IF_ERROR(files_.sync_directory(paths_.directory));
   return folder_;

@@ -2,11 +2,15 @@
 
 #include <spdlog/spdlog.h>
 
+#include "eventstore/log/scrubber.h"
 #include "eventstore/log/segment_index.h"
 #include "eventstore/log/segment_reader.h"
 
 namespace millrace::log {
 namespace {
+
+/// A writer that is there for a moment only does not begin to scrub.
+constexpr std::chrono::seconds kFirstScrub{1};
 
 /// Nothing that another attempt would mend.
 bool is_final(const Error& error) {
@@ -38,14 +42,36 @@ void Maintenance::set_sealed_before(std::uint64_t segment) {
   due_changed_.notify_all();
 }
 
+/// Sleeps until an index is due, or until `scrub_at`: then it gives what is sealed.
+std::optional<std::uint64_t> Maintenance::wait_for_work(std::optional<Deadline> scrub_at) {
+  MutexLock lock(mutex_);
+  while (!due_ && !stop_.stop_requested()) {
+    if (!scrub_at)
+      due_changed_.wait(mutex_);
+    else if (!due_changed_.wait_until(mutex_, *scrub_at))
+      return sealed_before_;
+  }
+  return std::nullopt;
+}
+
 void Maintenance::run_background() {
+  std::optional<Scrubber> scrubber;
+  std::optional<Deadline> scrub_at;
+  if (options_.scrub_bytes_per_second != 0) {
+    scrubber.emplace(paths_,
+                     Scrubber::Options{.store = options_.store,
+                                       .files = options_.files,
+                                       .clock = options_.clock,
+                                       .bytes_per_second = options_.scrub_bytes_per_second});
+    scrub_at = std::chrono::steady_clock::now() + kFirstScrub;
+  }
   for (;;) {
-    {
-      MutexLock lock(mutex_);
-      while (!due_ && !stop_.stop_requested()) due_changed_.wait(mutex_);
-      if (stop_.stop_requested()) return;
-    }
-    static_cast<void>(run());  // it has told
+    const auto scrub_before = wait_for_work(scrub_at);
+    if (stop_.stop_requested()) return;
+    if (scrub_before)
+      scrub_at = std::chrono::steady_clock::now() + scrubber->step(*scrub_before);
+    else
+      static_cast<void>(run());  // it has told
   }
 }
 

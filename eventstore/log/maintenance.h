@@ -1,10 +1,13 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <stop_token>
 #include <thread>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mutex.h"
 #include "base/result.h"
@@ -13,8 +16,8 @@
 namespace millrace::log {
 
 /// The writer's work on sealed segments, beside and never in the way of appending: builds the
-/// indexes that are missing or of no use. What fails here is logged once and tried again when the
-/// next segment is sealed; the store goes on without it.
+/// indexes that are missing or of no use, and in the background scrubs. What fails here is logged
+/// once and tried again when the next segment is sealed; the store goes on without it.
 ///
 /// Threads: any.
 class Maintenance {
@@ -22,7 +25,9 @@ class Maintenance {
   struct Options {
     StoreId store;
     FileSystem* files = nullptr;
+    Clock* clock = nullptr;
     bool background = true;  ///< Else only run() does anything.
+    std::uint64_t scrub_bytes_per_second = 0;
   };
 
   /// All segments before `sealed_before` never change again.
@@ -39,7 +44,10 @@ class Maintenance {
   void stop();
 
  private:
+  using Deadline = std::chrono::steady_clock::time_point;
+
   void run_background();
+  std::optional<std::uint64_t> wait_for_work(std::optional<Deadline> scrub_at);
   Result<void> run_once() MILLRACE_REQUIRES(work_);
   Result<void> keep_index(std::uint64_t segment) MILLRACE_REQUIRES(work_);
   Result<void> build_index(std::uint64_t segment);

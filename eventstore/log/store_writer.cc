@@ -61,10 +61,13 @@ StoreWriter::StoreWriter(const Path& directory, StoreOptions options, StoreId id
               {.bytes_per_second =
                    options_.background_maintenance ? options_.compaction_bytes_per_second : 0,
                .rest = options_.compaction_rest}),
-      maintenance_(
-          StorePaths(directory),
-          {.store = id, .files = options_.files, .background = options_.background_maintenance},
-          durable_.segment),
+      maintenance_(StorePaths(directory),
+                   {.store = id,
+                    .files = options_.files,
+                    .clock = options_.clock,
+                    .background = options_.background_maintenance,
+                    .scrub_bytes_per_second = options_.scrub_bytes_per_second},
+                   durable_.segment),
       flusher_([this] { run_flusher(); }) {}
 
 StoreWriter::~StoreWriter() {

@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "eventstore/scrub_report.h"
 #include "tests/cli/sample_store.h"
 
 namespace millrace::test {
@@ -121,6 +122,27 @@ TEST_CASE_METHOD(Fixture, "F34: log repair makes store.json anew, and needs no H
         "the log goes on at offset 4\n"
         "kept in STORE/repair/TIME\n");
   CHECK(millrace({"log", "verify", "--store", store.path()}).exit_code == 0);
+}
+
+TEST_CASE_METHOD(Fixture, "F46: status tells what a scrub has found", "[cli][status]") {
+  const std::vector<std::string> status{"status", "--store", store.path()};
+  CHECK(millrace(status).out.find("scrub") == std::string::npos);
+  ScrubReport report{.pass_began = {1'000'000}, .next = {3}, .completed = {}, .faults = {}};
+  const auto check = [&](const std::string& line) {
+    value_of(write_scrub_report(store.path(), report, FileSystem::real()));
+    CHECK_THAT(millrace(status).out, Contains("scrub     " + line + "\n"));
+  };
+  check("no fault so far, read again up to offset 3");
+  report.completed = {2'000'000};
+  check("no fault, all read again until 1970-01-01T00:00:02.000000Z");
+  report.faults.push_back({"log/00000000000000000000.log", 4448, "batch payload checksum", {0}});
+  check(
+      "1 damaged: log/00000000000000000000.log at byte 4448: batch payload checksum, found "
+      "1970-01-01T00:00:00.000000Z; see `millrace log verify`");
+  const json scrub =
+      json::parse(millrace({"status", "--json", "--store", store.path()}).out).at("scrub");
+  CHECK(scrub.at("faults")[0].at("position") == 4448);
+  CHECK(scrub.at("completed") == "1970-01-01T00:00:02.000000Z");
 }
 
 TEST_CASE_METHOD(Fixture, "log repair --json has the plan and where what was taken out is",
