@@ -18,6 +18,8 @@ constexpr std::size_t kSpillBytes = 4 << 20;
 /// So often it is made sure that the files that are written to are still the store's.
 constexpr std::chrono::seconds kPlaceInterval{1};
 constexpr std::chrono::hours kLongest{24 * 365};
+/// A flush waits for more callers no longer than this.
+constexpr std::chrono::milliseconds kGatherMax{1};
 /// How long sealing waits for the end of a transaction.
 constexpr std::chrono::seconds kSealPatience{30};
 /// add() blocks at so many times pending_bytes_max.
@@ -238,10 +240,7 @@ bool StoreWriter::has_room() const { return holds_less_than(1); }
 Result<void> StoreWriter::wait_to_add() {
   MutexLock lock(mutex_);
   while (!holds_less_than(kOvershoot) && !poison_) {
-    if (!flush_requested_) {
-      flush_requested_ = true;
-      work_.notify_one();
-    }
+    request_flush_locked();
     progress_.wait(mutex_);
   }
   if (poison_) return *poison_;
@@ -252,10 +251,7 @@ bool StoreWriter::wait_room(std::chrono::milliseconds timeout) {
   const auto deadline = deadline_after(timeout);
   MutexLock lock(mutex_);
   while (!has_room() && !poison_) {
-    if (!flush_requested_) {
-      flush_requested_ = true;
-      work_.notify_one();
-    }
+    request_flush_locked();
     if (!progress_.wait_until(mutex_, deadline)) return has_room() || poison_.has_value();
   }
   return true;
@@ -263,8 +259,13 @@ bool StoreWriter::wait_room(std::chrono::milliseconds timeout) {
 
 void StoreWriter::request_flush() {
   MutexLock lock(mutex_);
-  if (pending_.empty() || std::exchange(flush_requested_, true)) return;
-  work_.notify_one();
+  if (!pending_.empty()) request_flush_locked();
+}
+
+/// The first one lets the flusher see how long to wait for the others, the last one ends that.
+void StoreWriter::request_flush_locked() {
+  ++flush_requests_;
+  if (flush_requests_ == 1 || flush_requests_ == flush_requests_expected_) work_.notify_one();
 }
 
 bool StoreWriter::is_durable(Offset end, std::uint64_t source_end) const {
@@ -375,7 +376,10 @@ void StoreWriter::poison(Error error) {
 
 bool StoreWriter::is_flush_due() const {
   if (pending_.empty()) return false;
-  return flush_requested_ || stopping_ || options_.durability == Durability::kAlways ||
+  const bool is_asked_for =
+      flush_requests_ != 0 && (flush_requests_ >= flush_requests_expected_ ||
+                               std::chrono::steady_clock::now() >= gather_until_);
+  return is_asked_for || stopping_ || options_.durability == Durability::kAlways ||
          pending_.size() >= options_.flush_bytes ||
          options_.clock->monotonic() - oldest_pending_ >= options_.flush_interval;
 }
@@ -387,7 +391,12 @@ void StoreWriter::wait_for_work() {
   while (!is_flush_due() && !rewind_requested_ && !is_seal_due() && !stopping_ && !is_sync_due()) {
     const auto now = options_.clock->monotonic();
     std::optional<Clock::Monotonic::duration> rest;
-    if (!pending_.empty()) rest = options_.flush_interval - (now - oldest_pending_);
+    if (!pending_.empty()) {
+      rest = options_.flush_interval - (now - oldest_pending_);
+      if (flush_requests_ != 0)
+        rest = std::min<Clock::Monotonic::duration>(
+            *rest, gather_until_ - std::chrono::steady_clock::now());
+    }
     if (!writer_.is_synced()) {
       const Clock::Monotonic::duration until_sync =
           options_.os_sync_interval - (now - unsynced_since_);
@@ -425,7 +434,7 @@ void StoreWriter::run_flusher() {
     } else if (!pending_.empty()) {
       in_flight_.swap(pending_);
       pending_bytes_.store(0, std::memory_order_relaxed);
-      flush_requested_ = false;
+      flush_requests_expected_ = std::exchange(flush_requests_, 0);
       flushing_ = true;
       ++flushes_begun_;
       in_flight_end_ = appended_end();
@@ -433,9 +442,12 @@ void StoreWriter::run_flusher() {
       spill_taken_ = true;
       progress_.notify_all();  // there is room
       mutex_.unlock();
+      const auto begun = std::chrono::steady_clock::now();
       const Result<void> flushed = flush_in_flight();
       in_flight_.clear(2 * options_.pending_bytes_max);
+      const auto ended = std::chrono::steady_clock::now();
       mutex_.lock();
+      gather_until_ = ended + std::min<std::chrono::nanoseconds>(ended - begun, kGatherMax);
       finish_flush(flushed);
       wake_flushed();
     } else if (stopping_) {

@@ -68,6 +68,7 @@ class StoreWriter final : public EventStore, private UpkeepHost {
 
   void run_flusher();
   bool is_flush_due() const MILLRACE_REQUIRES(mutex_);
+  void request_flush_locked() MILLRACE_REQUIRES(mutex_);
   bool is_seal_due() const MILLRACE_REQUIRES(mutex_);
   void wait_for_work() MILLRACE_REQUIRES(mutex_);
   bool wait_for_flush(Offset end, std::chrono::steady_clock::time_point deadline)
@@ -125,7 +126,11 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   bool spill_taken_ MILLRACE_GUARDED_BY(mutex_) = false;  // some of it went to the disk
   /// The open transaction has a part in pending_ or on the disk: nothing else may come behind it.
   bool spilling_ MILLRACE_GUARDED_BY(mutex_) = false;
-  bool flush_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
+  /// Who asked for the next flush; it waits for as many as asked for the last one, though not for
+  /// longer than that took: callers that append again and again are back soon.
+  std::size_t flush_requests_ MILLRACE_GUARDED_BY(mutex_) = 0;
+  std::size_t flush_requests_expected_ MILLRACE_GUARDED_BY(mutex_) = 0;
+  std::chrono::steady_clock::time_point gather_until_ MILLRACE_GUARDED_BY(mutex_);
   bool rewind_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool seal_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool stopping_ MILLRACE_GUARDED_BY(mutex_) = false;
