@@ -174,7 +174,9 @@ void append_rows(Simulation& sim, const Arguments& a) {
   ++sim.serial;
   std::vector<ModelEvent> events;
   Fold rows = sim.model.fold();
-  for (std::size_t i = 0; i < 1 + a[0] % 12; ++i) {
+  // Some reach into the next segment; then all of what lies on one side may go.
+  const std::size_t rows_added = 1 + a[0] % (a[0] / 64 % 4 == 3 ? 64 : 12);
+  for (std::size_t i = 0; i < rows_added; ++i) {
     const std::size_t before = events.size();
     add_row(draw, rows, category, row_of(sim.serial, i, a[3] % 400), events);
     for (std::size_t added = before; added < events.size(); ++added)
