@@ -68,25 +68,28 @@ class LogErase final : public Command {
     MILLRACE_ASSIGN_OR_RETURN(const auto schemas, SchemaRegistry::open_read_only(store_));
     for (;;) {
       MILLRACE_ASSIGN_OR_RETURN(Batch* const batch, reader->next());
-      if (batch == nullptr) return {};
+      if (batch == nullptr) return found_ == 0 ? Result<void>{} : compose(*schemas);
       while (const EventView* event = batch->next()) {
         if (event->category != category_ || event->key != key_) continue;
         ++found_;
         bytes_ += event->key.size() + event->payload.size() + event->metadata.size();
-        MILLRACE_RETURN_IF_ERROR(compose(*event, *schemas));
+        type_ = event->type;
+        tombstone_ = event->payload;
       }
       MILLRACE_RETURN_IF_ERROR(batch->status());
     }
   }
 
-  /// A captured row's is a DELETE with its key, which every view understands.
-  Result<void> compose(const EventView& event, SchemaRegistry& schemas) {
-    type_ = event.type.empty() ? "" : "Erased";
-    tombstone_.clear();
-    if (!type_.empty()) return {};
-    MILLRACE_ASSIGN_OR_RETURN(const std::uint32_t version, schema_of_change(event.payload));
+  /// From the last event: a captured row's is a DELETE with its key, which every view understands.
+  Result<void> compose(SchemaRegistry& schemas) {
+    if (!type_.empty()) {
+      type_ = "Erased";
+      tombstone_.clear();
+      return {};
+    }
+    MILLRACE_ASSIGN_OR_RETURN(const std::uint32_t version, schema_of_change(tombstone_));
     MILLRACE_ASSIGN_OR_RETURN(const auto schema, schemas.find(category_, version));
-    MILLRACE_ASSIGN_OR_RETURN(auto change, forgetting_change(event.payload, *schema));
+    MILLRACE_ASSIGN_OR_RETURN(auto change, forgetting_change(tombstone_, *schema));
     if (!change)
       return Error(ErrorCode::kFailedPrecondition,
                    "table " + printable(category_) + " has no key that a deletion could name")

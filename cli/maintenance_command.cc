@@ -73,6 +73,7 @@ class LogCompact final : public Command {
     if (options_.memory_bytes == 0)
       return Error(ErrorCode::kInvalidArgument, "--memory is above 0");
     if (max_rate_.empty()) return {};
+    if (max_rate_ == "0") return Error(ErrorCode::kInvalidArgument, "--max-rate is above 0");
     MILLRACE_ASSIGN_OR_RETURN(options_.bytes_per_second, parse_bytes("max-rate", max_rate_));
     return {};
   }
@@ -294,10 +295,10 @@ class LogConsumers final : public Command {
     options.add_options()                                                                      //
         ("store", po::value(&store_)->value_name("DIR")->required(), "the store's directory")  //
         ("register", po::value(&register_)->value_name("NAME"), "make a consumer known")       //
-        ("offset", po::value(&offset_text_)->value_name("N")->default_value("0"),
-         "the first event that it has not read")  //
-        ("when-late", po::value(&when_late_)->value_name("WHAT")->default_value("hold"),
-         "hold: what it has not read stays; lose: it goes")                //
+        ("offset", po::value(&offset_text_)->value_name("N"),
+         "the first event that it has not read (default: 0)")  //
+        ("when-late", po::value(&when_late_)->value_name("WHAT"),
+         "hold (the default): what it has not read stays; lose: it goes")  //
         ("remove", po::value(&remove_)->value_name("NAME"), "forget one")  //
         ("json", po::bool_switch(&json_), "one JSON object per line");
   }
@@ -305,6 +306,10 @@ class LogConsumers final : public Command {
   Result<void> check() override {
     if (!register_.empty() && !remove_.empty())
       return Error(ErrorCode::kInvalidArgument, "--register and --remove exclude each other");
+    if (register_.empty() && !(offset_text_.empty() && when_late_.empty()))
+      return Error(ErrorCode::kInvalidArgument, "--offset and --when-late need --register");
+    if (when_late_.empty()) when_late_ = "hold";
+    if (offset_text_.empty()) offset_text_ = "0";
     if (when_late_ != "hold" && when_late_ != "lose")
       return Error(ErrorCode::kInvalidArgument, "--when-late is hold or lose");
     MILLRACE_ASSIGN_OR_RETURN(offset_.value, parse_number("offset", offset_text_));

@@ -98,13 +98,18 @@ Result<void> check_consumer_name(std::string_view name) {
                    printable(name));
 }
 
+Result<std::vector<std::string>> consumer_names(const Path& store, FileSystem& files) {
+  MILLRACE_ASSIGN_OR_RETURN(const bool there, files.exists(directory_of(store)));
+  if (!there) return std::vector<std::string>();
+  MILLRACE_ASSIGN_OR_RETURN(auto names, files.list(directory_of(store)));
+  std::erase_if(names, [](const std::string& name) { return !check_consumer_name(name); });
+  return names;
+}
+
 Result<std::vector<Consumer>> list_consumers(const Path& store, FileSystem& files) {
   std::vector<Consumer> consumers;
-  MILLRACE_ASSIGN_OR_RETURN(const bool there, files.exists(directory_of(store)));
-  if (!there) return consumers;
-  MILLRACE_ASSIGN_OR_RETURN(const auto names, files.list(directory_of(store)));
+  MILLRACE_ASSIGN_OR_RETURN(const auto names, consumer_names(store, files));
   for (const std::string& name : names) {
-    if (!check_consumer_name(name)) continue;
     auto consumer = read(store, name, files);
     if (!consumer && consumer.error().code() == ErrorCode::kNotFound) continue;  // just removed
     if (!consumer) return std::move(consumer).error();
@@ -141,7 +146,17 @@ Result<std::unique_ptr<LogReader>> open_consumer(const Path& store, std::string_
                                                  FileSystem& files) {
   MILLRACE_ASSIGN_OR_RETURN(const Consumer consumer, find_consumer(store, name, files));
   MILLRACE_RETURN_IF_ERROR(check_has_all(consumer));
-  return LogReader::open(store, {.from = consumer.offset, .files = &files});
+  MILLRACE_ASSIGN_OR_RETURN(auto reader,
+                            LogReader::open(store, {.from = consumer.offset, .files = &files}));
+  if (consumer.offset <= reader->durable_end()) return reader;
+  return Error(ErrorCode::kGone, "OFFSET_GONE: consumer " + consumer.name + " stands at offset " +
+                                     std::to_string(consumer.offset.value) +
+                                     ", and the store ends at " +
+                                     std::to_string(reader->durable_end().value) +
+                                     ": what it has read was taken back")
+      .hint(
+          "A power loss in mode os does that, or an older copy of the store. Build anew what it "
+          "feeds: remove the consumer, register it at offset 0 and read from the beginning.");
 }
 
 Result<void> ConsumerFiles::write(const Consumer& consumer) {

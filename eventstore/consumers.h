@@ -28,6 +28,9 @@ struct Consumer {
 /// 1 to 100 letters, digits, `.`, `_` and `-`, the first a letter or digit; not ending in ".tmp".
 Result<void> check_consumer_name(std::string_view name);
 
+/// Of the files that are there, sorted. Errors: kIo.
+Result<std::vector<std::string>> consumer_names(const Path& store,
+                                                FileSystem& files = FileSystem::real());
 /// By name. A consumer that registers itself in the directory's file while this reads is there or
 /// not. Errors: kCorruption (a damaged file; it is named), kIo.
 Result<std::vector<Consumer>> list_consumers(const Path& store,

@@ -3,7 +3,10 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <map>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "base/bytes.h"
 #include "eventstore/log/head.h"
@@ -54,6 +57,8 @@ class Reader final : public LogReader {
   Result<void> open_first_segment();
   Result<void> open_next_segment();
   Result<void> enter(SegmentReader opened);
+  Result<std::uint32_t> generation_of(std::uint64_t segment) const;
+  Result<bool> has_read_what_went(const log::SegmentHeader& here) const;
   void make_plan();
   Result<void> follow_plan();
   Error damaged(const SegmentReader::Found& found) const;
@@ -79,6 +84,10 @@ class Reader final : public LogReader {
   LogMark end_;             // of what may be read
   bool end_found_ = false;  // end_ comes from the segments themselves
   std::optional<SegmentReader> segment_;
+  // Of readers from the start: what was rewritten before that, and in which generation each was
+  // read.
+  std::map<std::uint64_t, std::uint32_t> generations_at_start_;
+  std::vector<std::pair<std::uint64_t, std::uint32_t>> read_;
   std::optional<SegmentPlan> plan_;  // of segment_
   Batch batch_;
   bool in_given_transaction_ = false;
@@ -123,6 +132,11 @@ Result<void> Reader::open_first_segment() {
                                              std::to_string(segments.front()) + " are missing")
         .hint("Put the segment back from a backup.");
   }
+  if (options_.from.value == 0 && !options_.accepts_gaps)
+    for (const std::uint64_t first : segments) {
+      MILLRACE_ASSIGN_OR_RETURN(const std::uint32_t generation, generation_of(first));
+      if (generation != 0) generations_at_start_[first] = generation;
+    }
   auto opened = SegmentReader::open(*options_.files, paths_, id_, *best);
   if (!opened) return std::move(opened).error();
   return enter(*std::move(opened));
@@ -133,6 +147,8 @@ Result<void> Reader::enter(SegmentReader opened) {
   if (opened.header().rewritten && opened.header().segment == end_.segment)
     MILLRACE_RETURN_IF_ERROR(refresh());
   MILLRACE_RETURN_IF_ERROR(check_removals(opened));
+  if (options_.from.value == 0)
+    read_.emplace_back(opened.header().segment, opened.header().generation());
   segment_.emplace(std::move(opened));
   make_plan();
   return {};
@@ -238,7 +254,7 @@ Error gone(const StorePaths& paths, const log::Removal& removal, Offset from) {
 
 /// Whether the reader misses what a rewritten segment lacks.
 Result<void> Reader::check_removals(SegmentReader& segment) const {
-  if (!segment.header().rewritten || options_.from.value == 0 || options_.accepts_gaps) return {};
+  if (!segment.header().rewritten || options_.accepts_gaps) return {};
   const std::string where = "log/" + StorePaths::segment_name(segment.header().segment);
   MILLRACE_ASSIGN_OR_RETURN(const auto control, segment.read_control());
   if (control.fault != BatchFault::kNone)
@@ -249,9 +265,34 @@ Result<void> Reader::check_removals(SegmentReader& segment) const {
     const bool matters = removal.kind != log::RemovalKind::kErased &&
                          (options_.category.empty() || options_.category == removal.category ||
                           removal.kind == log::RemovalKind::kLost);
-    if (matters && removal.last >= options_.from) return gone(paths_, removal, options_.from);
+    if (!matters || removal.last < options_.from) continue;
+    MILLRACE_ASSIGN_OR_RETURN(const bool misses, options_.from.value != 0
+                                                     ? Result<bool>(true)
+                                                     : has_read_what_went(segment.header()));
+    if (misses) return gone(paths_, removal, options_.from.value != 0 ? options_.from : position_);
+    return {};
   }
   return {};
+}
+
+Result<std::uint32_t> Reader::generation_of(std::uint64_t segment) const {
+  MILLRACE_ASSIGN_OR_RETURN(const auto reader,
+                            SegmentReader::open(*options_.files, paths_, id_, segment));
+  return reader.header().generation();
+}
+
+/// From the start nothing is missed of what went before that. But what goes for good goes after
+/// what it stands for: who has read that while it was there, and comes to where the rest was, has
+/// read a part of what happened.
+Result<bool> Reader::has_read_what_went(const log::SegmentHeader& here) const {
+  const auto at_start = generations_at_start_.find(here.segment);
+  if (at_start != generations_at_start_.end() && at_start->second == here.generation())
+    return false;
+  for (const auto& [segment, generation] : read_) {
+    MILLRACE_ASSIGN_OR_RETURN(const std::uint32_t now, generation_of(segment));
+    if (now != generation) return true;
+  }
+  return false;
 }
 
 /// True for a batch of which nothing is wanted, by its header.
@@ -301,6 +342,7 @@ Result<Batch*> Reader::next() {
     if (found.fault != BatchFault::kNone) return damaged(found);
     batch_.segment = segment_->state().segment();
     batch_.position = found.position;
+    batch_.generation = segment_->header().generation();
     batch_.load(found.header, found.payload, options_.from);
     segment_->advance(found);
     position_ = batch_end;

@@ -46,6 +46,7 @@ class Batch {
   /// Where it lies, for messages: its segment's first offset and the byte in it.
   std::uint64_t segment = 0;
   std::uint64_t position = 0;
+  std::uint32_t generation = 0;  ///< Of the segment: so often it had been rewritten.
 
   /// Takes a batch that was read and checked; events below `from` are passed over. For the reader
   /// and for tests.

@@ -66,6 +66,7 @@ struct RemovedEvents {
   std::string reason;  ///< "expired", "erased", or "tombstone" (past its grace).
   Offset first, last;
   std::uint64_t count = 0;
+  bool operator==(const RemovedEvents&) const = default;
 };
 
 struct RewrittenSegment {

@@ -46,8 +46,10 @@ class Remote {
   template <typename Request, typename Response>
   Result<void> call(grpc::Status (v1::StoreService::Stub::*method)(grpc::ClientContext*,
                                                                    const Request&, Response*),
-                    const Request& request, Response* response) {
+                    const Request& request, Response* response,
+                    std::optional<std::chrono::milliseconds> patience = {}) {
     grpc::ClientContext context;
+    if (patience) context.set_deadline(std::chrono::system_clock::now() + *patience);
     const grpc::Status status = (stub_.*method)(&context, request, response);
     if (!status.ok()) return service::from_status(status);
     return {};
@@ -146,8 +148,16 @@ class Shared final : public SharedStore {
   }
 
   Result<CompactionReport> compact(const CompactionOptions& options) override {
-    MILLRACE_ASSIGN_OR_RETURN(const auto way, reach());
-    if (way->remote) return way->remote->compact(options, id_);
+    MILLRACE_ASSIGN_OR_RETURN(auto way, reach());
+    while (way->remote) {
+      auto report = way->remote->compact(options, id_);
+      const bool left = !report && (report.error().code() == ErrorCode::kCancelled ||
+                                    report.error().code() == ErrorCode::kUnavailable);
+      if (!left || options.stop.stop_requested()) return report;
+      // Its holder went; what it had not done yet is still to do.
+      way.reset();
+      MILLRACE_ASSIGN_OR_RETURN(way, reach());
+    }
     CompactionOptions here = options;
     here.merge = {}, here.is_moved = {};  // the same wherever it is done
     return way->store->maintenance().compact(here);
@@ -310,7 +320,8 @@ void ask_to_yield(const Path& directory) {
   v1::Done done;
   // Refused, or nobody there: then whoever opens the store is told who has it.
   if (holder.wait_connected())
-    static_cast<void>(holder.call(&v1::StoreService::Stub::Yield, v1::YieldRequest(), &done));
+    static_cast<void>(
+        holder.call(&v1::StoreService::Stub::Yield, v1::YieldRequest(), &done, kConnectTimeout));
 }
 
 Result<std::unique_ptr<SharedStore>> SharedStore::open(const Path& directory,

@@ -61,8 +61,11 @@ void AutoCompaction::run_in_background() {
     rested = ended + std::max(rest_, kRests * (ended - begun));
     idle_until = std::max(rested, ended + kIdleMax);
     if (ran) continue;
+    const ErrorCode code = ran.error().code();
+    // Damage stays until somebody mends it.
+    if (code == ErrorCode::kCorruption || code == ErrorCode::kUnsupported) rested = idle_until;
     note_sealed();  // what is left to do is done next time
-    if (ran.error().code() != ErrorCode::kCancelled)
+    if (code != ErrorCode::kCancelled)
       spdlog::warn("{}; it is tried again later", ran.error().to_string());
   }
 }

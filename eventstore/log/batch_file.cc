@@ -3,7 +3,6 @@
 #include <string>
 
 #include "base/checksum.h"
-#include "eventstore/log/segment_reader.h"
 
 namespace millrace::log {
 namespace {
@@ -13,12 +12,11 @@ constexpr std::size_t kGuessBytes = 2048;
 
 }  // namespace
 
-Result<BatchFile> BatchFile::open(FileSystem& files, const StorePaths& paths, const StoreId& store,
-                                  std::uint64_t segment) {
-  MILLRACE_RETURN_IF_ERROR(SegmentReader::open(files, paths, store, segment));  // checks its page
-  MILLRACE_ASSIGN_OR_RETURN(auto file, files.open(paths.segment(segment), OpenMode::kRead));
-  return BatchFile(std::move(file), store, segment);
-}
+BatchFile::BatchFile(SegmentReader segment, const StoreId& store)
+    : segment_(segment.header().segment),
+      generation_(segment.header().generation()),
+      seal_(store, segment_),
+      file_(std::move(segment).take_file()) {}
 
 Error fault_error(std::uint64_t segment, std::uint64_t position, BatchFault fault) {
   const std::string where =
@@ -63,6 +61,7 @@ Result<void> BatchFile::load(std::uint64_t position, Buffers& buffers, Batch& ba
   }
   batch.segment = segment_;
   batch.position = position;
+  batch.generation = generation_;
   batch.load(header, payload, Offset{0});
   return {};
 }

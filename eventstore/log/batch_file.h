@@ -8,7 +8,7 @@
 #include "eventstore/log/byte_buffer.h"
 #include "eventstore/log/codec.h"
 #include "eventstore/log/format.h"
-#include "eventstore/log/store_files.h"
+#include "eventstore/log/segment_reader.h"
 #include "eventstore/log_reader.h"
 
 namespace millrace::log {
@@ -21,9 +21,8 @@ Error fault_error(std::uint64_t segment, std::uint64_t position, BatchFault faul
 /// Threads: one at a time.
 class BatchFile {
  public:
-  /// Errors: as SegmentReader::open.
-  static Result<BatchFile> open(FileSystem& files, const StorePaths& paths, const StoreId& store,
-                                std::uint64_t segment);
+  /// Of what `segment` is a reader of, in that generation.
+  BatchFile(SegmentReader segment, const StoreId& store);
 
   /// What a batch is read into; one for any number of files.
   struct Buffers {
@@ -34,14 +33,14 @@ class BatchFile {
   /// Loads the batch at `position` into `batch`, which views `buffers` then. Errors: kCorruption,
   /// kUnsupported, kIo.
   Result<void> load(std::uint64_t position, Buffers& buffers, Batch& batch) const;
+  /// Positions are those of this generation of the segment.
+  std::uint32_t generation() const { return generation_; }
 
  private:
-  BatchFile(std::unique_ptr<File> file, const StoreId& store, std::uint64_t segment)
-      : file_(std::move(file)), seal_(store, segment), segment_(segment) {}
-
-  std::unique_ptr<File> file_;
-  HeaderSeal seal_;
   std::uint64_t segment_;
+  std::uint32_t generation_;
+  HeaderSeal seal_;
+  std::unique_ptr<File> file_;
 };
 
 }  // namespace millrace::log

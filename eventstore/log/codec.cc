@@ -13,7 +13,7 @@ namespace {
 constexpr int kLevel = 1;
 /// Smaller ones cost readers more than they save: of 1 kB, with ten events, each costs 3 us to
 /// decompress, and a scan takes six times as long.
-constexpr std::size_t kRawBytesMin = 2048;
+constexpr std::size_t kRawBytesMin = 1536;
 /// Compressed is kept what is smaller by one part in so many.
 constexpr std::size_t kSavedPart = 8;
 /// A frame can't say more in a block of so many bytes (its header and one byte to repeat) ...

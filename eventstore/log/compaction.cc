@@ -287,9 +287,9 @@ Result<void> Pace::operator()(std::uint64_t bytes) {
   }
 }
 
-Result<CompactionReport> compact_log(
-    const StoreContext& store, const LogExtent& log, Offset hold, const CompactionOptions& options,
-    const std::function<Result<void>(const std::function<Result<void>()>&)>& around_swap) {
+Result<CompactionReport> compact_log(const StoreContext& store, const LogExtent& log, Offset hold,
+                                     const CompactionOptions& options,
+                                     const AroundSwap& around_swap) {
   if (options.memory_bytes == 0 || !(options.dead_share_min >= 0 && options.dead_share_min <= 1))
     return Error(ErrorCode::kInvalidArgument,
                  "compaction needs memory, and a share of dead bytes from 0 to 1");
@@ -300,24 +300,24 @@ Result<CompactionReport> compact_log(
                   .around_swap = around_swap});
 }
 
+void add_removed(const RemovedEvents& more, std::vector<RemovedEvents>& to) {
+  const auto known = std::find_if(to.begin(), to.end(), [&](const RemovedEvents& one) {
+    return one.category == more.category && one.reason == more.reason;
+  });
+  if (known == to.end()) return to.push_back(more);
+  known->first = std::min(known->first, more.first);
+  known->last = std::max(known->last, more.last);
+  known->count += more.count;
+}
+
 void add_removals(const std::vector<Removal>& removals, std::vector<RemovedEvents>& to) {
-  for (const Removal& removal : removals) {
-    const std::string_view reason = name_of(removal.kind);
-    const auto known = std::find_if(to.begin(), to.end(), [&](const RemovedEvents& one) {
-      return one.category == removal.category && one.reason == reason;
-    });
-    if (known == to.end()) {
-      to.push_back({.category = removal.category,
-                    .reason = std::string(reason),
-                    .first = removal.first,
-                    .last = removal.last,
-                    .count = removal.count});
-      continue;
-    }
-    known->first = std::min(known->first, removal.first);
-    known->last = std::max(known->last, removal.last);
-    known->count += removal.count;
-  }
+  for (const Removal& removal : removals)
+    add_removed({.category = removal.category,
+                 .reason = std::string(name_of(removal.kind)),
+                 .first = removal.first,
+                 .last = removal.last,
+                 .count = removal.count},
+                to);
 }
 
 }  // namespace millrace::log

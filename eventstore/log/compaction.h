@@ -64,10 +64,12 @@ class Pace {
 
 /// One run of compaction over the log. What is at `hold` or above is never removed for good.
 /// `around_swap` as in RewriteOptions. Errors: see StoreMaintenance::compact.
-Result<CompactionReport> compact_log(
-    const StoreContext& store, const LogExtent& log, Offset hold, const CompactionOptions& options,
-    const std::function<Result<void>(const std::function<Result<void>()>&)>& around_swap);
+Result<CompactionReport> compact_log(const StoreContext& store, const LogExtent& log, Offset hold,
+                                     const CompactionOptions& options,
+                                     const AroundSwap& around_swap);
 
+/// Adds to what a report tells of the same category and reason.
+void add_removed(const RemovedEvents& more, std::vector<RemovedEvents>& to);
 /// Adds what a segment lost to what a report tells so far.
 void add_removals(const std::vector<Removal>& removals, std::vector<RemovedEvents>& to);
 

@@ -23,9 +23,9 @@ Result<bool> may_hold(const StoreContext& store, std::uint64_t segment,
 
 }  // namespace
 
-Result<EraseReport> erase_events(
-    const StoreContext& store, const LogExtent& log, const EraseRequest& request, Offset tombstone,
-    const std::function<Result<void>(const std::function<Result<void>()>&)>& around_swap) {
+Result<EraseReport> erase_events(const StoreContext& store, const LogExtent& log,
+                                 const EraseRequest& request, Offset tombstone,
+                                 const AroundSwap& around_swap) {
   EraseReport report{.tombstone = tombstone, .segments = log.sealed(), .first = {}, .last = {}};
   const Judge judge = [&](const EventView& event, const Batch&) -> Result<Verdict> {
     if (event.offset >= tombstone || event.key != request.key || event.category != request.category)

@@ -9,8 +9,8 @@ namespace millrace::log {
 
 /// Removes the events of one entity below `tombstone` from all sealed segments, in which everything
 /// below it lies. `around_swap` as in RewriteOptions.
-Result<EraseReport> erase_events(
-    const StoreContext& store, const LogExtent& log, const EraseRequest& request, Offset tombstone,
-    const std::function<Result<void>(const std::function<Result<void>()>&)>& around_swap);
+Result<EraseReport> erase_events(const StoreContext& store, const LogExtent& log,
+                                 const EraseRequest& request, Offset tombstone,
+                                 const AroundSwap& around_swap);
 
 }  // namespace millrace::log

@@ -150,7 +150,12 @@ void Liveness::account(Category& of, const EventView& event, UnixMicros append_t
 
 void Liveness::see_stream(Stream& stream, const StreamPolicy& policy, const EventView& event,
                           UnixMicros append_time) {
-  if (stream.last && stream.last_goes) remove_from_stream(*stream.last);
+  if (!has(event.flags, EventFlags::kPartial)) {
+    stream.last_complete = event.offset.value;
+    for (const PartialEvent& held : stream.held) remove_from_stream(held);
+    stream.held.clear();
+  }
+  if (stream.last && stream.last_goes) let_go(stream, *stream.last);
   const PartialEvent here{.offset = event.offset.value, .bytes = bytes_of(event)};
   stream.last = here;
   stream.last_goes =
@@ -158,9 +163,18 @@ void Liveness::see_stream(Stream& stream, const StreamPolicy& policy, const Even
       (policy.truncate_before && event.version && *event.version < *policy.truncate_before);
   if (!policy.max_count) return;
   if (stream.newest.size() < *policy.max_count) return stream.newest.push_back(here);
-  remove_from_stream(stream.newest[stream.next]);
+  let_go(stream, stream.newest[stream.next]);
   stream.newest[stream.next] = here;
   stream.next = (stream.next + 1) % stream.newest.size();
+}
+
+/// A complete event, and the partial ones after it, stay until another complete one stands for
+/// them.
+void Liveness::let_go(Stream& stream, const PartialEvent& event) {
+  if (event.offset < stream.last_complete)
+    remove_from_stream(event);
+  else
+    stream.held.push_back(event);
 }
 
 void Liveness::remove_from_stream(const PartialEvent& event) {

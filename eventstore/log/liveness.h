@@ -103,6 +103,8 @@ class Liveness {
     std::size_t next = 0;
     std::optional<PartialEvent> last;  // the stream's last event stays, whatever its age
     bool last_goes = false;
+    std::uint64_t last_complete = 0;  // what comes after it is completed from it
+    std::vector<PartialEvent> held;   // goes when another complete one comes
   };
   struct Totals {
     std::uint64_t bytes = 0, dead = 0;
@@ -119,6 +121,7 @@ class Liveness {
   void add_partial(const EventView& event, KeyState& state);
   void supersede(Category& category, const KeyState& state);
   void add_dead(Category& category, std::uint64_t offset, std::uint32_t bytes);
+  void let_go(Stream& stream, const PartialEvent& event);
   void remove_from_stream(const PartialEvent& event);
   bool mark(Mark mark, std::uint64_t offset);
   bool is_marked(Mark mark, std::uint64_t offset) const;

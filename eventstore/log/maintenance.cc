@@ -11,6 +11,8 @@ namespace {
 
 /// A writer that is there for a moment only does not begin to scrub.
 constexpr std::chrono::seconds kFirstScrub{1};
+/// To index a segment: once, and again where it was rewritten in between.
+constexpr int kAttempts = 3;
 
 /// Nothing that another attempt would mend.
 bool is_final(const Error& error) {
@@ -121,12 +123,16 @@ Result<void> Maintenance::keep_index(std::uint64_t segment) {
 Result<void> Maintenance::build_index(std::uint64_t segment) {
   FileSystem& files = *options_.files;
   if (stop_.stop_requested()) return Error(ErrorCode::kCancelled, "the store is closed");
-  auto reader = SegmentReader::open(files, paths_, options_.store, segment);
-  if (!reader) return std::move(reader).error();
-  if (SegmentIndex::open(files, paths_, *reader)) return {};
-  auto bytes = SegmentIndex::build(*reader, stop_.get_token());
-  if (!bytes) return std::move(bytes).error();
-  return write_file_atomically(files, paths_.index(segment), *bytes);
+  // The segment may be rewritten meanwhile: then the index is of what is no longer there.
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    auto reader = SegmentReader::open(files, paths_, options_.store, segment);
+    if (!reader) return std::move(reader).error();
+    if (SegmentIndex::open(files, paths_, *reader)) return {};
+    auto bytes = SegmentIndex::build(*reader, stop_.get_token());
+    if (!bytes) return std::move(bytes).error();
+    MILLRACE_RETURN_IF_ERROR(write_file_atomically(files, paths_.index(segment), *bytes));
+  }
+  return {};
 }
 
 }  // namespace millrace::log

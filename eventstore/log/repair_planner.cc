@@ -233,10 +233,11 @@ Result<void> RepairPlanner::cut(const std::optional<Damage>& damage) {
     (is_here ? present.emplace() : behind.emplace_back()) = std::move(step);
   }
   if (claim_) plan.lost_end = std::max(plan.lost_end, claim_->end);
-  // No consumer has read more than there was.
-  if (const auto consumers = list_consumers(paths_.directory, files_))
-    for (const Consumer& consumer : *consumers)
-      plan.lost_end = std::max(plan.lost_end, consumer.offset);
+  // No consumer has read more than there was. One whose file is damaged tells nothing.
+  MILLRACE_ASSIGN_OR_RETURN(const auto names, consumer_names(paths_.directory, files_));
+  for (const std::string& name : names)
+    if (const auto consumer = find_consumer(paths_.directory, name, files_))
+      plan.lost_end = std::max(plan.lost_end, consumer->offset);
   // All that is wrong may be that a repair was interrupted before it began the next segment.
   const bool nothing_lost =
       plan.interrupted && cut_->behind && !present && plan.lost_end == plan.end;

@@ -38,7 +38,13 @@ std::chrono::milliseconds Scrubber::step(std::uint64_t sealed_before) {
   }
   std::uint64_t bytes = 0;
   auto finding = read_on(bytes);
-  // A disk that can't read what it holds, and a file that is gone, are what this is looking for.
+  // A disk that can't read what it holds, and a file that is gone, are what this is looking for; a
+  // process without memory or descriptors is not.
+  if (!finding && finding.error().code() != ErrorCode::kCorruption &&
+      finding.error().code() != ErrorCode::kNotFound && finding.error().code() != ErrorCode::kIo) {
+    reader_.reset();
+    return kIdlePause;
+  }
   if (!finding) finding = Finding{.position = 0, .what = finding.error().message()};
   if (*finding || !reader_) end_segment(*finding);
   return std::chrono::milliseconds(bytes * 1000 / options_.bytes_per_second + 1);

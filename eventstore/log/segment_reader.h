@@ -80,6 +80,7 @@ class SegmentReader {
   const SegmentHeader& header() const { return header_; }
   const LogState& state() const { return state_; }
   Result<std::uint64_t> file_size() { return file_->size(); }
+  std::unique_ptr<File> take_file() && { return std::move(file_); }
   Buffers take_buffers() && {
     return {.file = std::move(buffer_), .decompressor = std::move(decompressor_)};
   }

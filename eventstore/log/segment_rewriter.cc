@@ -193,6 +193,7 @@ Result<void> Rewriter::run(const RewriteOptions& options) {
     if (!options.pace || position - paced < kPaceBytes) continue;
     MILLRACE_RETURN_IF_ERROR(options.pace(position - std::exchange(paced, position)));
   }
+  if (options.pace) MILLRACE_RETURN_IF_ERROR(options.pace(reader_.state().position() - paced));
   return finish();
 }
 
@@ -276,7 +277,8 @@ Result<RewriteReport> rewrite_segment(const StorePaths& paths, const StoreId& st
     MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.log()));
     return remove_index(files, paths, segment);
   };
-  if (auto swapped = options.around_swap ? options.around_swap(swap) : swap(); !swapped) {
+  if (auto swapped = options.around_swap ? options.around_swap(report.removed, swap) : swap();
+      !swapped) {
     if (files.exists(temporary).value_or(false)) static_cast<void>(files.remove(temporary));
     return std::move(swapped).error();
   }

@@ -35,6 +35,10 @@ struct Verdict {
 };
 using Judge = std::function<Result<Verdict>(const EventView& event, const Batch& batch)>;
 
+/// Told what goes for good with the new generation, and how to put it in place.
+using AroundSwap = std::function<Result<void>(const std::vector<Removal>& removed,
+                                              const std::function<Result<void>()>& swap)>;
+
 struct RewriteOptions {
   FileSystem* files = nullptr;
   Clock* clock = nullptr;
@@ -42,7 +46,7 @@ struct RewriteOptions {
   /// Called about every MiB with the bytes read since: to go slowly, to stop.
   std::function<Result<void>(std::uint64_t)> pace{};
   /// Runs around the step that makes the new generation the segment: to keep others out.
-  std::function<Result<void>(const std::function<Result<void>()>& swap)> around_swap{};
+  AroundSwap around_swap{};
 };
 
 struct RewriteReport {

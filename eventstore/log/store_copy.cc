@@ -12,7 +12,9 @@ namespace {
 constexpr std::size_t kCopyBytes = 1 << 20;
 /// Beside the log and store.json; those that are there are copied.
 constexpr const char* const kSmallFiles[] = {"schemas", "source.json"};
-constexpr const char* const kSmallFolders[] = {"consumers", "snapshots"};
+/// Not snapshots of streams: those that are taken meanwhile may be of what is not in the copy, and
+/// all of them can be had again.
+constexpr const char* const kSmallFolders[] = {"consumers"};
 
 Result<void> make_empty_directory(FileSystem& files, const Path& to) {
   MILLRACE_ASSIGN_OR_RETURN(const bool there, files.exists(to));

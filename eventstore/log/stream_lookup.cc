@@ -48,8 +48,12 @@ Result<void> StreamLookup::refresh() {
     MILLRACE_ASSIGN_OR_RETURN(Batch * batch, tail_->next());
     if (batch == nullptr) break;
     if (batch->segment > newest_) move_to(batch->segment);
-    auto& walked = segments_[batch->segment].walked;
-    if (walked) take_in(*batch, *walked);
+    Segment& segment = segments_[batch->segment];
+    if (!segment.is_begun) segment.walked_generation = batch->generation;
+    segment.is_begun = true;
+    // Else it was rewritten, and walked whole, while the tail was on its way through the old one.
+    if (segment.walked && segment.walked_generation == batch->generation)
+      take_in(*batch, *segment.walked);
     MILLRACE_RETURN_IF_ERROR(batch->status());
   }
   // The newest segment may begin in the middle of a transaction: the tail then waits beyond the
@@ -58,29 +62,34 @@ Result<void> StreamLookup::refresh() {
   return {};
 }
 
-/// What was walked and is sealed now takes less memory once it has an index.
+/// What is sealed now may be rewritten, and may have an index: it is opened anew when it is used.
 void StreamLookup::move_to(std::uint64_t newest) {
-  for (auto& [first, segment] : segments_) {
-    if (!segment.walked) continue;
-    const auto opened = open_index(first, segment);
-    if (opened && *opened) segment.walked.reset();
-  }
+  segments_[newest_].file.reset();
   newest_ = newest;
   segments_[newest].walked.emplace();
 }
 
-Result<bool> StreamLookup::open_index(std::uint64_t first, Segment& segment) {
+/// As it is now, with its index, or else with what was walked of this generation.
+Result<void> StreamLookup::open_segment(std::uint64_t first, Segment& segment) {
+  segment.index.reset();
   MILLRACE_ASSIGN_OR_RETURN(auto reader,
                             SegmentReader::open(files_, paths_, tail_->store_id(), first));
-  auto index = SegmentIndex::open(files_, paths_, reader);
-  if (!index) return false;
-  segment.index.emplace(*std::move(index));
-  return true;
+  auto index = first == newest_ ? std::nullopt : SegmentIndex::open(files_, paths_, reader);
+  const bool was_walked =
+      segment.walked && segment.walked_generation == reader.header().generation();
+  if (index) {
+    segment.index.emplace(*std::move(index));
+    segment.walked.reset();
+  } else if (!was_walked) {
+    return walk(std::move(reader), segment);
+  }
+  segment.file.emplace(std::move(reader), tail_->store_id());
+  return {};
 }
 
-Result<void> StreamLookup::walk(std::uint64_t first, Segment& segment) {
-  MILLRACE_ASSIGN_OR_RETURN(auto reader,
-                            SegmentReader::open(files_, paths_, tail_->store_id(), first));
+/// Also opens its file.
+Result<void> StreamLookup::walk(SegmentReader reader, Segment& segment) {
+  const std::uint64_t first = reader.header().segment;
   TailIndex walked;
   for (;;) {
     MILLRACE_ASSIGN_OR_RETURN(auto found, reader.peek());
@@ -97,6 +106,9 @@ Result<void> StreamLookup::walk(std::uint64_t first, Segment& segment) {
     reader.advance(found);
   }
   segment.walked.emplace(std::move(walked));
+  segment.walked_generation = reader.header().generation();
+  segment.is_begun = true;
+  segment.file.emplace(std::move(reader), tail_->store_id());
   return {};
 }
 
@@ -115,14 +127,9 @@ void StreamLookup::close_least_used() {
 Result<StreamLookup::Segment*> StreamLookup::use(std::uint64_t first) {
   Segment& segment = segments_[first];
   segment.used_at = ++uses_;
-  if (!segment.file) {
-    close_least_used();
-    MILLRACE_ASSIGN_OR_RETURN(segment.file,
-                              BatchFile::open(files_, paths_, tail_->store_id(), first));
-  }
-  if (segment.index || segment.walked) return &segment;
-  MILLRACE_ASSIGN_OR_RETURN(const bool indexed, open_index(first, segment));
-  if (!indexed) MILLRACE_RETURN_IF_ERROR(walk(first, segment));
+  if (segment.file) return &segment;
+  close_least_used();
+  MILLRACE_RETURN_IF_ERROR(open_segment(first, segment));
   return &segment;
 }
 
@@ -134,7 +141,9 @@ Result<void> StreamLookup::find(Segment& segment, std::uint64_t first, std::uint
     spdlog::debug("{}: {}; the segment is walked instead", paths_.segment(first).string(),
                   found.error().message());
     segment.index.reset();
-    MILLRACE_RETURN_IF_ERROR(walk(first, segment));
+    MILLRACE_ASSIGN_OR_RETURN(auto reader,
+                              SegmentReader::open(files_, paths_, tail_->store_id(), first));
+    MILLRACE_RETURN_IF_ERROR(walk(std::move(reader), segment));
   }
   segment.walked->find(hash, positions_);
   return {};

@@ -47,20 +47,23 @@ class StreamLookup {
   const StoreId& store_id() const { return tail_->store_id(); }
 
  private:
-  /// A segment as far as it was looked at.
+  /// A segment as far as it was looked at. Positions are of one generation only, so `index` is
+  /// always of that of `file`, and `walked` is asked only if it is.
   struct Segment {
     std::optional<BatchFile> file;
     std::optional<SegmentIndex> index;  ///< If it is sealed and has one.
     std::optional<TailIndex> walked;    ///< Else: of all of it, or as far as tail_ has come.
-    std::uint64_t used_at = 0;          ///< By the clock of uses_.
+    std::uint32_t walked_generation = 0;
+    bool is_begun = false;      ///< `walked` has something of that generation.
+    std::uint64_t used_at = 0;  ///< By the clock of uses_.
   };
 
   StreamLookup(FileSystem& files, StorePaths paths) : files_(files), paths_(std::move(paths)) {}
 
   Result<void> list_segments();
   Result<Segment*> use(std::uint64_t first);
-  Result<bool> open_index(std::uint64_t first, Segment& segment);
-  Result<void> walk(std::uint64_t first, Segment& segment);
+  Result<void> open_segment(std::uint64_t first, Segment& segment);
+  Result<void> walk(SegmentReader reader, Segment& segment);
   void move_to(std::uint64_t newest);
   void close_least_used();
   Result<void> find(Segment& segment, std::uint64_t first, std::uint64_t hash);

@@ -30,14 +30,22 @@ Result<LogExtent> Upkeep::extent_to(Result<LogMark> end) {
   return log;
 }
 
-Result<void> Upkeep::swap(const std::function<Result<void>()>& swap) {
+/// Consumers are told before anything goes: a crash in between tells too much, never too little.
+Result<void> Upkeep::swap(const std::vector<Removal>& removed,
+                          const std::function<Result<void>()>& swap) {
+  MILLRACE_RETURN_IF_ERROR(tell_losers(removed));
   MutexLock lock(files_);
-  return swap();
+  auto swapped = swap();
+  // The name may be the new file's in memory and the old one's on the disk: nobody may conclude
+  // anything from it.
+  if (!swapped) swap_failed_ = swapped.error();
+  return swapped;
 }
 
 Result<CompactionReport> Upkeep::compact(const CompactionOptions& options) {
   background_.interrupt();
   MutexLock lock(running_);
+  MILLRACE_RETURN_IF_ERROR(check_swaps());
   return compact_now(options);
 }
 
@@ -50,8 +58,8 @@ Result<CompactionReport> Upkeep::compact_now(CompactionOptions options) {
     MILLRACE_ASSIGN_OR_RETURN(const Offset hold, held_offset());
     MILLRACE_ASSIGN_OR_RETURN(
         auto report,
-        compact_log(store_, log, hold, options, [this](const auto& step) { return swap(step); }));
-    MILLRACE_RETURN_IF_ERROR(tell_losers(report.removed));
+        compact_log(store_, log, hold, options,
+                    [this](const auto& removed, const auto& step) { return swap(removed, step); }));
     return report;
   };
   auto report = run();
@@ -62,6 +70,7 @@ Result<CompactionReport> Upkeep::compact_now(CompactionOptions options) {
 
 Result<void> Upkeep::compact_gently(std::uint64_t bytes_per_second, const std::stop_token& stop) {
   MutexLock lock(running_);
+  MILLRACE_RETURN_IF_ERROR(check_swaps());
   MILLRACE_ASSIGN_OR_RETURN(const auto report,
                             compact_now({.bytes_per_second = bytes_per_second, .stop = stop}));
   if (report.rewritten.empty()) return {};
@@ -84,18 +93,27 @@ Result<Offset> Upkeep::held_offset() {
   return hold;
 }
 
+Result<void> Upkeep::check_swaps() const {
+  if (!swap_failed_) return {};
+  return Error(swap_failed_->code(),
+               "a segment could not be put in place before: " + swap_failed_->message())
+      .hint("Close the store and open it again: only then is it known what is on the disk.");
+}
+
 /// A reader that comes back is told by the log itself. This is for consumers that have read nothing
 /// yet, and for people.
-Result<void> Upkeep::tell_losers(const std::vector<RemovedEvents>& removed) {
-  if (removed.empty()) return {};
+Result<void> Upkeep::tell_losers(const std::vector<Removal>& removed) {
+  std::vector<RemovedEvents> lost;
+  add_removals(removed, lost);
+  if (lost.empty()) return {};
   MutexLock lock(consumers_);
   MILLRACE_ASSIGN_OR_RETURN(auto consumers, list_consumers(store_.paths.directory, *store_.files));
   for (Consumer& consumer : consumers) {
-    const std::size_t before = consumer.lost.size();
-    for (const RemovedEvents& one : removed)
+    const auto before = consumer.lost;
+    for (const RemovedEvents& one : lost)
       if (one.last >= consumer.offset && one.reason != name_of(RemovalKind::kErased))
-        consumer.lost.push_back(one);
-    if (consumer.lost.size() != before) MILLRACE_RETURN_IF_ERROR(consumer_files_.write(consumer));
+        add_removed(one, consumer.lost);
+    if (consumer.lost != before) MILLRACE_RETURN_IF_ERROR(consumer_files_.write(consumer));
   }
   return {};
 }
@@ -103,6 +121,7 @@ Result<void> Upkeep::tell_losers(const std::vector<RemovedEvents>& removed) {
 Result<EraseReport> Upkeep::erase(const EraseRequest& request) {
   background_.interrupt();
   MutexLock lock(running_);
+  MILLRACE_RETURN_IF_ERROR(check_swaps());
   auto report = erase_from_log(request);
   if (!report)
     return std::move(report).error().context("erase " + printable(request.key) + " of " +
@@ -123,14 +142,20 @@ Result<EraseReport> Upkeep::erase_from_log(const EraseRequest& request) {
                                                     .flags = EventFlags::kTombstone}));
   MILLRACE_RETURN_IF_ERROR(host_.seal());
   MILLRACE_ASSIGN_OR_RETURN(const LogExtent log, extent_to(host_.synced_mark()));
-  MILLRACE_RETURN_IF_ERROR(StreamSnapshots(store_.paths.directory, store_.store, *store_.files)
-                               .remove({.category = request.category, .key = request.key}));
-  return erase_events(store_, log, request, tombstone,
-                      [this](const auto& step) { return swap(step); });
+  const StreamSnapshots snapshots(store_.paths.directory, store_.store, *store_.files);
+  const StreamName entity{.category = request.category, .key = request.key};
+  MILLRACE_RETURN_IF_ERROR(snapshots.remove(entity));
+  auto report =
+      erase_events(store_, log, request, tombstone,
+                   [this](const auto& removed, const auto& step) { return swap(removed, step); });
+  // Again: who had read the state before may have written it meanwhile.
+  if (report) MILLRACE_RETURN_IF_ERROR(snapshots.remove(entity));
+  return report;
 }
 
 Result<StoreCopyReport> Upkeep::snapshot(const Path& to) {
   MutexLock lock(files_);
+  MutexLock consumers_lock(consumers_);  // none shall stand beyond the copy's end
   // What is durable but was only written, recovery may take back after a power loss, and with it
   // the end of the segment before: so that one must not be the snapshot's, too.
   MILLRACE_ASSIGN_OR_RETURN(const LogMark synced, host_.synced_mark());

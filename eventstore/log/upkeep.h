@@ -1,5 +1,8 @@
 #pragma once
 
+#include <optional>
+#include <vector>
+
 #include "base/mutex.h"
 #include "eventstore/consumers.h"
 #include "eventstore/log/auto_compaction.h"
@@ -50,16 +53,18 @@ class Upkeep final : public StoreMaintenance {
   Result<CompactionReport> compact_now(CompactionOptions options) MILLRACE_REQUIRES(running_);
   Result<void> compact_gently(std::uint64_t bytes_per_second, const std::stop_token& stop);
   Result<LogExtent> extent_to(Result<LogMark> end);
-  Result<void> swap(const std::function<Result<void>()>& swap);
+  Result<void> swap(const std::vector<Removal>& removed, const std::function<Result<void>()>& swap);
+  Result<void> check_swaps() const MILLRACE_REQUIRES(running_);
   Result<EraseReport> erase_from_log(const EraseRequest& request);
   Result<Offset> held_offset();
-  Result<void> tell_losers(const std::vector<RemovedEvents>& removed);
+  Result<void> tell_losers(const std::vector<Removal>& removed);
   Result<void> check_offset(Offset offset);
 
   UpkeepHost& host_;
   const StoreContext store_;
-  Mutex running_;  // compaction and erasing: one at a time
-  Mutex files_;    // the log's sealed files stay what they are; after running_
+  Mutex running_;                     // compaction and erasing: one at a time
+  std::optional<Error> swap_failed_;  // in a run
+  Mutex files_;                       // the log's sealed files stay what they are; after running_
   Mutex consumers_;
   ConsumerFiles consumer_files_ MILLRACE_GUARDED_BY(consumers_);
   AutoCompaction background_;  // last: it uses all the others

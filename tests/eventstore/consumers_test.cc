@@ -106,7 +106,7 @@ TEST_CASE("F122: a consumer that may lose is told OFFSET_GONE with what it lost 
     CHECK(gone.error().message().find("readings") != std::string::npos);
     CHECK(gone.error().hint().find("offset 0") != std::string::npos);
     CHECK(maintenance->advance_consumer(name, Offset{80}).error().code() == ErrorCode::kGone);
-    CHECK(must(find_consumer(kStore, name, one.files)).lost.front().count > 50);
+    CHECK(must(find_consumer(kStore, name, one.files)).lost.front().count > 30);
   }
   CHECK(open_consumer(kStore, "ahead", one.files));
   // The way back.
