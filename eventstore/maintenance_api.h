@@ -132,11 +132,12 @@ class StoreMaintenance {
   /// events of other keys that tell of it. After an error, or a crash, call it again: what is
   /// reported then is what that call removed.
   /// Errors: kInvalidArgument (a category of the store's own), kUnavailable (a transaction stays
-  /// open too long for the newest segment to be sealed), kCancelled, kCorruption, kNoSpace, kIo.
+  /// open too long for the newest segment to be sealed), kCorruption, kNoSpace, kIo.
   virtual Result<EraseReport> erase(const EraseRequest& request) = 0;
 
   /// Makes a copy of the whole store, as of now, in the directory `to`, which is made; its sealed
-  /// segments are hard links where the file system has them. Waits for nobody and lets nobody wait.
+  /// segments are hard links where the file system has them. Appends and readers go on meanwhile;
+  /// rewritten segments and registrations of consumers wait for it.
   /// The copy is a store that can be read, and what `restore_store` takes.
   /// Errors: kFailedPrecondition (`to` is there and not empty), kNoSpace, kIo: what is in `to` then
   /// is no store.
