@@ -78,6 +78,11 @@ class PosixFile final : public File {
     return {};
   }
 
+  void start_writeback(std::uint64_t position, std::uint64_t size) override {
+    static_cast<void>(::sync_file_range(descriptor_.number(), static_cast<off64_t>(position),
+                                        static_cast<off64_t>(size), SYNC_FILE_RANGE_WRITE));
+  }
+
   Result<void> allocate(std::uint64_t position, std::uint64_t size) override {
     while (::fallocate(descriptor_.number(), 0, static_cast<off_t>(position),
                        static_cast<off_t>(size)) != 0) {

@@ -30,6 +30,9 @@ class File {
   /// Makes every completed write durable (fdatasync). After a failure nothing that was written
   /// since the last success may be believed, and asking again would lie: close and recover.
   virtual Result<void> sync() = 0;
+  /// Lets the disk begin with what was written there, so that a later sync() has less to wait for.
+  /// Promises nothing, and hides no error from that sync().
+  virtual void start_writeback(std::uint64_t position, std::uint64_t size) = 0;
   virtual Result<void> truncate(std::uint64_t size) = 0;
   /// Reserves zero-filled space so that later writes there change no metadata. A file system
   /// without preallocation gives a file of that size all the same.

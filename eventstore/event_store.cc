@@ -184,15 +184,6 @@ Result<std::unique_ptr<EventStore>> EventStore::open(const Path& directory, Stor
   return store;
 }
 
-Result<AppendResult> EventStore::append_durably(const AppendRequest& request) {
-  MILLRACE_ASSIGN_OR_RETURN(AppendResult result, append(request));
-  request_flush();
-  for (bool durable = false; !durable;) {
-    MILLRACE_ASSIGN_OR_RETURN(durable, wait_durable(result.end, 0, std::chrono::hours(1)));
-  }
-  return result;
-}
-
 Result<Offset> EventStore::append(const TransactionInfo& info, std::span<const NewEvent> events) {
   MILLRACE_RETURN_IF_ERROR(begin(info));
   for (const NewEvent& event : events) {

@@ -119,7 +119,6 @@ class EventStore : public Appender {
   /// Errors beside those: kFailedPrecondition (this thread's own transaction is open), kCorruption
   /// and kIo from reading the log.
   virtual Result<AppendResult> append(const AppendRequest& request) = 0;
-  Result<AppendResult> append_durably(const AppendRequest& request) override;
 
   /// Asks to have everything committed so far made durable now, without waiting for it.
   virtual void request_flush() = 0;

@@ -8,7 +8,7 @@ namespace millrace::log {
 namespace {
 
 /// The first read of a batch: most fit into it.
-constexpr std::size_t kGuessBytes = 2048;
+constexpr std::size_t kGuessBytes = 512;
 
 }  // namespace
 

@@ -9,6 +9,9 @@ namespace {
 
 constexpr std::uint64_t kReserveStep = 32 << 20;
 constexpr std::uint64_t kPageBytes = 4096;
+/// After so many bytes without a sync the disk begins with them, so that the sync of a full segment
+/// is a short one.
+constexpr std::uint64_t kWritebackStep = 4 << 20;
 
 }  // namespace
 
@@ -79,7 +82,14 @@ void LogWriter::stamp(char* batch) {
 Result<void> LogWriter::write_run(std::string_view bytes, std::uint64_t position) {
   if (bytes.empty()) return {};
   MILLRACE_RETURN_IF_ERROR(reserve(position + bytes.size()));
-  return file_->write_at(position, bytes);
+  MILLRACE_RETURN_IF_ERROR(file_->write_at(position, bytes));
+  writeback_begun_ = std::max(writeback_begun_, synced_position_);
+  const std::uint64_t waiting = position + bytes.size() - writeback_begun_;
+  if (waiting >= kWritebackStep) {
+    file_->start_writeback(writeback_begun_, waiting);
+    writeback_begun_ += waiting;
+  }
+  return {};
 }
 
 Result<void> LogWriter::reserve(std::uint64_t end) {
@@ -178,7 +188,7 @@ Result<void> LogWriter::start_segment(const SegmentHeader& header) {
   else
     mark_chain_ = state_.chain();
   seal_ = HeaderSeal(options_.store, header.segment);
-  synced_position_ = kSegmentHeaderBytes;
+  synced_position_ = writeback_begun_ = kSegmentHeaderBytes;
   synced_mark_ = state_.mark();  // the segment before it was synced when it was full
   return {};
 }
@@ -202,7 +212,7 @@ Result<void> LogWriter::rewind() {
   MILLRACE_RETURN_IF_ERROR(file_->truncate(mark.position));
   MILLRACE_RETURN_IF_ERROR(file_->sync());
   state_.rewind(mark_chain_);
-  reserved_ = synced_position_ = mark.position;
+  reserved_ = synced_position_ = writeback_begun_ = mark.position;
   synced_mark_ = mark;
   return {};
 }

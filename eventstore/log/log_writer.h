@@ -77,6 +77,7 @@ class LogWriter {
   HeaderSeal seal_;
   std::uint64_t reserved_ = 0;         // bytes that the file has
   std::uint64_t synced_position_ = 0;  // in this segment
+  std::uint64_t writeback_begun_ = 0;  // to there, or further by sync()
   LogMark synced_mark_;
   std::uint64_t mark_chain_ = 0;
   /// Segments made since the open transaction began, this one included.

@@ -18,8 +18,6 @@ constexpr std::size_t kSpillBytes = 4 << 20;
 /// So often it is made sure that the files that are written to are still the store's.
 constexpr std::chrono::seconds kPlaceInterval{1};
 constexpr std::chrono::hours kLongest{24 * 365};
-/// A flush waits for more callers no longer than this.
-constexpr std::chrono::milliseconds kGatherMax{1};
 /// How long sealing waits for the end of a transaction.
 constexpr std::chrono::seconds kSealPatience{30};
 /// add() blocks at so many times pending_bytes_max.
@@ -150,18 +148,35 @@ void StoreWriter::end_transaction() {
 }
 
 Result<AppendResult> StoreWriter::append(const AppendRequest& request) {
+  return append(request, nullptr);
+}
+
+Result<AppendResult> StoreWriter::append_durably(const AppendRequest& request) {
+  FlushNumber flush;
+  MILLRACE_ASSIGN_OR_RETURN(AppendResult result, append(request, &flush));
+  if (flush)
+    flush_groups_.wait(*flush);
+  else
+    request_flush();  // an earlier append, which may be on its way
+  MILLRACE_RETURN_IF_ERROR(wait_until_durable(result.end));
+  return result;
+}
+
+Result<AppendResult> StoreWriter::append(const AppendRequest& request, FlushNumber* durable_with) {
   MILLRACE_RETURN_IF_ERROR(StreamAppender::check(request));
   if (transaction_thread_ == std::this_thread::get_id())
     return Error(ErrorCode::kFailedPrecondition,
                  "this thread has a transaction open: commit it before it appends to streams");
   MutexLock lock(streams_mutex_);
   if (poisoned_) return status().error();
-  return streams_.append(request, [this](BatchBuilder& builder, ByteBuffer& batches) {
-    return place(builder, batches);
+  return streams_.append(request, [&](BatchBuilder& builder, ByteBuffer& batches) {
+    return place(builder, batches, durable_with);
   });
 }
 
-Result<Offset> StoreWriter::place(BatchBuilder& builder, ByteBuffer& batches) {
+/// With `durable_with` it also asks for a flush, and says which.
+Result<Offset> StoreWriter::place(BatchBuilder& builder, ByteBuffer& batches,
+                                  FlushNumber* durable_with) {
   if (!holds_less_than(kOvershoot)) MILLRACE_RETURN_IF_ERROR(wait_to_add());
   MutexLock lock(mutex_);
   while (spilling_ && !poison_) progress_.wait(mutex_);
@@ -169,6 +184,10 @@ Result<Offset> StoreWriter::place(BatchBuilder& builder, ByteBuffer& batches) {
   const Offset end = builder.rebase(appended_end());
   appended_end_.store(end.value, std::memory_order_release);
   move_to_pending(batches, batches.size());
+  if (durable_with != nullptr) {
+    *durable_with = flushes_begun_ + 1;
+    request_flush_locked();
+  }
   return end;
 }
 
@@ -262,10 +281,8 @@ void StoreWriter::request_flush() {
   if (!pending_.empty()) request_flush_locked();
 }
 
-/// The first one lets the flusher see how long to wait for the others, the last one ends that.
 void StoreWriter::request_flush_locked() {
-  ++flush_requests_;
-  if (flush_requests_ == 1 || flush_requests_ == flush_requests_expected_) work_.notify_one();
+  if (!std::exchange(flush_requested_, true)) work_.notify_one();
 }
 
 bool StoreWriter::is_durable(Offset end, std::uint64_t source_end) const {
@@ -281,7 +298,7 @@ Result<bool> StoreWriter::wait_durable(Offset end, std::uint64_t source_end,
   MutexLock lock(mutex_);
   while (!is_durable(end, source_end)) {
     if (poison_) return *poison_;
-    if (!wait_for_flush(end, deadline) && !is_durable(end, source_end)) {
+    if (!progress_.wait_until(mutex_, deadline) && !is_durable(end, source_end)) {
       if (poison_) return *poison_;
       return false;
     }
@@ -289,22 +306,10 @@ Result<bool> StoreWriter::wait_durable(Offset end, std::uint64_t source_end,
   return true;
 }
 
-/// Waits for the flush that is under way if that has what is below `end`, else for the next one.
-/// False when `deadline` passed first.
-bool StoreWriter::wait_for_flush(Offset end, std::chrono::steady_clock::time_point deadline) {
-  const bool is_under_way = flushing_ && end <= in_flight_end_;
-  Waiting& waiting = waiting_[(flushes_begun_ + (is_under_way ? 0 : 1)) % 2];
-  const bool in_time = waiting.flushed.wait_until(mutex_, deadline);
-  if (std::exchange(waiting.wake_others, false)) waiting.flushed.notify_all();
-  return in_time;
-}
-
-/// The flush that was under way is over.
-void StoreWriter::wake_flushed() {
-  flushing_ = false;
-  Waiting& waiting = waiting_[flushes_begun_ % 2];
-  waiting.wake_others = true;
-  waiting.flushed.notify_one();
+Result<void> StoreWriter::wait_until_durable(Offset end) {
+  while (durable_end() < end)
+    MILLRACE_RETURN_IF_ERROR(wait_durable(end, 0, std::chrono::milliseconds(kLongest)));
+  return {};
 }
 
 std::optional<SourcePosition> StoreWriter::durable_source() const {
@@ -336,16 +341,12 @@ Result<Offset> StoreWriter::append_tombstone(const NewEvent& event) {
     if (poisoned_) return status().error();
     MILLRACE_ASSIGN_OR_RETURN(offset, streams_.append_tombstone(event, [this](BatchBuilder& builder,
                                                                               ByteBuffer& batches) {
-      return place(builder, batches);
+      return place(builder, batches, nullptr);
     }));
   }
   request_flush();
-  for (;;) {
-    MILLRACE_ASSIGN_OR_RETURN(
-        const bool durable,
-        wait_durable(Offset{offset.value + 1}, 0, std::chrono::milliseconds(kLongest)));
-    if (durable) return offset;
-  }
+  MILLRACE_RETURN_IF_ERROR(wait_until_durable(Offset{offset.value + 1}));
+  return offset;
 }
 
 Result<void> StoreWriter::seal() {
@@ -376,10 +377,7 @@ void StoreWriter::poison(Error error) {
 
 bool StoreWriter::is_flush_due() const {
   if (pending_.empty()) return false;
-  const bool is_asked_for =
-      flush_requests_ != 0 && (flush_requests_ >= flush_requests_expected_ ||
-                               std::chrono::steady_clock::now() >= gather_until_);
-  return is_asked_for || stopping_ || options_.durability == Durability::kAlways ||
+  return flush_requested_ || stopping_ || options_.durability == Durability::kAlways ||
          pending_.size() >= options_.flush_bytes ||
          options_.clock->monotonic() - oldest_pending_ >= options_.flush_interval;
 }
@@ -391,12 +389,7 @@ void StoreWriter::wait_for_work() {
   while (!is_flush_due() && !rewind_requested_ && !is_seal_due() && !stopping_ && !is_sync_due()) {
     const auto now = options_.clock->monotonic();
     std::optional<Clock::Monotonic::duration> rest;
-    if (!pending_.empty()) {
-      rest = options_.flush_interval - (now - oldest_pending_);
-      if (flush_requests_ != 0)
-        rest = std::min<Clock::Monotonic::duration>(
-            *rest, gather_until_ - std::chrono::steady_clock::now());
-    }
+    if (!pending_.empty()) rest = options_.flush_interval - (now - oldest_pending_);
     if (!writer_.is_synced()) {
       const Clock::Monotonic::duration until_sync =
           options_.os_sync_interval - (now - unsynced_since_);
@@ -434,22 +427,17 @@ void StoreWriter::run_flusher() {
     } else if (!pending_.empty()) {
       in_flight_.swap(pending_);
       pending_bytes_.store(0, std::memory_order_relaxed);
-      flush_requests_expected_ = std::exchange(flush_requests_, 0);
-      flushing_ = true;
-      ++flushes_begun_;
-      in_flight_end_ = appended_end();
+      flush_requested_ = false;
+      const std::uint32_t flush = ++flushes_begun_;
       spill_start_ = 0;
       spill_taken_ = true;
       progress_.notify_all();  // there is room
       mutex_.unlock();
-      const auto begun = std::chrono::steady_clock::now();
       const Result<void> flushed = flush_in_flight();
       in_flight_.clear(2 * options_.pending_bytes_max);
-      const auto ended = std::chrono::steady_clock::now();
       mutex_.lock();
-      gather_until_ = ended + std::min<std::chrono::nanoseconds>(ended - begun, kGatherMax);
       finish_flush(flushed);
-      wake_flushed();
+      if (flushed) flush_groups_.end(flush);
     } else if (stopping_) {
       break;
     }
@@ -465,7 +453,7 @@ void StoreWriter::run_flusher() {
     }
     progress_.notify_all();
   }
-  for (Waiting& waiting : waiting_) waiting.flushed.notify_all();  // there are no more flushes
+  flush_groups_.end_all(flushes_begun_);
   mutex_.unlock();
 }
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -11,6 +10,7 @@
 #include "eventstore/log/batch_builder.h"
 #include "eventstore/log/batch_packer.h"
 #include "eventstore/log/byte_buffer.h"
+#include "eventstore/log/flush_groups.h"
 #include "eventstore/log/head.h"
 #include "eventstore/log/log_writer.h"
 #include "eventstore/log/maintenance.h"
@@ -25,7 +25,8 @@ namespace millrace::log {
 /// move to `pending_`, where each gets its offsets. Append requests come from any thread and are
 /// encoded apart; once a piece of the appender's transaction has moved they wait for the rest of
 /// it, so that the log stays one transaction behind the other. The flusher, the only one that does
-/// disk I/O, takes all of `pending_`, writes and syncs it; meanwhile the next batches gather.
+/// disk I/O, takes all of `pending_`, writes and syncs it; meanwhile the next batches gather. It
+/// does not wait for more of them: callers that were woken append while the next sync runs.
 class StoreWriter final : public EventStore, private UpkeepHost {
  public:
   StoreWriter(const Path& directory, StoreOptions options, StoreId id,
@@ -37,6 +38,7 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   Result<Offset> commit(std::uint64_t source_end) override;
   Result<void> rollback() override;
   Result<AppendResult> append(const AppendRequest& request) override;
+  Result<AppendResult> append_durably(const AppendRequest& request) override;
 
   void request_flush() override;
   Result<bool> wait_durable(Offset end, std::uint64_t source_end,
@@ -63,7 +65,10 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   Result<void> wait_to_add();
   void spill();
   void move_to_pending(ByteBuffer& from, std::size_t bytes) MILLRACE_REQUIRES(mutex_);
-  Result<Offset> place(BatchBuilder& builder, ByteBuffer& batches);
+  /// The flush that takes what an append has placed.
+  using FlushNumber = std::optional<std::uint32_t>;
+  Result<AppendResult> append(const AppendRequest& request, FlushNumber* durable_with);
+  Result<Offset> place(BatchBuilder& builder, ByteBuffer& batches, FlushNumber* durable_with);
   void end_transaction() MILLRACE_REQUIRES(mutex_);
 
   void run_flusher();
@@ -71,9 +76,7 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   void request_flush_locked() MILLRACE_REQUIRES(mutex_);
   bool is_seal_due() const MILLRACE_REQUIRES(mutex_);
   void wait_for_work() MILLRACE_REQUIRES(mutex_);
-  bool wait_for_flush(Offset end, std::chrono::steady_clock::time_point deadline)
-      MILLRACE_REQUIRES(mutex_);
-  void wake_flushed() MILLRACE_REQUIRES(mutex_);
+  Result<void> wait_until_durable(Offset end);
   bool is_sync_due() const;
   Result<void> flush_in_flight();
   Result<void> sync_and_publish();
@@ -108,17 +111,9 @@ class StoreWriter final : public EventStore, private UpkeepHost {
 
   mutable Mutex mutex_;
   ConditionVariable work_;      // for the flusher
-  ConditionVariable progress_;  // for whoever waits for anything but a flush
-  /// Who waits for a flush waits with those who go with the same one: the even, the odd. One of
-  /// them is woken and wakes the others, so that the flusher goes on at once.
-  struct Waiting {
-    ConditionVariable flushed;
-    bool wake_others = false;
-  };
-  std::array<Waiting, 2> waiting_ MILLRACE_GUARDED_BY(mutex_);
-  std::uint64_t flushes_begun_ MILLRACE_GUARDED_BY(mutex_) = 0;
-  bool flushing_ MILLRACE_GUARDED_BY(mutex_) = false;
-  Offset in_flight_end_ MILLRACE_GUARDED_BY(mutex_);  // of the flush that was begun last
+  ConditionVariable progress_;  // for whoever waits for anything but a flush of his append
+  FlushGroups flush_groups_;
+  std::uint32_t flushes_begun_ MILLRACE_GUARDED_BY(mutex_) = 0;
   ByteBuffer pending_ MILLRACE_GUARDED_BY(mutex_);
   Clock::Monotonic oldest_pending_ MILLRACE_GUARDED_BY(mutex_){};
   /// Where in pending_ the spilled part of the open transaction starts.
@@ -126,11 +121,7 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   bool spill_taken_ MILLRACE_GUARDED_BY(mutex_) = false;  // some of it went to the disk
   /// The open transaction has a part in pending_ or on the disk: nothing else may come behind it.
   bool spilling_ MILLRACE_GUARDED_BY(mutex_) = false;
-  /// Who asked for the next flush; it waits for as many as asked for the last one, though not for
-  /// longer than that took: callers that append again and again are back soon.
-  std::size_t flush_requests_ MILLRACE_GUARDED_BY(mutex_) = 0;
-  std::size_t flush_requests_expected_ MILLRACE_GUARDED_BY(mutex_) = 0;
-  std::chrono::steady_clock::time_point gather_until_ MILLRACE_GUARDED_BY(mutex_);
+  bool flush_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool rewind_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool seal_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool stopping_ MILLRACE_GUARDED_BY(mutex_) = false;

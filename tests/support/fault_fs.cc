@@ -145,6 +145,8 @@ class FaultFile final : public File {
     return {};
   }
 
+  void start_writeback(std::uint64_t, std::uint64_t) override {}  // lose_power() decides
+
   Result<void> allocate(std::uint64_t position, std::uint64_t size) override {
     const std::lock_guard lock(fs_.mutex_);
     MILLRACE_RETURN_IF_ERROR(change("allocate"));

@@ -20,6 +20,9 @@ class ForwardingFile : public File {
   }
   Result<void> sync() override { return file_->sync(); }
   Result<void> truncate(std::uint64_t size) override { return file_->truncate(size); }
+  void start_writeback(std::uint64_t position, std::uint64_t size) override {
+    file_->start_writeback(position, size);
+  }
   Result<void> allocate(std::uint64_t position, std::uint64_t size) override {
     return file_->allocate(position, size);
   }
