@@ -6,16 +6,15 @@
 
 namespace millrace {
 
-std::uint64_t ByteReader::long_varint() {
+ByteReader::LongVarint ByteReader::read_long_varint(const char* next, const char* end) {
   std::uint64_t value = 0;
-  for (unsigned shift = 0; shift < 64; shift += 7) {
-    const std::uint64_t group = u8();
-    if (failed_) return 0;
-    if (shift == 63 && group > 1) return fail(), 0;  // more than 64 bits
+  for (unsigned shift = 0; shift < 64 && next != end; shift += 7) {
+    const std::uint64_t group = static_cast<std::uint8_t>(*next++);
+    if (shift == 63 && group > 1) return {};
     value |= (group & 0x7f) << shift;
-    if (group < 0x80) return value;
+    if (group < 0x80) return {.value = value, .end = next};
   }
-  return fail(), 0;
+  return {};
 }
 
 std::string_view ByteReader::cstring() {

@@ -103,7 +103,11 @@ class ByteReader {
   std::uint64_t varint() {
     if (next_ != end_ && static_cast<std::uint8_t>(*next_) < 0x80) [[likely]]
       return static_cast<std::uint8_t>(*next_++);
-    return long_varint();
+    const LongVarint read = read_long_varint(next_, end_);
+    if (read.end == nullptr) [[unlikely]]
+      return fail(), 0;
+    next_ = read.end;
+    return read.value;
   }
 
   std::string_view bytes(std::uint64_t size) {
@@ -140,7 +144,12 @@ class ByteReader {
     return value;
   }
 
-  std::uint64_t long_varint();
+  struct LongVarint {
+    std::uint64_t value = 0;
+    const char* end = nullptr;  // behind it; nullptr if it ends too early or has more than 64 bits
+  };
+  /// Of values, not a member: so that a reader in a loop lives in registers.
+  static LongVarint read_long_varint(const char* next, const char* end);
   Error mismatch(std::string_view what) const;
 
   const char* next_;
