@@ -52,8 +52,20 @@ Result<void> Reader::read(const StreamName& stream, const StreamRange& range, co
       if (!visit(event, batch.info) || --left == 0) return false;
     return true;
   };
+  // Versions ascend in the log: what lies before the first one wanted need not be read.
+  const auto is_before = [&](Batch& batch) {
+    std::optional<bool> before;
+    while (const EventView* event = batch.next()) {
+      if (!event->version || event->category != stream.category || event->key != stream.key)
+        continue;
+      before = !is_in(*event, range);
+      if (!*before) break;
+    }
+    return before;
+  };
   MILLRACE_RETURN_IF_ERROR(
-      lookup_->visit(log::stream_hash(stream.category, stream.key), backward, take));
+      lookup_->visit(log::stream_hash(stream.category, stream.key), backward, take,
+                     range.from ? StreamLookup::IsBefore(is_before) : nullptr));
   return batches;
 }
 

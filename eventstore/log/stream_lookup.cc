@@ -19,6 +19,28 @@ void take_in(Batch& batch, TailIndex& index) {
     index.add(stream_hash(event->category, event->key), batch.position);
 }
 
+/// The first of `count` of which `ask(index)` is not true. It is true up to some place and false
+/// behind it, but for those where it can't tell; of these, too, what lies before that place is left
+/// out.
+template <typename Ask>
+Result<std::size_t> first_not_before(std::size_t count, const Ask& ask) {
+  std::size_t low = 0, high = count;
+  while (low < high) {
+    const std::size_t middle = low + (high - low) / 2;
+    std::size_t known = middle;
+    std::optional<bool> is_before;
+    for (; known < high; ++known) {
+      MILLRACE_ASSIGN_OR_RETURN(is_before, ask(known));
+      if (is_before) break;
+    }
+    if (is_before.value_or(false))
+      low = known + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<StreamLookup>> StreamLookup::open(FileSystem& files, const Path& store) {
@@ -149,17 +171,50 @@ Result<void> StreamLookup::find(Segment& segment, std::uint64_t first, std::uint
   return {};
 }
 
-Result<void> StreamLookup::visit(std::uint64_t hash, bool newest_first, const Visit& visit) {
+/// Fills positions_ in the order of the visit.
+Result<StreamLookup::Segment*> StreamLookup::find_in(std::uint64_t first, std::uint64_t hash,
+                                                     bool newest_first) {
+  MILLRACE_ASSIGN_OR_RETURN(Segment * segment, use(first));
+  MILLRACE_RETURN_IF_ERROR(find(*segment, first, hash));
+  if (newest_first) std::reverse(positions_.begin(), positions_.end());
+  return segment;
+}
+
+Result<std::optional<bool>> StreamLookup::ask(const Segment& segment, std::uint64_t position,
+                                              const IsBefore& is_before) {
+  MILLRACE_RETURN_IF_ERROR(segment.file->load(position, buffers_, batch_));
+  if (batch_.first >= end()) return std::optional<bool>();
+  return is_before(batch_);
+}
+
+Result<void> StreamLookup::visit(std::uint64_t hash, bool newest_first, const Visit& visit,
+                                 const IsBefore& is_before) {
   std::vector<std::uint64_t> order;
   for (const auto& [first, segment] : segments_)
     if (first < end().value || first == newest_) order.push_back(first);
   if (newest_first) std::reverse(order.begin(), order.end());
-  for (const std::uint64_t first : order) {
-    MILLRACE_ASSIGN_OR_RETURN(Segment * segment, use(first));
-    MILLRACE_RETURN_IF_ERROR(find(*segment, first, hash));
-    if (newest_first) std::reverse(positions_.begin(), positions_.end());
-    for (const std::uint64_t position : positions_) {
-      MILLRACE_RETURN_IF_ERROR(segment->file->load(position, buffers_, batch_));
+  std::size_t begin = 0;
+  if (is_before) {
+    const auto is_segment_before = [&](std::size_t i) -> Result<std::optional<bool>> {
+      MILLRACE_ASSIGN_OR_RETURN(const Segment* segment, find_in(order[i], hash, newest_first));
+      for (auto position = positions_.rbegin(); position != positions_.rend(); ++position) {
+        MILLRACE_ASSIGN_OR_RETURN(const auto known, ask(*segment, *position, is_before));
+        if (known) return known;
+      }
+      return std::optional<bool>();
+    };
+    MILLRACE_ASSIGN_OR_RETURN(begin, first_not_before(order.size(), is_segment_before));
+  }
+  for (std::size_t i = begin; i < order.size(); ++i) {
+    MILLRACE_ASSIGN_OR_RETURN(Segment * segment, find_in(order[i], hash, newest_first));
+    std::size_t at = 0;
+    if (is_before && i == begin) {
+      MILLRACE_ASSIGN_OR_RETURN(at, first_not_before(positions_.size(), [&](std::size_t k) {
+                                  return ask(*segment, positions_[k], is_before);
+                                }));
+    }
+    for (; at < positions_.size(); ++at) {
+      MILLRACE_RETURN_IF_ERROR(segment->file->load(positions_[at], buffers_, batch_));
       // A sealed segment may end with a piece of a transaction that is not whole yet.
       if (batch_.first >= end()) continue;
       if (!visit(batch_)) return {};

@@ -30,6 +30,9 @@ class StreamLookup {
 
   /// Takes a batch, false ends the visit. The batch lasts until it returns.
   using Visit = std::function<bool(Batch& batch)>;
+  /// Says of a batch whether everything that is wanted comes after it in the order of the visit;
+  /// nothing where it can't tell.
+  using IsBefore = std::function<std::optional<bool>(Batch& batch)>;
 
   static Result<std::unique_ptr<StreamLookup>> open(FileSystem& files, const Path& store);
 
@@ -37,8 +40,10 @@ class StreamLookup {
   Result<void> refresh();
   /// Visits, of all that the last refresh() knew, the batches that may hold `hash` (stream_hash,
   /// idempotency_hash), oldest first or `newest_first`. Other names may have the same hash, so the
-  /// visitor looks at the names; it also looks at Batch::status().
-  Result<void> visit(std::uint64_t hash, bool newest_first, const Visit& visit);
+  /// visitor looks at the names; it also looks at Batch::status(). With `is_before` it begins at
+  /// the first batch of which that is not true, which it finds by halving.
+  Result<void> visit(std::uint64_t hash, bool newest_first, const Visit& visit,
+                     const IsBefore& is_before = {});
   /// Waits for more than the last refresh() knew: LogReader::wait.
   Result<bool> wait(std::chrono::milliseconds timeout, const std::stop_token& stop);
 
@@ -67,6 +72,9 @@ class StreamLookup {
   void move_to(std::uint64_t newest);
   void close_least_used();
   Result<void> find(Segment& segment, std::uint64_t first, std::uint64_t hash);
+  Result<Segment*> find_in(std::uint64_t first, std::uint64_t hash, bool newest_first);
+  Result<std::optional<bool>> ask(const Segment& segment, std::uint64_t position,
+                                  const IsBefore& is_before);
 
   FileSystem& files_;
   StorePaths paths_;

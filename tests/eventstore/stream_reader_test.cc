@@ -162,6 +162,40 @@ TEST_CASE("F40: a segment that is cut under a reader of streams is an error that
   CHECK(result.error().message().find(name) != std::string::npos);
 }
 
+TEST_CASE("the end of a long stream is found without reading its beginning, and the other way round",
+          "[eventstore][streams]") {
+  FaultFs files;
+  const auto store = must(EventStore::open(kStore, small_options(files)));
+  const Stream stream = fill(*store, 3, 600, 3).at("c/1");
+  const auto names = files.names(kStore / "log");
+  REQUIRE(names.size() > 10);
+  const auto cut = [&](const std::string& name) {
+    const Path path = kStore / "log" / name;
+    const std::string whole = files.content(path);
+    files.set_content(path, whole.substr(0, 4096));
+    return [&files, path, whole] { files.set_content(path, whole); };
+  };
+  const auto reads_all = [](StreamReader& reader) {
+    return reader
+        .read({"c", "1"}, {}, [](const EventView&, const TransactionInfo&) { return true; })
+        .has_value();
+  };
+  const std::uint64_t late = stream.size() - 5;
+  {
+    const auto mend = cut(names.front());
+    const auto reader = must(StreamReader::open(kStore, files));
+    CHECK(read(*reader, {"c", "1"}, {.from = late}) == Stream(stream.end() - 5, stream.end()));
+    CHECK_FALSE(reads_all(*reader));
+    mend();
+  }
+  const auto mend = cut(names[names.size() - 2]);
+  const auto reader = must(StreamReader::open(kStore, files));
+  CHECK(read(*reader, {"c", "1"}, {.from = 4, .direction = ReadDirection::kBackward}) ==
+        reversed(Stream(stream.begin(), stream.begin() + 5)));
+  CHECK_FALSE(reads_all(*reader));
+  mend();
+}
+
 TEST_CASE("the writer finds versions and idempotency keys in the log when it has forgotten them",
           "[eventstore][streams]") {
   FaultFs files;
