@@ -275,16 +275,18 @@ Result<RewriteReport> rewrite_segment(const StorePaths& paths, const StoreId& st
   const auto swap = [&]() -> Result<void> {
     MILLRACE_RETURN_IF_ERROR(files.rename(temporary, path));
     MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.log()));
-    return remove_index(files, paths, segment);
+    MILLRACE_RETURN_IF_ERROR(remove_index(files, paths, segment));
+    // Before anybody is told of the swap: who opens the new one needs it.
+    if (const auto indexed = write_index(files, paths, store, segment); !indexed)
+      spdlog::warn("log/{} has no index until the store is opened again: {}",
+                   StorePaths::segment_name(segment), indexed.error().message());
+    return {};
   };
   if (auto swapped = options.around_swap ? options.around_swap(report.removed, swap) : swap();
       !swapped) {
     if (files.exists(temporary).value_or(false)) static_cast<void>(files.remove(temporary));
     return std::move(swapped).error();
   }
-  if (const auto indexed = write_index(files, paths, store, segment); !indexed)
-    spdlog::warn("log/{} has no index until the store is opened again: {}",
-                 StorePaths::segment_name(segment), indexed.error().message());
   return report;
 }
 

@@ -43,7 +43,8 @@ StoreWriter::StoreWriter(const Path& directory, StoreOptions options, StoreId id
       lock_(std::move(lock)),
       builder_(open_, *options_.clock),
       last_source_(writer.mark().source),
-      streams_(*options_.files, directory, *options_.clock, batch_bytes_),
+      versions_(*options_.files, directory),
+      streams_(versions_, *options_.clock, batch_bytes_),
       head_(std::move(head)),
       writer_(std::move(writer)),
       place_checked_(options_.clock->monotonic()),
@@ -346,6 +347,13 @@ Result<Offset> StoreWriter::append_tombstone(const NewEvent& event) {
         wait_durable(Offset{offset.value + 1}, 0, std::chrono::milliseconds(kLongest)));
     if (durable) return offset;
   }
+}
+
+/// What is open here is dropped after readers elsewhere have been told: HEAD tells both.
+Result<void> StoreWriter::note_swap() {
+  Result<void> told = head_.publish_swap();
+  versions_.drop_replaced();
+  return told;
 }
 
 Result<void> StoreWriter::seal() {

@@ -17,11 +17,8 @@ class StreamAppender {
   /// Gives an encoded transaction its place at the end of the log; gives the offset after it.
   using Place = std::function<Result<Offset>(BatchBuilder& builder, ByteBuffer& batches)>;
 
-  StreamAppender(FileSystem& files, const Path& store, Clock& clock, std::size_t batch_bytes)
-      : clock_(clock),
-        versions_(files, store),
-        builder_(batches_, clock),
-        batch_bytes_(batch_bytes) {}
+  StreamAppender(StreamVersions& versions, Clock& clock, std::size_t batch_bytes)
+      : clock_(clock), versions_(versions), builder_(batches_, clock), batch_bytes_(batch_bytes) {}
 
   /// Errors: kInvalidArgument.
   static Result<void> check(const AppendRequest& request);
@@ -35,7 +32,7 @@ class StreamAppender {
   Result<std::vector<std::uint64_t>> first_versions(const AppendRequest& request);
 
   Clock& clock_;
-  StreamVersions versions_;
+  StreamVersions& versions_;
   ByteBuffer batches_;
   BatchBuilder builder_;
   const std::size_t batch_bytes_;

@@ -34,12 +34,16 @@ Result<LogExtent> Upkeep::extent_to(Result<LogMark> end) {
 Result<void> Upkeep::swap(const std::vector<Removal>& removed,
                           const std::function<Result<void>()>& swap) {
   MILLRACE_RETURN_IF_ERROR(tell_losers(removed));
-  MutexLock lock(files_);
-  auto swapped = swap();
+  const auto swap_alone = [&] {
+    MutexLock lock(files_);
+    return swap();
+  };
+  auto swapped = swap_alone();
   // The name may be the new file's in memory and the old one's on the disk: nobody may conclude
   // anything from it.
   if (!swapped) swap_failed_ = swapped.error();
-  return swapped;
+  auto told = host_.note_swap();
+  return swapped ? told : swapped;
 }
 
 Result<CompactionReport> Upkeep::compact(const CompactionOptions& options) {

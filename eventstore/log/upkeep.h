@@ -24,6 +24,8 @@ class UpkeepHost {
   virtual Result<void> seal() = 0;
   /// Appends one event as a transaction of its own; durable on return. Gives its offset.
   virtual Result<Offset> append_tombstone(const NewEvent& event) = 0;
+  /// Lets all who keep segments open know that one was, or may have been, replaced.
+  virtual Result<void> note_swap() = 0;
 };
 
 /// Maintenance of the store that this process holds.
