@@ -326,26 +326,25 @@ Result<LogMark> StoreWriter::synced_mark() {
   return synced_;
 }
 
-Result<Offset> StoreWriter::append_tombstone(const NewEvent& event) {
-  MILLRACE_RETURN_IF_ERROR(check_limits(event));
+Result<Offset> StoreWriter::append_tombstones(std::span<const NewEvent> events) {
+  for (const NewEvent& event : events) MILLRACE_RETURN_IF_ERROR(check_limits(event));
   if (transaction_thread_ == std::this_thread::get_id())
     return Error(ErrorCode::kFailedPrecondition,
                  "this thread has a transaction open: commit it first");
-  Offset offset;
+  Offset end;
   {
     MutexLock lock(streams_mutex_);
     if (poisoned_) return status().error();
-    MILLRACE_ASSIGN_OR_RETURN(offset, streams_.append_tombstone(event, [this](BatchBuilder& builder,
-                                                                              ByteBuffer& batches) {
-      return place(builder, batches);
-    }));
+    MILLRACE_ASSIGN_OR_RETURN(
+        end, streams_.append_tombstones(events, [this](BatchBuilder& builder, ByteBuffer& batches) {
+          return place(builder, batches);
+        }));
   }
   request_flush();
   for (;;) {
-    MILLRACE_ASSIGN_OR_RETURN(
-        const bool durable,
-        wait_durable(Offset{offset.value + 1}, 0, std::chrono::milliseconds(kLongest)));
-    if (durable) return offset;
+    MILLRACE_ASSIGN_OR_RETURN(const bool durable,
+                              wait_durable(end, 0, std::chrono::milliseconds(kLongest)));
+    if (durable) return Offset{end.value - events.size()};
   }
 }
 

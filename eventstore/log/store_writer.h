@@ -57,7 +57,7 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   Result<LogMark> durable_mark() override;
   Result<LogMark> synced_mark() override;
   Result<void> seal() override;
-  Result<Offset> append_tombstone(const NewEvent& event) override;
+  Result<Offset> append_tombstones(std::span<const NewEvent> events) override;
   Result<void> note_swap() override;
 
   bool holds_less_than(std::size_t times) const;

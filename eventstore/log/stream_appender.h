@@ -24,9 +24,10 @@ class StreamAppender {
   static Result<void> check(const AppendRequest& request);
   /// Takes a request that check() passed. Errors: as Appender, and those of `place`.
   Result<AppendResult> append(const AppendRequest& request, const Place& place);
-  /// Takes an event within the limits that ends its stream; gives its offset. It has a version if
-  /// the stream has versions, so that they go on behind it.
-  Result<Offset> append_tombstone(const NewEvent& event, const Place& place);
+  /// Takes events within the limits that end their streams, each another one, as one transaction;
+  /// gives the offset after it. One has a version if its stream has versions, so that they go on
+  /// behind it.
+  Result<Offset> append_tombstones(std::span<const NewEvent> events, const Place& place);
 
  private:
   Result<std::vector<std::uint64_t>> first_versions(const AppendRequest& request);

@@ -18,6 +18,7 @@ constexpr std::chrono::milliseconds kReplacedPoll{1000};
 void take_in(Batch& batch, TailIndex& index) {
   if (!batch.idempotency_key.empty())
     index.add(idempotency_hash(batch.idempotency_key), batch.position);
+  if (const auto hash = hash_of_erased(batch.erased_key)) index.add(*hash, batch.position);
   while (const EventView* event = batch.next())
     index.add(stream_hash(event->category, event->key), batch.position);
 }

@@ -96,12 +96,18 @@ Result<std::optional<StreamVersions::KeyedAppend>> StreamVersions::look_up_appen
     std::string_view idempotency_key) {
   MILLRACE_RETURN_IF_ERROR(look_up());
   std::optional<Offset> first;
+  bool erased = false;
+  const std::string known_by = erased_key(idempotency_key);
   MILLRACE_RETURN_IF_ERROR(
       lookup_->visit(idempotency_hash(idempotency_key), true, [&](Batch& batch) {
-        if (batch.idempotency_key == idempotency_key) first = batch.first;
+        erased = batch.erased_key == known_by;
+        if (erased || batch.idempotency_key == idempotency_key) first = batch.first;
         return !first;
       }));
   if (!first) return std::optional<KeyedAppend>();
+  if (erased)
+    return std::optional(
+        KeyedAppend{.first = *first, .end = *first, .next_versions = {}, .erased = true});
   MILLRACE_ASSIGN_OR_RETURN(KeyedAppend append, read_append(*first));
   return std::optional(std::move(append));
 }
@@ -115,6 +121,12 @@ Result<std::optional<AppendResult>> StreamVersions::find_append(const AppendRequ
     MILLRACE_ASSIGN_OR_RETURN(append, look_up_append(request.idempotency_key));
   }
   if (!append) return std::optional<AppendResult>();
+  if (append->erased)
+    return Error(ErrorCode::kGone, "the append with the idempotency key " +
+                                       printable(request.idempotency_key) + ", at offset " +
+                                       std::to_string(append->first.value) +
+                                       ", was made, and a part of it has been erased since")
+        .hint("Do not repeat it: what is left of it is in the log.");
   AppendResult result{
       .first = append->first, .end = append->end, .next_versions = {}, .repeated = true};
   std::size_t with_events = 0;

@@ -35,7 +35,7 @@ class StreamVersions {
 
   Result<std::uint64_t> next_version(const StreamName& stream);
   /// The result of the append that had the request's idempotency key, if one did. Errors too:
-  /// kInvalidArgument (it was to other streams than `request` is).
+  /// kInvalidArgument (it was to other streams than `request` is), kGone (some of it was erased).
   Result<std::optional<AppendResult>> find_append(const AppendRequest& request);
   /// Takes note of an append that is in the log now.
   void note(const AppendRequest& request, const AppendResult& result);
@@ -60,6 +60,7 @@ class StreamVersions {
   struct KeyedAppend {
     Offset first, end;
     std::vector<std::pair<std::string, std::uint64_t>> next_versions;  // by stream
+    bool erased = false;  // some of it: only `first` is known
   };
 
   Result<std::uint64_t> find_next(const StreamName& stream) MILLRACE_REQUIRES(mutex_);

@@ -45,8 +45,8 @@ class Fixture {
     for (int i = 0; i < 60; ++i) happen(i % 2 == 0 ? "a" : "b", long_enough);
   }
   EraseReport erase(std::string_view key) {
-    return must(store->maintenance().erase(
-        {.category = "cart", .key = key, .tombstone_type = "Gone", .tombstone_payload = {}}));
+    const EntityToErase entity{.key = key, .tombstone_type = "Gone"};
+    return must(store->maintenance().erase({.category = "cart", .entities = {&entity, 1}}));
   }
   std::size_t count(StreamReader& reader, std::string_view key) {
     std::size_t seen = 0;
