@@ -1,4 +1,5 @@
 #include <boost/program_options.hpp>
+#include <map>
 
 #include "base/bytes.h"
 #include "base/output.h"
@@ -17,11 +18,18 @@ namespace {
 namespace po = boost::program_options;
 
 constexpr CommandText kErase{
-    "log erase", "remove every event of one row or entity, physically",
-    "--store DIR --category C --key K [--yes] [--json]",
-    "Removes from the log's files all events of one key in one category, and appends a tombstone,\n"
-    "so that readers and views forget it too. All other events keep their offsets. Without --yes\n"
-    "it only tells what there is. If it is interrupted, call it again: it goes on.\n"
+    "log erase", "remove every event of some rows or entities, physically",
+    "--store DIR --category C --key K [--key K ...] [--yes] [--json]",
+    "Removes from the log's files all events of one or more keys in one category, and appends a\n"
+    "tombstone for each, so that readers and views forget them too. All other events keep their\n"
+    "offsets. Without --yes it only tells what there is. If it is interrupted, call it again: it\n"
+    "goes on. Each call ends a segment of the log, so give it all the keys that you have.\n"
+    "\n"
+    "The idempotency keys of the appends that wrote those events go as well. Where such an append\n"
+    "wrote to other streams, too, a hash of its key stays with that: repeated it is refused, with\n"
+    "what was left of it in place. Otherwise nothing is known of it any more: repeated it is a "
+    "new\n"
+    "append.\n"
     "\n"
     "What it does not reach: snapshots and backups that were made before; views, until they have\n"
     "read the tombstone; events of other keys that tell of the same person; a row's events under\n"
@@ -36,31 +44,43 @@ class LogErase final : public Command {
         ("store", po::value(&store_)->value_name("DIR")->required(), "the store's directory")  //
         ("category", po::value(&category_)->value_name("C")->required(),
          "the table, such as public.orders")  //
-        ("key", po::value(&key_)->value_name("K")->required(),
-         "the key column's text; several are joined by ','")  //
-        ("yes", po::bool_switch(&yes_), "do it")              //
+        ("key", po::value(&keys_)->value_name("K")->required()->composing(),
+         "the key column's text; several are joined by ','. Again for each further key")  //
+        ("yes", po::bool_switch(&yes_), "do it")                                          //
         ("json", po::bool_switch(&json_), "one JSON object");
   }
 
   Result<void> run() override {
+    for (const std::string& key : keys_)
+      if (!entities_.emplace(key, Entity{}).second)
+        return Error(ErrorCode::kInvalidArgument, "--key " + printable(key) + " is given twice");
     MILLRACE_RETURN_IF_ERROR(look());
-    if (found_ == 0)
-      return Error(ErrorCode::kNotFound, "store " + store_ + " holds no event of " +
-                                             printable(category_) + " with the key " +
-                                             printable(key_))
-          .hint("`millrace log tail --category C` shows the keys.");
+    for (const auto& [key, entity] : entities_)
+      if (entity.events == 0)
+        return Error(ErrorCode::kNotFound, "store " + store_ + " holds no event of " +
+                                               printable(category_) + " with the key " +
+                                               printable(key) + "; nothing was erased")
+            .hint("`millrace log tail --category C` shows the keys.");
     if (!yes_) return tell();
     MILLRACE_ASSIGN_OR_RETURN(const auto store, open_existing(store_));
+    std::vector<EntityToErase> wanted;
+    for (const std::string& key : keys_) {
+      const Entity& entity = entities_.at(key);
+      wanted.push_back(
+          {.key = key, .tombstone_type = entity.type, .tombstone_payload = entity.tombstone});
+    }
     MILLRACE_ASSIGN_OR_RETURN(const EraseReport report,
-                              store->erase({.category = category_,
-                                            .key = key_,
-                                            .tombstone_type = type_,
-                                            .tombstone_payload = tombstone_}));
+                              store->erase({.category = category_, .entities = wanted}));
     return print(json_ ? json(report) : text(report));
   }
 
  private:
-  /// Counts the entity's events and composes its tombstone after the last one.
+  struct Entity {
+    std::uint64_t events = 0, bytes = 0;
+    std::string type, tombstone;
+  };
+
+  /// Counts the entities' events and composes a tombstone for each after its last one.
   Result<void> look() {
     MILLRACE_ASSIGN_OR_RETURN(
         const auto reader,
@@ -68,72 +88,105 @@ class LogErase final : public Command {
     MILLRACE_ASSIGN_OR_RETURN(const auto schemas, SchemaRegistry::open_read_only(store_));
     for (;;) {
       MILLRACE_ASSIGN_OR_RETURN(Batch* const batch, reader->next());
-      if (batch == nullptr) return found_ == 0 ? Result<void>{} : compose(*schemas);
+      if (batch == nullptr) break;
       while (const EventView* event = batch->next()) {
-        if (event->category != category_ || event->key != key_) continue;
-        ++found_;
-        bytes_ += event->key.size() + event->payload.size() + event->metadata.size();
-        type_ = event->type;
-        tombstone_ = event->payload;
+        if (event->category != category_) continue;
+        const auto known = entities_.find(event->key);
+        if (known == entities_.end()) continue;
+        Entity& entity = known->second;
+        ++entity.events;
+        entity.bytes += event->key.size() + event->payload.size() + event->metadata.size();
+        entity.type = event->type;
+        entity.tombstone = event->payload;
       }
       MILLRACE_RETURN_IF_ERROR(batch->status());
     }
+    for (auto& [key, entity] : entities_)
+      if (entity.events != 0) MILLRACE_RETURN_IF_ERROR(compose(*schemas, entity));
+    return {};
   }
 
   /// From the last event: a captured row's is a DELETE with its key, which every view understands.
-  Result<void> compose(SchemaRegistry& schemas) {
-    if (!type_.empty()) {
-      type_ = "Erased";
-      tombstone_.clear();
+  Result<void> compose(SchemaRegistry& schemas, Entity& entity) {
+    if (!entity.type.empty()) {
+      entity.type = "Erased";
+      entity.tombstone.clear();
       return {};
     }
-    MILLRACE_ASSIGN_OR_RETURN(const std::uint32_t version, schema_of_change(tombstone_));
+    MILLRACE_ASSIGN_OR_RETURN(const std::uint32_t version, schema_of_change(entity.tombstone));
     MILLRACE_ASSIGN_OR_RETURN(const auto schema, schemas.find(category_, version));
-    MILLRACE_ASSIGN_OR_RETURN(auto change, forgetting_change(tombstone_, *schema));
+    MILLRACE_ASSIGN_OR_RETURN(auto change, forgetting_change(entity.tombstone, *schema));
     if (!change)
       return Error(ErrorCode::kFailedPrecondition,
                    "table " + printable(category_) + " has no key that a deletion could name")
           .hint("Give it a primary key or a replica identity, then capture it anew.");
-    tombstone_ = *std::move(change);
+    entity.tombstone = *std::move(change);
     return {};
   }
 
   Result<void> tell() const {
-    if (json_) return print(to_line({{"erased", false}, {"events", found_}, {"bytes", bytes_}}));
-    return print(grouped(found_) + " events of " + printable(category_) + " with the key " +
-                 printable(key_) + ", " + grouped(bytes_) +
-                 " bytes. Nothing was erased: --yes does it, and can't be undone.\n");
+    std::string out;
+    Json keys = Json::array();
+    std::uint64_t events = 0, bytes = 0;
+    for (const std::string& key : keys_) {
+      const Entity& entity = entities_.at(key);
+      out += grouped(entity.events) + " events of " + printable(category_) + " with the key " +
+             printable(key) + ", " + grouped(entity.bytes) + " bytes.\n";
+      keys.push_back({{"key", printable(key)}, {"events", entity.events}, {"bytes", entity.bytes}});
+      events += entity.events;
+      bytes += entity.bytes;
+    }
+    if (json_)
+      return print(to_line({{"erased", false},
+                            {"category", category_},
+                            {"events", events},
+                            {"bytes", bytes},
+                            {"keys", keys}}));
+    if (keys_.size() > 1)
+      out += grouped(events) + " events in total, " + grouped(bytes) + " bytes.\n";
+    return print(out + "Nothing was erased: --yes does it, and can't be undone.\n");
   }
 
   std::string text(const EraseReport& report) const {
-    std::string out = grouped(report.events) + " events of " + printable(category_) +
-                      " with the key " + printable(key_) + " erased, " + grouped(report.bytes) +
-                      " bytes";
-    if (report.events != 0)
-      out += ", offsets " + std::to_string(report.first.value) + " to " +
-             std::to_string(report.last.value);
-    return out + "; " + grouped(report.segments_rewritten) + " of " + grouped(report.segments) +
-           " segments rewritten; tombstone at offset " + std::to_string(report.tombstone.value) +
-           "\n";
+    std::string out;
+    for (const ErasedEntity& entity : report.entities) {
+      out += grouped(entity.events) + " events of " + printable(category_) + " with the key " +
+             printable(entity.key) + " erased, " + grouped(entity.bytes) + " bytes";
+      if (entity.events != 0)
+        out += ", offsets " + std::to_string(entity.first.value) + " to " +
+               std::to_string(entity.last.value);
+      out += "; tombstone at offset " + std::to_string(entity.tombstone.value) + "\n";
+    }
+    if (report.entities.size() > 1)
+      out += grouped(report.events()) + " events in total, " + grouped(report.bytes()) + " bytes\n";
+    return out + grouped(report.segments_rewritten) + " of " + grouped(report.segments) +
+           " segments rewritten\n";
   }
 
   std::string json(const EraseReport& report) const {
-    Json first, last;
-    if (report.events != 0) first = report.first.value, last = report.last.value;
+    Json keys = Json::array();
+    for (const ErasedEntity& entity : report.entities) {
+      Json first, last;
+      if (entity.events != 0) first = entity.first.value, last = entity.last.value;
+      keys.push_back({{"key", printable(entity.key)},
+                      {"events", entity.events},
+                      {"bytes", entity.bytes},
+                      {"first", first},
+                      {"last", last},
+                      {"tombstone", entity.tombstone.value}});
+    }
     return to_line({{"erased", true},
                     {"category", category_},
-                    {"key", key_},
-                    {"events", report.events},
-                    {"bytes", report.bytes},
-                    {"first", first},
-                    {"last", last},
+                    {"events", report.events()},
+                    {"bytes", report.bytes()},
                     {"segments", report.segments},
                     {"segments_rewritten", report.segments_rewritten},
-                    {"tombstone", report.tombstone.value}});
+                    {"keys", keys}});
   }
 
-  std::string store_, category_, key_, type_, tombstone_;
-  std::uint64_t found_ = 0, bytes_ = 0;
+  std::string store_, category_;
+  std::vector<std::string> keys_;
+  std::map<std::string, Entity, std::less<>> entities_;
   bool yes_ = false, json_ = false;
 };
 

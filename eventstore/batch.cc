@@ -21,7 +21,7 @@ void Batch::load(const log::BatchHeader& header, std::string_view bytes, Offset 
   payload = bytes;
   names_at_ = header.names_at;
   from_ = from;
-  idempotency_key = {};
+  idempotency_key = erased_key = {};
   categories_.clear();
   types_.clear();
   damaged_ = false;
@@ -39,6 +39,7 @@ void Batch::load_names(std::string_view tail) {
     const std::uint64_t tag = in.varint();
     const std::string_view value = in.bytes(in.varint());
     if (tag == log::kIdempotencyKeyTag) idempotency_key = value;
+    if (tag == log::kErasedKeyTag) erased_key = value;
   }
   for (auto* names : {&categories_, &types_}) {
     const std::uint64_t names_count = in.varint();

@@ -56,6 +56,7 @@ class Reader final : public LogReader {
   Result<void> move_end(const LogMark& end);
   Result<void> open_first_segment();
   Result<void> open_next_segment();
+  Result<void> leave_finished();
   Result<void> enter(SegmentReader opened);
   Result<std::uint32_t> generation_of(std::uint64_t segment) const;
   Result<bool> has_read_what_went(const log::SegmentHeader& here) const;
@@ -172,6 +173,17 @@ Result<void> Reader::open_next_segment() {
     return missing(std::to_string(*next));
   MILLRACE_RETURN_IF_ERROR(enter(std::move(opened)));
   position_ = std::max(position_, end);
+  return {};
+}
+
+/// Goes on from sealed segments of which nothing is left to read: one who waits in them would keep
+/// what is rewritten meanwhile.
+Result<void> Reader::leave_finished() {
+  while (segment_->state().segment() != end_.segment) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool ends, segment_->at_end());
+    if (!ends) break;
+    MILLRACE_RETURN_IF_ERROR(open_next_segment());
+  }
   return {};
 }
 
@@ -356,6 +368,7 @@ Result<bool> Reader::wait(std::chrono::milliseconds timeout, const std::stop_tok
   const auto start = std::chrono::steady_clock::now();
   for (;;) {
     MILLRACE_RETURN_IF_ERROR(refresh());
+    MILLRACE_RETURN_IF_ERROR(leave_finished());
     if (end_.end > position_) return true;
     const auto passed = std::chrono::steady_clock::now() - start;
     if (passed >= timeout || stop.stop_requested()) return false;

@@ -42,6 +42,8 @@ class Batch {
   bool last_of_transaction = false;
   UnixMicros append_time;
   std::string_view idempotency_key;  ///< Of the append, in its first batch; else empty.
+  /// In place of a key that was erased: what knows it again if it comes once more.
+  std::string_view erased_key;
   std::string_view payload;  ///< The records and their names, checked and decompressed; for tools.
   /// Where it lies, for messages: its segment's first offset and the byte in it.
   std::uint64_t segment = 0;

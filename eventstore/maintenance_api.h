@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -89,19 +90,34 @@ enum class ConsumerPolicy : std::uint8_t {
   kLose,  ///< They go; its next read ends with OFFSET_GONE and says what is missing.
 };
 
-struct EraseRequest {
-  std::string_view category, key;
+/// One whose events shall go.
+struct EntityToErase {
+  std::string_view key;
   /// Tells readers that the entity is gone: its payload and type. The tombstone flag is added.
-  std::string_view tombstone_type, tombstone_payload;
+  std::string_view tombstone_type = {}, tombstone_payload = {};
 };
 
-struct EraseReport {
+inline constexpr std::size_t kErasedAtOnceMax = 10'000;
+
+struct EraseRequest {
+  std::string_view category;
+  std::span<const EntityToErase> entities;  ///< 1 to kErasedAtOnceMax, each key once.
+};
+
+struct ErasedEntity {
+  std::string key;
   Offset tombstone;
-  std::size_t segments = 0;  ///< All sealed ones; each that held the key was rewritten.
-  std::size_t segments_rewritten = 0;
   std::uint64_t events = 0;  ///< That are gone, ...
   std::uint64_t bytes = 0;   ///< ... of keys, payloads and metadata, ...
   Offset first, last;        ///< ... and where they were, if there were any.
+};
+
+struct EraseReport {
+  std::size_t segments = 0;  ///< All sealed ones; each that held one of the keys was rewritten.
+  std::size_t segments_rewritten = 0;
+  std::vector<ErasedEntity> entities;  ///< As in the request.
+  std::uint64_t events() const;        ///< Of all of them.
+  std::uint64_t bytes() const;
 };
 
 struct StoreCopyReport {
@@ -126,12 +142,18 @@ class StoreMaintenance {
   /// kIo.
   virtual Result<CompactionReport> compact(const CompactionOptions& options) = 0;
 
-  /// Removes every event of one entity from the log's files and leaves a tombstone at its end, so
-  /// that readers forget it too. Others keep their offsets. On return, no file of the log holds any
-  /// of it but the tombstone's key. A snapshot of the store that was made before still does, as do
-  /// events of other keys that tell of it. After an error, or a crash, call it again: what is
-  /// reported then is what that call removed.
-  /// Errors: kInvalidArgument (a category of the store's own), kUnavailable (a transaction stays
+  /// Removes every event of some entities from the log's files and leaves a tombstone for each at
+  /// its end, so that readers forget them too. Others keep their offsets. The idempotency keys of
+  /// the appends that wrote these events go, too: where such an append wrote to others as well, a
+  /// hash of its key stays with that, so that it is not made again (see Appender). On return, no
+  /// file of the log holds any of it but the tombstones' keys, and every reader of streams in any
+  /// process closes files that do when it is used next; a LogReader that is in the middle of one
+  /// finishes it. A snapshot of the store that was made before still holds it, as do events of
+  /// other keys that tell of it. After an error, or a crash, call it again: what is reported then
+  /// is what that call removed.
+  /// The cost is that of one entity: the segments that hold any of them are rewritten once.
+  /// Errors: kInvalidArgument (a category of the store's own, no entity or too many, a key twice),
+  /// kUnavailable (a transaction stays
   /// open too long for the newest segment to be sealed), kCorruption, kNoSpace, kIo.
   virtual Result<EraseReport> erase(const EraseRequest& request) = 0;
 

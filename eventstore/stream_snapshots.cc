@@ -11,6 +11,9 @@ namespace {
 constexpr std::string_view kMagic("MRSNAP1\0", 8);
 constexpr std::size_t kChecksumBytes = 8;
 constexpr std::uint64_t kFileBytesMax = 1 << 30;
+constexpr std::string_view kSuffix = ".snapshot";
+/// Of what write_file_atomically() has not finished.
+constexpr std::string_view kTemporarySuffix = ".tmp";
 
 // SNAPSHOT = "MRSNAP1" NUL, 16 bytes store id, u64 version, u64 offset, u64 fingerprint,
 //            bytes category, bytes key, bytes state, u64 XXH3-64 of all before
@@ -67,14 +70,13 @@ Path StreamSnapshots::path_of(const StreamName& stream) const {
   std::string hash;
   append_be<std::uint64_t>(hash, checksum(name, 0));
   append_be<std::uint64_t>(hash, checksum(name, 1));
-  return store_ / "snapshots" / (to_hex(hash) + ".snapshot");
+  return folder() / (to_hex(hash) + std::string(kSuffix));
 }
 
 Result<void> StreamSnapshots::save(const StreamName& stream, const StreamSnapshot& snapshot) const {
-  const Path folder = store_ / "snapshots";
-  MILLRACE_ASSIGN_OR_RETURN(const bool there, files_->exists(folder));
+  MILLRACE_ASSIGN_OR_RETURN(const bool there, files_->exists(folder()));
   if (!there) {
-    MILLRACE_RETURN_IF_ERROR(files_->make_directory(folder));
+    MILLRACE_RETURN_IF_ERROR(files_->make_directory(folder()));
     MILLRACE_RETURN_IF_ERROR(files_->sync_directory(store_));
   }
   return write_file_atomically(*files_, path_of(stream), encode(id_, stream, snapshot));
@@ -100,10 +102,33 @@ Result<std::optional<StreamSnapshot>> StreamSnapshots::load(const StreamName& st
 
 Result<void> StreamSnapshots::remove(const StreamName& stream) const {
   const Path path = path_of(stream);
-  MILLRACE_ASSIGN_OR_RETURN(const bool there, files_->exists(path));
-  if (!there) return {};
-  MILLRACE_RETURN_IF_ERROR(files_->remove(path));
-  return files_->sync_directory(path.parent_path());
+  bool removed = false;
+  for (const Path& file : {path, Path(path.string() + std::string(kTemporarySuffix))}) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool there, files_->exists(file));
+    if (there) MILLRACE_RETURN_IF_ERROR(remove_file(file));
+    removed = removed || there;
+  }
+  return removed ? files_->sync_directory(folder()) : Result<void>{};
+}
+
+Result<void> StreamSnapshots::remove_leftovers() const {
+  MILLRACE_ASSIGN_OR_RETURN(const bool any, files_->exists(folder()));
+  if (!any) return {};
+  MILLRACE_ASSIGN_OR_RETURN(const auto names, files_->list(folder()));
+  bool removed = false;
+  for (const std::string& name : names) {
+    if (!name.ends_with(std::string(kSuffix) + std::string(kTemporarySuffix))) continue;
+    MILLRACE_RETURN_IF_ERROR(remove_file(folder() / name));
+    removed = true;
+  }
+  return removed ? files_->sync_directory(folder()) : Result<void>{};
+}
+
+/// Whoever saves or erases beside this one may have been faster.
+Result<void> StreamSnapshots::remove_file(const Path& file) const {
+  auto removed = files_->remove(file);
+  if (!removed && removed.error().code() != ErrorCode::kNotFound) return removed;
+  return {};
 }
 
 }  // namespace millrace

@@ -33,16 +33,21 @@ class StreamSnapshots {
   StreamSnapshots(Path store, const StoreId& id, FileSystem& files = FileSystem::real())
       : store_(std::move(store)), id_(id), files_(&files) {}
 
-  /// Errors: kNoSpace, kIo; the snapshot before is then still there.
+  /// Errors: kNoSpace, kIo, kNotFound (who opened or erased just then took it for a leftover); the
+  /// snapshot before is then still there.
   Result<void> save(const StreamName& stream, const StreamSnapshot& snapshot) const;
   /// Nothing if there is none that was made by the fold `fingerprint`. Errors: kIo.
   Result<std::optional<StreamSnapshot>> load(const StreamName& stream,
                                              std::uint64_t fingerprint) const;
-  /// Durably; fine if there is none. Errors: kIo.
+  /// Durably, also what a save that was interrupted left; fine if there is none. Errors: kIo.
   Result<void> remove(const StreamName& stream) const;
+  /// Removes what saves of any stream left that were interrupted. Errors: kIo.
+  Result<void> remove_leftovers() const;
 
  private:
+  Path folder() const { return store_ / "snapshots"; }
   Path path_of(const StreamName& stream) const;
+  Result<void> remove_file(const Path& file) const;
 
   Path store_;
   StoreId id_;

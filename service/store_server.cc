@@ -63,8 +63,10 @@ class Service final : public v1::StoreService::Service {
 
   grpc::Status Erase(grpc::ServerContext*, const v1::EraseRequest* message,
                      v1::EraseResponse* response) override {
-    return answer(message->store(), response,
-                  [&] { return store_.maintenance().erase(service::from_message(*message)); });
+    const auto entities = service::entities_of(*message);
+    return answer(message->store(), response, [&] {
+      return store_.maintenance().erase({.category = message->category(), .entities = entities});
+    });
   }
 
   grpc::Status Snapshot(grpc::ServerContext*, const v1::SnapshotRequest* message,

@@ -195,39 +195,52 @@ v1::EraseRequest to_message(const EraseRequest& request, const StoreId& store) {
   v1::EraseRequest message;
   *message.mutable_store() = to_message(store);
   message.set_category(std::string(request.category));
-  message.set_key(std::string(request.key));
-  message.set_tombstone_type(std::string(request.tombstone_type));
-  message.set_tombstone_payload(std::string(request.tombstone_payload));
+  for (const EntityToErase& entity : request.entities) {
+    v1::EraseRequest::Entity& added = *message.add_entities();
+    added.set_key(std::string(entity.key));
+    added.set_tombstone_type(std::string(entity.tombstone_type));
+    added.set_tombstone_payload(std::string(entity.tombstone_payload));
+  }
   return message;
 }
 
-EraseRequest from_message(const v1::EraseRequest& message) {
-  return {.category = message.category(),
-          .key = message.key(),
-          .tombstone_type = message.tombstone_type(),
-          .tombstone_payload = message.tombstone_payload()};
+std::vector<EntityToErase> entities_of(const v1::EraseRequest& message) {
+  std::vector<EntityToErase> entities;
+  for (const v1::EraseRequest::Entity& entity : message.entities())
+    entities.push_back({.key = entity.key(),
+                        .tombstone_type = entity.tombstone_type(),
+                        .tombstone_payload = entity.tombstone_payload()});
+  return entities;
 }
 
 v1::EraseResponse to_message(const EraseReport& report) {
   v1::EraseResponse message;
-  message.set_tombstone(report.tombstone.value);
   message.set_segments(report.segments);
   message.set_segments_rewritten(report.segments_rewritten);
-  message.set_events(report.events);
-  message.set_bytes(report.bytes);
-  message.set_first(report.first.value);
-  message.set_last(report.last.value);
+  for (const ErasedEntity& entity : report.entities) {
+    v1::EraseResponse::Entity& added = *message.add_entities();
+    added.set_key(entity.key);
+    added.set_tombstone(entity.tombstone.value);
+    added.set_events(entity.events);
+    added.set_bytes(entity.bytes);
+    added.set_first(entity.first.value);
+    added.set_last(entity.last.value);
+  }
   return message;
 }
 
 EraseReport from_message(const v1::EraseResponse& message) {
-  return {.tombstone = {message.tombstone()},
-          .segments = message.segments(),
-          .segments_rewritten = message.segments_rewritten(),
-          .events = message.events(),
-          .bytes = message.bytes(),
-          .first = {message.first()},
-          .last = {message.last()}};
+  EraseReport report{.segments = message.segments(),
+                     .segments_rewritten = message.segments_rewritten(),
+                     .entities = {}};
+  for (const v1::EraseResponse::Entity& entity : message.entities())
+    report.entities.push_back({.key = entity.key(),
+                               .tombstone = {entity.tombstone()},
+                               .events = entity.events(),
+                               .bytes = entity.bytes(),
+                               .first = {entity.first()},
+                               .last = {entity.last()}});
+  return report;
 }
 
 v1::SnapshotResponse to_message(const StoreCopyReport& report) {

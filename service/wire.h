@@ -64,7 +64,8 @@ v1::CompactUpdate to_message(const CompactionReport& report);
 CompactionReport from_message(const v1::CompactUpdate::Report& message);
 
 v1::EraseRequest to_message(const EraseRequest& request, const StoreId& store);
-EraseRequest from_message(const v1::EraseRequest& message);  ///< Views into `message`.
+/// Views into `message`.
+std::vector<EntityToErase> entities_of(const v1::EraseRequest& message);
 v1::EraseResponse to_message(const EraseReport& report);
 EraseReport from_message(const v1::EraseResponse& message);
 

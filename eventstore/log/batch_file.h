@@ -35,6 +35,9 @@ class BatchFile {
   Result<void> load(std::uint64_t position, Buffers& buffers, Batch& batch) const;
   /// Positions are those of this generation of the segment.
   std::uint32_t generation() const { return generation_; }
+  bool is_in_place(FileSystem& files, const StorePaths& paths) const {
+    return log::is_in_place(files, paths, segment_, *file_);
+  }
 
  private:
   std::uint64_t segment_;

@@ -1,53 +1,176 @@
 #include "eventstore/log/erase.h"
 
 #include <algorithm>
+#include <optional>
+#include <set>
+#include <unordered_map>
 
-#include "eventstore/log/liveness.h"
+#include "eventstore/log/batch_file.h"
+#include "eventstore/log/index_format.h"
 #include "eventstore/log/segment_index.h"
 #include "eventstore/log/segment_rewriter.h"
 
+// Erasing is two passes over the segments that may hold one of the entities. The first finds what
+// has to be known before anything goes: an idempotency key lies in the first batch of its append,
+// and an append that has several batches may have its events of an entity in a later one, even in a
+// later segment. The second rewrites. Were the keys found only where the events go, a crash in
+// between would leave a key of which nothing tells any more that it has to go.
 namespace millrace::log {
 namespace {
 
-/// False only if the segment's index says that it holds no event of the entity.
-Result<bool> may_hold(const StoreContext& store, std::uint64_t segment,
-                      const EraseRequest& request) {
-  MILLRACE_ASSIGN_OR_RETURN(auto reader,
-                            SegmentReader::open(*store.files, store.paths, store.store, segment));
-  const auto index = SegmentIndex::open(*store.files, store.paths, reader);
+class Erasure {
+ public:
+  Erasure(const StoreContext& store, const LogExtent& log, const EraseRequest& request,
+          Offset tombstones);
+
+  Result<EraseReport> run(const AroundSwap& around_swap);
+
+ private:
+  Result<bool> may_hold(std::uint64_t segment) const;
+  Result<void> find_appends(std::uint64_t segment);
+  ErasedEntity* find(const EventView& event);
+  Verdict judge(const EventView& event, const Batch& batch);
+  bool forgets_key(const Batch& batch) const;
+
+  const StoreContext& store_;
+  const LogExtent& log_;
+  const std::string_view category_;
+  const Offset tombstones_;
+  EraseReport report_;
+  std::unordered_map<std::string_view, std::size_t> by_key_;  // of report_.entities
+  /// Where appends begin that have an entity's event behind their first batch: at most one for each
+  /// batch's bytes.
+  std::set<std::uint64_t> appends_;
+  std::optional<std::uint64_t> erased_at_;  // the last batch of the segment at hand that held one
+  Batch batch_;
+};
+
+Erasure::Erasure(const StoreContext& store, const LogExtent& log, const EraseRequest& request,
+                 Offset tombstones)
+    : store_(store), log_(log), category_(request.category), tombstones_(tombstones) {
+  report_.segments = log.sealed();
+  for (const EntityToErase& entity : request.entities) {
+    by_key_.emplace(entity.key, report_.entities.size());
+    report_.entities.push_back({.key = std::string(entity.key),
+                                .tombstone = {tombstones.value + report_.entities.size()},
+                                .first = {},
+                                .last = {}});
+  }
+}
+
+/// False only if the segment's index says that it holds no event of them.
+Result<bool> Erasure::may_hold(std::uint64_t segment) const {
+  MILLRACE_ASSIGN_OR_RETURN(
+      auto reader, SegmentReader::open(*store_.files, store_.paths, store_.store, segment));
+  const auto index = SegmentIndex::open(*store_.files, store_.paths, reader);
   if (!index) return true;
   std::vector<std::uint64_t> positions;
-  const auto found = index->find(stream_hash(request.category, request.key), positions);
-  return !found || !positions.empty();
+  for (const ErasedEntity& entity : report_.entities) {
+    const auto found = index->find(stream_hash(category_, entity.key), positions);
+    if (!found || !positions.empty()) return true;
+  }
+  return false;
+}
+
+ErasedEntity* Erasure::find(const EventView& event) {
+  if (event.offset >= tombstones_ || event.category != category_) return nullptr;
+  const auto known = by_key_.find(event.key);
+  return known == by_key_.end() ? nullptr : &report_.entities[known->second];
+}
+
+/// What was captured has no idempotency key.
+Result<void> Erasure::find_appends(std::uint64_t segment) {
+  MILLRACE_ASSIGN_OR_RETURN(
+      auto reader, SegmentReader::open(*store_.files, store_.paths, store_.store, segment));
+  for (;;) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool ends, reader.at_end());
+    if (ends) return {};
+    MILLRACE_ASSIGN_OR_RETURN(auto found, reader.peek());
+    const BatchHeader& header = found.header;
+    const bool is_asked = found.fault == BatchFault::kNone && !header.has(kControl) &&
+                          header.ordinal != 0 && header.source.epoch == 0;
+    if (is_asked) MILLRACE_RETURN_IF_ERROR(reader.load(found));
+    if (found.fault != BatchFault::kNone) return fault_error(segment, found.position, found.fault);
+    if (is_asked) {
+      batch_.segment = segment;
+      batch_.position = found.position;
+      batch_.load(header, found.payload, Offset{0});
+      while (const EventView* event = batch_.next())
+        if (find(*event) != nullptr) appends_.insert(header.base - header.ordinal);
+      MILLRACE_RETURN_IF_ERROR(batch_.status());
+    }
+    reader.advance(found);
+  }
+}
+
+Verdict Erasure::judge(const EventView& event, const Batch& batch) {
+  ErasedEntity* const entity = find(event);
+  if (entity == nullptr) return {};
+  erased_at_ = batch.position;
+  if (entity->events++ == 0) entity->first = event.offset;
+  entity->last = event.offset;
+  entity->bytes += event.key.size() + event.payload.size() + event.metadata.size();
+  return {.kind = Verdict::Kind::kRemoved, .removal = RemovalKind::kErased};
+}
+
+/// Asked of the first batch of an append right after its events.
+bool Erasure::forgets_key(const Batch& batch) const {
+  return erased_at_ == batch.position || appends_.contains(batch.first.value);
+}
+
+Result<EraseReport> Erasure::run(const AroundSwap& around_swap) {
+  const auto& segments = log_.segments;
+  std::set<std::size_t> needed;
+  for (std::size_t i = 0; i < log_.sealed(); ++i) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool may, may_hold(segments[i]));
+    if (!may) continue;
+    needed.insert(i);
+    MILLRACE_RETURN_IF_ERROR(find_appends(segments[i]));
+  }
+  for (const std::uint64_t start : appends_) {
+    const auto behind = std::upper_bound(segments.begin(), segments.end(), start);
+    if (behind != segments.begin())
+      needed.insert(static_cast<std::size_t>(behind - segments.begin()) - 1);
+  }
+  for (const std::size_t i : needed) {
+    erased_at_.reset();
+    MILLRACE_ASSIGN_OR_RETURN(
+        const RewriteReport rewritten,
+        rewrite_segment(
+            store_.paths, store_.store, segments[i], segments[i + 1],
+            [this](const EventView& event, const Batch& batch) { return judge(event, batch); },
+            {.files = store_.files,
+             .clock = store_.clock,
+             .compression = store_.compression,
+             .forgets_key = [this](const Batch& batch) { return forgets_key(batch); },
+             .around_swap = around_swap}));
+    report_.segments_rewritten += rewritten.changes();
+  }
+  return std::move(report_);
 }
 
 }  // namespace
 
 Result<EraseReport> erase_events(const StoreContext& store, const LogExtent& log,
-                                 const EraseRequest& request, Offset tombstone,
+                                 const EraseRequest& request, Offset tombstones,
                                  const AroundSwap& around_swap) {
-  EraseReport report{.tombstone = tombstone, .segments = log.sealed(), .first = {}, .last = {}};
-  const Judge judge = [&](const EventView& event, const Batch&) -> Result<Verdict> {
-    if (event.offset >= tombstone || event.key != request.key || event.category != request.category)
-      return Verdict{};
-    if (report.events++ == 0) report.first = event.offset;
-    report.last = event.offset;
-    report.bytes += event.key.size() + event.payload.size() + event.metadata.size();
-    return Verdict{.kind = Verdict::Kind::kRemoved, .removal = RemovalKind::kErased};
-  };
-  for (std::size_t i = 0; i < log.sealed(); ++i) {
-    MILLRACE_ASSIGN_OR_RETURN(const bool needed, may_hold(store, log.segments[i], request));
-    if (!needed) continue;
-    MILLRACE_ASSIGN_OR_RETURN(
-        const RewriteReport rewritten,
-        rewrite_segment(store.paths, store.store, log.segments[i], log.segments[i + 1], judge,
-                        {.files = store.files,
-                         .clock = store.clock,
-                         .compression = store.compression,
-                         .around_swap = around_swap}));
-    report.segments_rewritten += rewritten.events_removed != 0;
-  }
-  return report;
+  return Erasure(store, log, request, tombstones).run(around_swap);
 }
 
 }  // namespace millrace::log
+
+namespace millrace {
+
+std::uint64_t EraseReport::events() const {
+  std::uint64_t sum = 0;
+  for (const ErasedEntity& entity : entities) sum += entity.events;
+  return sum;
+}
+
+std::uint64_t EraseReport::bytes() const {
+  std::uint64_t sum = 0;
+  for (const ErasedEntity& entity : entities) sum += entity.bytes;
+  return sum;
+}
+
+}  // namespace millrace

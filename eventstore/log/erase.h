@@ -7,10 +7,11 @@
 
 namespace millrace::log {
 
-/// Removes the events of one entity below `tombstone` from all sealed segments, in which everything
-/// below it lies. `around_swap` as in RewriteOptions.
+/// Removes the events of some entities from all sealed segments, in which everything below their
+/// tombstones lies; these follow one another from `tombstones` on. `around_swap` as in
+/// RewriteOptions.
 Result<EraseReport> erase_events(const StoreContext& store, const LogExtent& log,
-                                 const EraseRequest& request, Offset tombstone,
+                                 const EraseRequest& request, Offset tombstones,
                                  const AroundSwap& around_swap);
 
 }  // namespace millrace::log

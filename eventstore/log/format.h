@@ -178,6 +178,7 @@ inline constexpr std::uint8_t kRecordReserved = 128;
 
 // Tags of a batch's properties.
 inline constexpr std::uint64_t kIdempotencyKeyTag = 1;
+inline constexpr std::uint64_t kErasedKeyTag = 4;  // in its place: what tells it from others
 
 /// Where the log goes on: what the next batch has to look like, and the last place to cut at.
 class LogState {

@@ -23,7 +23,8 @@ namespace {
 //    96  i64 commit time           104  u8 durability of the writer: 0 group, 1 always, 2 os
 //   112  u64 synced end offset
 //   120  u64 segment and           128  u64 byte of it
-//   136  zeros                     248  u64 XXH3-64 of all before
+//   136  u32 sequence of the write that told of the last swap of a segment, or of the start
+//   140  zeros                     248  u64 XXH3-64 of all before
 // clang-format on
 constexpr std::size_t kChecksumAt = 248;
 constexpr std::string_view kMagic("MRHEAD1\0", 8);
@@ -52,6 +53,7 @@ void encode_head(const PublishedHead& head, char* to) {
   store_le<std::uint64_t>(to + 112, head.synced.end.value);
   store_le<std::uint64_t>(to + 120, head.synced.segment);
   store_le<std::uint64_t>(to + 128, head.synced.position);
+  store_le<std::uint32_t>(to + 136, head.swapped);
   store_le<std::uint64_t>(to + kChecksumAt, checksum({to, kChecksumAt}));
 }
 
@@ -79,7 +81,8 @@ std::optional<PublishedHead> decode_head(std::string_view bytes) {
                  .segment = load_le<std::uint64_t>(from + 120),
                  .position = load_le<std::uint64_t>(from + 128),
                  .source = {},
-                 .commit_time = {}}};
+                 .commit_time = {}},
+      .swapped = load_le<std::uint32_t>(from + 136)};
   std::memcpy(head.store.bytes.data(), from + 16, head.store.bytes.size());
   return head;
 }
@@ -93,7 +96,10 @@ Result<HeadWriter> HeadWriter::open(FileSystem& files, const StorePaths& paths,
   MILLRACE_ASSIGN_OR_RETURN(head.identity_, head.file_->identity());
   char word[4] = {};
   MILLRACE_RETURN_IF_ERROR(head.file_->read_at(0, word));
-  head.sequence_ = load_le<std::uint32_t>(word);
+  {
+    MutexLock lock(*head.mutex_);
+    head.sequence_ = load_le<std::uint32_t>(word);
+  }
   MILLRACE_RETURN_IF_ERROR(head.file_->truncate(kHeadBytes));
   MILLRACE_ASSIGN_OR_RETURN(head.word_, files.shared_word(paths.head(), 0));
   head.store_ = store;
@@ -103,14 +109,31 @@ Result<HeadWriter> HeadWriter::open(FileSystem& files, const StorePaths& paths,
 }
 
 Result<void> HeadWriter::publish(const LogMark& durable, const LogMark& synced) {
+  MutexLock lock(*mutex_);
+  durable_ = durable;
+  synced_ = synced;
+  return write();
+}
+
+Result<void> HeadWriter::publish_swap() {
+  MutexLock lock(*mutex_);
+  swapped_ = sequence_ + 1;
+  return write();
+}
+
+Result<void> HeadWriter::write() {
+  ++sequence_;
+  // The writer before may have died between a swap and telling of it.
+  if (swapped_ == 0) swapped_ = sequence_;
   char bytes[kHeadBytes];
-  encode_head({.sequence = ++sequence_,
+  encode_head({.sequence = sequence_,
                .store = store_,
                .boot = boot_,
                .identity = identity_,
-               .durable = durable,
+               .durable = durable_,
                .durability = durability_,
-               .synced = synced},
+               .synced = synced_,
+               .swapped = swapped_},
               bytes);
   MILLRACE_RETURN_IF_ERROR(file_->write_at(0, {bytes, sizeof bytes}));
   word_->wake_all();
@@ -149,7 +172,9 @@ Result<HeadView> HeadReader::read() {
       if (head->store != store_ || head->identity != identity_) return view;
       view.at_least = head->synced;
       view.durability = head->durability;
-      if (head->boot == boot_) view.durable = head->durable;
+      if (head->boot != boot_) return view;
+      view.durable = head->durable;
+      if (head->swapped != 0) view.swapped = {.identity = identity_, .sequence = head->swapped};
       return view;
     }
     std::this_thread::yield();

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "base/file.h"
+#include "base/mutex.h"
 #include "base/result.h"
 #include "eventstore/log/format.h"
 #include "eventstore/log/store_files.h"
@@ -21,6 +22,10 @@
 // since the machine started, in this very file, for this store. An older one still is a lower
 // bound: what it calls synced was synced before, and whatever became of the machine, it is there.
 // (With Durability::kOs what it calls durable reaches further, and need not be.)
+//
+// It also says when a segment was last replaced by a new generation: a file that is open lives on
+// without its name, with what was taken out of it, until nobody has it open. So whoever keeps
+// segments open looks here before he uses them again.
 namespace millrace::log {
 
 inline constexpr std::size_t kHeadBytes = 256;
@@ -34,6 +39,9 @@ struct PublishedHead {
   LogMark durable{};
   Durability durability = Durability::kGroup;
   LogMark synced{};  ///< `end`, `segment` and `position` only.
+  /// The sequence of the write that told of the last swap of a segment, or of the writer's start;
+  /// 0: not told.
+  std::uint32_t swapped = 0;
   bool operator==(const PublishedHead&) const = default;
 };
 
@@ -42,7 +50,7 @@ void encode_head(const PublishedHead& head, char* to);
 /// Nothing if it is torn, or no HEAD.
 std::optional<PublishedHead> decode_head(std::string_view bytes);
 
-/// Publishes the durable end; the writer has one.
+/// Publishes the durable end; the writer has one. Threads: any.
 class HeadWriter {
  public:
   /// Makes HEAD or takes the one that is there, in place: readers that sleep on it go on.
@@ -51,17 +59,24 @@ class HeadWriter {
 
   /// `durable` is for readers, `synced` for recovery. Errors: as File::write_at.
   Result<void> publish(const LogMark& durable, const LogMark& synced);
+  /// Tells that a segment was, or may have been, replaced. Should it fail, the next write tells.
+  Result<void> publish_swap();
   /// Makes what was published survive a power loss.
   Result<void> sync() { return file_->sync(); }
 
  private:
+  Result<void> write() MILLRACE_REQUIRES(*mutex_);
+
   std::unique_ptr<File> file_;
   std::unique_ptr<SharedWord> word_;
   StoreId store_;
   Durability durability_ = Durability::kGroup;
   std::uint64_t boot_ = 0;
   std::uint64_t identity_ = 0;
-  std::uint32_t sequence_ = 0;
+  std::unique_ptr<Mutex> mutex_ = std::make_unique<Mutex>();
+  LogMark durable_ MILLRACE_GUARDED_BY(*mutex_), synced_ MILLRACE_GUARDED_BY(*mutex_);
+  std::uint32_t sequence_ MILLRACE_GUARDED_BY(*mutex_) = 0;
+  std::uint32_t swapped_ MILLRACE_GUARDED_BY(*mutex_) = 0;
 };
 
 /// What HEAD says, if it can be trusted.
@@ -73,6 +88,13 @@ struct HeadView {
   std::optional<LogMark> at_least{};
   /// That of the last writer.
   std::optional<Durability> durability{};
+  /// While this stays the same, no segment was replaced. Nothing: it is not known.
+  struct SwapMark {
+    std::uint64_t identity = 0;  ///< Of HEAD.
+    std::uint32_t sequence = 0;
+    bool operator==(const SwapMark&) const = default;
+  };
+  std::optional<SwapMark> swapped{};
 };
 
 class HeadReader {

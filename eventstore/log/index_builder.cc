@@ -87,9 +87,11 @@ void IndexBuilder::add_properties(std::string_view tail, std::uint64_t position)
   for (std::uint64_t left = in.varint(); left != 0 && !in.failed(); --left) {
     const std::uint64_t tag = in.varint();
     const std::string_view value = in.bytes(in.varint());
-    if (tag == kIdempotencyKeyTag)
-      add_entry({idempotency_hash(value), static_cast<std::uint32_t>(position / kBatchAlignment),
-                 kNoCategory});
+    const auto hash = tag == kIdempotencyKeyTag ? std::optional(idempotency_hash(value))
+                      : tag == kErasedKeyTag    ? hash_of_erased(value)
+                                                : std::nullopt;
+    if (hash)
+      add_entry({*hash, static_cast<std::uint32_t>(position / kBatchAlignment), kNoCategory});
   }
 }
 

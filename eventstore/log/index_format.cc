@@ -65,6 +65,18 @@ std::uint64_t stream_hash(std::string_view category, std::string_view key) {
 
 std::uint64_t idempotency_hash(std::string_view key) { return checksum(key, kIdempotencySeed); }
 
+std::string erased_key(std::string_view key) {
+  std::string erased;
+  append_le<std::uint64_t>(erased, idempotency_hash(key));
+  append_le<std::uint64_t>(erased, checksum(key, ~kIdempotencySeed));
+  return erased;
+}
+
+std::optional<std::uint64_t> hash_of_erased(std::string_view erased) {
+  if (erased.size() != 16) return std::nullopt;
+  return load_le<std::uint64_t>(erased.data());
+}
+
 void encode_index_header(const IndexHeader& header, char* to) {
   std::memset(to, 0, kIndexHeaderBytes);
   std::memcpy(to, kIndexMagic.data(), kIndexMagic.size());

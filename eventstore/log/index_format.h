@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "eventstore/log/format.h"
@@ -60,6 +61,11 @@ inline constexpr std::uint64_t kIndexedSegmentBytesMax = std::uint64_t{8} << 32;
 std::uint64_t stream_hash(std::string_view category, std::string_view key);
 /// What identifies the idempotency key of an append there.
 std::uint64_t idempotency_hash(std::string_view key);
+/// What stays in a batch of a key that is erased: 16 bytes, the first 8 of them its hash in the
+/// index.
+std::string erased_key(std::string_view key);
+/// idempotency_hash() of the key that `erased` is of; nothing if it is none.
+std::optional<std::uint64_t> hash_of_erased(std::string_view erased);
 
 struct IndexHeader {
   StoreId store;

@@ -5,6 +5,7 @@
 #include "eventstore/log/scrubber.h"
 #include "eventstore/log/segment_index.h"
 #include "eventstore/log/segment_reader.h"
+#include "eventstore/stream_snapshots.h"
 
 namespace millrace::log {
 namespace {
@@ -89,9 +90,9 @@ Result<void> Maintenance::run_once() {
     due_ = false;
     sealed_before = sealed_before_;
   }
+  Result<void> done = remove_leftovers();
   auto segments = list_segments(*options_.files, paths_);
   if (!segments) return std::move(segments).error();
-  Result<void> done;
   for (const std::uint64_t segment : *segments) {
     if (segment >= sealed_before) break;
     if (segment < checked_before_ && !failed_.contains(segment)) continue;
@@ -101,6 +102,18 @@ Result<void> Maintenance::run_once() {
   }
   checked_before_ = sealed_before;
   return done;
+}
+
+/// Here and not when the store is opened, for there may be many files beside them.
+Result<void> Maintenance::remove_leftovers() {
+  if (leftovers_removed_) return {};
+  const StreamSnapshots snapshots(paths_.directory, options_.store, *options_.files);
+  Result<void> removed = snapshots.remove_leftovers();
+  leftovers_removed_ = removed.has_value();
+  if (!removed)
+    spdlog::warn("store {}: unfinished snapshots of streams stay for now: {}",
+                 paths_.directory.string(), removed.error().message());
+  return removed;
 }
 
 /// Tells of a failure when it is new.

@@ -15,9 +15,10 @@
 
 namespace millrace::log {
 
-/// The writer's work on sealed segments, beside and never in the way of appending: builds the
-/// indexes that are missing or of no use, and in the background scrubs. What fails here is logged
-/// once and tried again when the next segment is sealed; the store goes on without it.
+/// The writer's work on files that are at rest, beside and never in the way of appending: builds
+/// the indexes that are missing or of no use, removes once what interrupted saves of snapshots
+/// left, and in the background scrubs. What fails here is logged once and tried again when the next
+/// segment is sealed; the store goes on without it.
 ///
 /// Threads: any.
 class Maintenance {
@@ -49,6 +50,7 @@ class Maintenance {
   void run_background();
   std::optional<std::uint64_t> wait_for_work(std::optional<Deadline> scrub_at);
   Result<void> run_once() MILLRACE_REQUIRES(work_);
+  Result<void> remove_leftovers() MILLRACE_REQUIRES(work_);
   Result<void> keep_index(std::uint64_t segment) MILLRACE_REQUIRES(work_);
   Result<void> build_index(std::uint64_t segment);
 
@@ -61,6 +63,7 @@ class Maintenance {
   std::uint64_t checked_before_ MILLRACE_GUARDED_BY(work_) = 0;
   /// ... failed: worth another attempt.
   std::set<std::uint64_t> failed_ MILLRACE_GUARDED_BY(work_);
+  bool leftovers_removed_ MILLRACE_GUARDED_BY(work_) = false;
 
   Mutex mutex_;
   ConditionVariable due_changed_;

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "eventstore/log/format.h"
+#include "eventstore/log/index_format.h"
 
 namespace millrace::log {
 namespace {
@@ -38,6 +39,26 @@ std::string_view properties_of(std::string_view tail) {
   }
   if (in.failed()) return {};
   return tail.substr(0, tail.size() - static_cast<std::size_t>(in.remaining()));
+}
+
+std::string without_idempotency_key(std::string_view properties) {
+  ByteReader in(properties);
+  std::string out;
+  std::uint64_t left = in.varint();
+  append_varint(out, left);
+  for (; left != 0; --left) {
+    std::uint64_t tag = in.varint();
+    std::string value(in.bytes(in.varint()));
+    if (tag == kIdempotencyKeyTag) {
+      tag = kErasedKeyTag;
+      value = erased_key(value);
+    }
+    append_varint(out, tag);
+    append_varint(out, value.size());
+    out += value;
+  }
+  MILLRACE_CHECK(!in.failed() && in.remaining() == 0);  // properties_of() has read them
+  return out;
 }
 
 void RecordWriter::begin(ByteBuffer& out, Offset base) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "eventstore/log/byte_buffer.h"
@@ -13,6 +14,8 @@ namespace millrace::log {
 inline constexpr std::string_view kNoProperties("\0", 1);
 /// The properties in the tail of a batch, with their count; empty if they can't be read.
 std::string_view properties_of(std::string_view tail);
+/// The same properties, of an idempotency key only what stays when it is erased.
+std::string without_idempotency_key(std::string_view properties);
 
 /// Encodes the records and the tail of a batch from events that were read, holes between them
 /// included. Keeps its memory between batches.

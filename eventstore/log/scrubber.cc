@@ -19,6 +19,8 @@ std::string file_name(std::uint64_t segment) { return "log/" + StorePaths::segme
 
 std::chrono::milliseconds Scrubber::step(std::uint64_t sealed_before) {
   load_report();
+  // What was rewritten is read again from its start.
+  if (reader_ && !reader_->is_in_place(*options_.files, paths_)) reader_.reset();
   if (!in_pass_) {
     if (!is_pass_due()) return kIdlePause;
     in_pass_ = true;

@@ -13,6 +13,13 @@ constexpr std::size_t kSearchBytes = 64 << 10;
 
 }  // namespace
 
+bool is_in_place(FileSystem& files, const StorePaths& paths, std::uint64_t segment, File& file) {
+  const auto named = files.open(paths.segment(segment), OpenMode::kRead);
+  if (!named) return false;
+  const auto there = (*named)->identity(), here = file.identity();
+  return there && here && *there == *here;
+}
+
 Result<SegmentReader> SegmentReader::open(FileSystem& files, const StorePaths& paths,
                                           const StoreId& store, std::uint64_t segment,
                                           Buffers buffers) {

@@ -14,6 +14,10 @@
 
 namespace millrace::log {
 
+/// False if another file has the segment's name by now: its new generation, of which `file` is an
+/// old one. Nobody should keep that open for long, for the disk gives nothing back meanwhile.
+bool is_in_place(FileSystem& files, const StorePaths& paths, std::uint64_t segment, File& file);
+
 /// Walks over the batches of one segment and checks each, through a buffer that is used again.
 ///
 /// Nothing is mapped: a file that somebody cuts short gives a fault, not a signal.
@@ -80,6 +84,9 @@ class SegmentReader {
   const SegmentHeader& header() const { return header_; }
   const LogState& state() const { return state_; }
   Result<std::uint64_t> file_size() { return file_->size(); }
+  bool is_in_place(FileSystem& files, const StorePaths& paths) const {
+    return log::is_in_place(files, paths, header_.segment, *file_);
+  }
   std::unique_ptr<File> take_file() && { return std::move(file_); }
   Buffers take_buffers() && {
     return {.file = std::move(buffer_), .decompressor = std::move(decompressor_)};

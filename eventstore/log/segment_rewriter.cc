@@ -25,14 +25,16 @@ struct KeptBatch {
 /// One run over a segment. Told batch by batch; what it gives goes to a GenerationFile.
 class Rewriter {
  public:
-  Rewriter(SegmentReader& reader, const Judge& judge, GenerationFile& out, RewriteReport& report)
+  Rewriter(SegmentReader& reader, const Judge& judge, const RewriteOptions& options,
+           GenerationFile& out, RewriteReport& report)
       : reader_(reader),
         judge_(judge),
+        options_(options),
         out_(out),
         report_(report),
         crosses_start_(reader.state().in_transaction()) {}
 
-  Result<void> run(const RewriteOptions& options);
+  Result<void> run();
   const std::vector<Removal>& removals() const { return removals_.all(); }
 
  private:
@@ -47,6 +49,7 @@ class Rewriter {
 
   SegmentReader& reader_;
   const Judge& judge_;
+  const RewriteOptions& options_;
   GenerationFile& out_;
   RewriteReport& report_;
   Batch batch_;
@@ -94,7 +97,16 @@ Result<bool> Rewriter::filter(const SegmentReader::Found& found) {
   MILLRACE_RETURN_IF_ERROR(batch_.status());
   report_.events_kept += count_;
   unchanged_ = count_ == found.header.count && !completed;
-  names_at_ = records_.finish(properties_of(found.payload.substr(found.header.names_at)));
+  const auto properties = properties_of(found.payload.substr(found.header.names_at));
+  const bool forgets_key =
+      !batch_.idempotency_key.empty() && options_.forgets_key && options_.forgets_key(batch_);
+  if (forgets_key && count_ != 0) {
+    ++report_.keys_forgotten;
+    unchanged_ = false;
+    names_at_ = records_.finish(without_idempotency_key(properties));
+  } else {
+    names_at_ = records_.finish(properties);
+  }
   return count_ != 0;
 }
 
@@ -179,7 +191,7 @@ Error damaged(const SegmentReader& reader, const SegmentReader::Found& found) {
       .hint("`millrace log verify` lists every fault; put the file back from a backup.");
 }
 
-Result<void> Rewriter::run(const RewriteOptions& options) {
+Result<void> Rewriter::run() {
   std::uint64_t paced = reader_.state().position();
   for (;;) {
     MILLRACE_ASSIGN_OR_RETURN(const bool ends, reader_.at_end());
@@ -190,10 +202,10 @@ Result<void> Rewriter::run(const RewriteOptions& options) {
     if (!found.header.has(kControl)) MILLRACE_RETURN_IF_ERROR(take(found));
     reader_.advance(found);
     const std::uint64_t position = reader_.state().position();
-    if (!options.pace || position - paced < kPaceBytes) continue;
-    MILLRACE_RETURN_IF_ERROR(options.pace(position - std::exchange(paced, position)));
+    if (!options_.pace || position - paced < kPaceBytes) continue;
+    MILLRACE_RETURN_IF_ERROR(options_.pace(position - std::exchange(paced, position)));
   }
-  if (options.pace) MILLRACE_RETURN_IF_ERROR(options.pace(reader_.state().position() - paced));
+  if (options_.pace) MILLRACE_RETURN_IF_ERROR(options_.pace(reader_.state().position() - paced));
   return finish();
 }
 
@@ -210,14 +222,14 @@ Result<bool> write_generation(const Path& temporary, SegmentReader& reader,
                                       .chain = successor.predecessor->chain},
                                      options.clock->wall()),
                      options.compression);
-  Rewriter rewriter(reader, judge, out, report);
-  MILLRACE_RETURN_IF_ERROR(rewriter.run(options));
+  Rewriter rewriter(reader, judge, options, out, report);
+  MILLRACE_RETURN_IF_ERROR(rewriter.run());
   if (reader.link() != successor.predecessor)
     return Error(ErrorCode::kCorruption, "log/" +
                                              StorePaths::segment_name(reader.header().segment) +
                                              " did not end as the segment after it remembers")
         .hint("`millrace log verify` lists every fault; put the file back from a backup.");
-  if (report.events_removed == 0 && report.events_completed == 0) return false;
+  if (!report.changes()) return false;
   report.removed = rewriter.removals();
   RemovalList removals(std::move(removed_before));
   for (const Removal& removal : report.removed) removals.add(removal);
@@ -275,16 +287,18 @@ Result<RewriteReport> rewrite_segment(const StorePaths& paths, const StoreId& st
   const auto swap = [&]() -> Result<void> {
     MILLRACE_RETURN_IF_ERROR(files.rename(temporary, path));
     MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.log()));
-    return remove_index(files, paths, segment);
+    MILLRACE_RETURN_IF_ERROR(remove_index(files, paths, segment));
+    // Before anybody is told of the swap: who opens the new one needs it.
+    if (const auto indexed = write_index(files, paths, store, segment); !indexed)
+      spdlog::warn("log/{} has no index until the store is opened again: {}",
+                   StorePaths::segment_name(segment), indexed.error().message());
+    return {};
   };
   if (auto swapped = options.around_swap ? options.around_swap(report.removed, swap) : swap();
       !swapped) {
     if (files.exists(temporary).value_or(false)) static_cast<void>(files.remove(temporary));
     return std::move(swapped).error();
   }
-  if (const auto indexed = write_index(files, paths, store, segment); !indexed)
-    spdlog::warn("log/{} has no index until the store is opened again: {}",
-                 StorePaths::segment_name(segment), indexed.error().message());
   return report;
 }
 

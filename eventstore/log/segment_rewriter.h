@@ -45,13 +45,17 @@ struct RewriteOptions {
   Compression compression = Compression::kZstd;
   /// Called about every MiB with the bytes read since: to go slowly, to stop.
   std::function<Result<void>(std::uint64_t)> pace{};
+  /// Asked of a batch with an idempotency key after its events were judged: whether the key goes,
+  /// all but what knows it again. If nothing of the batch stays, nothing of its key does.
+  std::function<bool(const Batch&)> forgets_key{};
   /// Runs around the step that makes the new generation the segment: to keep others out.
   AroundSwap around_swap{};
 };
 
 struct RewriteReport {
   std::uint64_t bytes_before = 0, bytes_after = 0;
-  std::uint64_t events_kept = 0, events_removed = 0, events_completed = 0;
+  std::uint64_t events_kept = 0, events_removed = 0, events_completed = 0, keys_forgotten = 0;
+  bool changes() const { return events_removed + events_completed + keys_forgotten != 0; }
   std::vector<Removal> removed{};  ///< What went for good with this generation.
 };
 

@@ -41,7 +41,8 @@ StoreWriter::StoreWriter(const Path& directory, StoreOptions options, StoreId id
       lock_(std::move(lock)),
       builder_(open_, *options_.clock),
       last_source_(writer.mark().source),
-      streams_(*options_.files, directory, *options_.clock, batch_bytes_),
+      versions_(*options_.files, directory),
+      streams_(versions_, *options_.clock, batch_bytes_),
       head_(std::move(head)),
       writer_(std::move(writer)),
       place_checked_(options_.clock->monotonic()),
@@ -330,23 +331,30 @@ Result<LogMark> StoreWriter::synced_mark() {
   return synced_;
 }
 
-Result<Offset> StoreWriter::append_tombstone(const NewEvent& event) {
-  MILLRACE_RETURN_IF_ERROR(check_limits(event));
+Result<Offset> StoreWriter::append_tombstones(std::span<const NewEvent> events) {
+  for (const NewEvent& event : events) MILLRACE_RETURN_IF_ERROR(check_limits(event));
   if (transaction_thread_ == std::this_thread::get_id())
     return Error(ErrorCode::kFailedPrecondition,
                  "this thread has a transaction open: commit it first");
-  Offset offset;
+  Offset end;
   {
     MutexLock lock(streams_mutex_);
     if (poisoned_) return status().error();
-    MILLRACE_ASSIGN_OR_RETURN(offset, streams_.append_tombstone(event, [this](BatchBuilder& builder,
-                                                                              ByteBuffer& batches) {
-      return place(builder, batches, nullptr);
-    }));
+    MILLRACE_ASSIGN_OR_RETURN(
+        end, streams_.append_tombstones(events, [this](BatchBuilder& builder, ByteBuffer& batches) {
+          return place(builder, batches, nullptr);
+        }));
   }
   request_flush();
-  MILLRACE_RETURN_IF_ERROR(wait_until_durable(Offset{offset.value + 1}));
-  return offset;
+  MILLRACE_RETURN_IF_ERROR(wait_until_durable(end));
+  return Offset{end.value - events.size()};
+}
+
+/// What is open here is dropped after readers elsewhere have been told: HEAD tells both.
+Result<void> StoreWriter::note_swap() {
+  Result<void> told = head_.publish_swap();
+  versions_.drop_replaced();
+  return told;
 }
 
 Result<void> StoreWriter::seal() {

@@ -59,7 +59,8 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   Result<LogMark> durable_mark() override;
   Result<LogMark> synced_mark() override;
   Result<void> seal() override;
-  Result<Offset> append_tombstone(const NewEvent& event) override;
+  Result<Offset> append_tombstones(std::span<const NewEvent> events) override;
+  Result<void> note_swap() override;
 
   bool holds_less_than(std::size_t times) const;
   Result<void> wait_to_add();
@@ -98,11 +99,13 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   TransactionInfo info_;
   SourcePosition last_source_;
 
+  StreamVersions versions_;
   Mutex streams_mutex_;  // before mutex_
   StreamAppender streams_ MILLRACE_GUARDED_BY(streams_mutex_);
 
-  // The flusher's, once it runs.
   HeadWriter head_;
+
+  // The flusher's, once it runs.
   LogWriter writer_;
   Clock::Monotonic place_checked_;
   BatchPacker packer_;

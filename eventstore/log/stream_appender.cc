@@ -114,23 +114,33 @@ Result<std::vector<std::uint64_t>> StreamAppender::first_versions(const AppendRe
   return versions;
 }
 
-Result<Offset> StreamAppender::append_tombstone(const NewEvent& event, const Place& place) {
-  const StreamName stream{.category = event.category, .key = event.key};
-  MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t version, versions_.next_version(stream));
+Result<Offset> StreamAppender::append_tombstones(std::span<const NewEvent> events,
+                                                 const Place& place) {
+  std::vector<std::uint64_t> versions;
+  for (const NewEvent& event : events) {
+    MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t version,
+                              versions_.next_version({event.category, event.key}));
+    versions.push_back(version);
+  }
   TransactionInfo info;
   info.commit_time = clock_.wall();
   batches_.clear(kBufferBytesKept);
   builder_.begin(info, Offset{0}, batch_bytes_);
-  builder_.add(event, version == 0 ? std::nullopt : std::optional(version));
+  const NewStreamEvent any;  // only its number counts
+  std::vector<StreamAppend> versioned;
+  AppendResult result;
+  for (std::size_t i = 0; i < events.size(); ++i) {
+    builder_.add(events[i], versions[i] == 0 ? std::nullopt : std::optional(versions[i]));
+    if (versions[i] == 0) continue;
+    versioned.push_back(
+        {.stream = {events[i].category, events[i].key}, .expected = {}, .events = {&any, 1}});
+    result.next_versions.push_back(versions[i] + 1);
+  }
   builder_.commit(0);
-  MILLRACE_ASSIGN_OR_RETURN(const Offset end, place(builder_, batches_));
-  const Offset offset{end.value - 1};
-  if (version == 0) return offset;
-  const NewStreamEvent here{.type = event.type, .payload = {}, .metadata = {}};
-  const StreamAppend part{.stream = stream, .expected = {}, .events = {&here, 1}};
-  AppendResult result{.first = offset, .end = end, .next_versions = {version + 1}};
-  versions_.note({.streams = {&part, 1}, .idempotency_key = {}}, result);
-  return offset;
+  MILLRACE_ASSIGN_OR_RETURN(result.end, place(builder_, batches_));
+  result.first = {result.end.value - events.size()};
+  versions_.note({.streams = versioned, .idempotency_key = {}}, result);
+  return result.end;
 }
 
 Result<AppendResult> StreamAppender::append(const AppendRequest& request, const Place& place) {

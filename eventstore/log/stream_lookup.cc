@@ -12,9 +12,13 @@ namespace millrace::log {
 
 namespace {
 
+/// So often one who waits for more looks whether what he has open was replaced.
+constexpr std::chrono::milliseconds kReplacedPoll{1000};
+
 void take_in(Batch& batch, TailIndex& index) {
   if (!batch.idempotency_key.empty())
     index.add(idempotency_hash(batch.idempotency_key), batch.position);
+  if (const auto hash = hash_of_erased(batch.erased_key)) index.add(*hash, batch.position);
   while (const EventView* event = batch.next())
     index.add(stream_hash(event->category, event->key), batch.position);
 }
@@ -44,8 +48,9 @@ Result<std::size_t> first_not_before(std::size_t count, const Ask& ask) {
 }  // namespace
 
 Result<std::unique_ptr<StreamLookup>> StreamLookup::open(FileSystem& files, const Path& store) {
-  std::unique_ptr<StreamLookup> lookup(new StreamLookup(files, StorePaths(store)));
-  MILLRACE_RETURN_IF_ERROR(read_description(files, lookup->paths_));
+  const StorePaths paths(store);
+  MILLRACE_ASSIGN_OR_RETURN(const StoreDescription description, read_description(files, paths));
+  std::unique_ptr<StreamLookup> lookup(new StreamLookup(files, paths, description.id));
   MILLRACE_RETURN_IF_ERROR(lookup->list_segments());
   ReadOptions options;
   options.from = {lookup->newest_};
@@ -81,6 +86,20 @@ Result<void> StreamLookup::refresh() {
   // The newest segment may begin in the middle of a transaction: the tail then waits beyond the
   // end.
   end_ = std::min(tail_->position(), tail_->durable_end());
+  return close_replaced();
+}
+
+/// They are opened anew when they are used. What is opened after HEAD was read may be replaced,
+/// too, but HEAD says so afterwards. Without a HEAD to trust each one is looked at, each time.
+Result<void> StreamLookup::close_replaced() {
+  MILLRACE_ASSIGN_OR_RETURN(const HeadView head, head_.read());
+  if (head.swapped && head.swapped == swapped_) return {};
+  for (auto& [first, segment] : segments_) {
+    if (!segment.file || segment.file->is_in_place(files_, paths_)) continue;
+    segment.file.reset();
+    segment.index.reset();
+  }
+  swapped_ = head.swapped;
   return {};
 }
 
@@ -224,7 +243,15 @@ Result<void> StreamLookup::visit(std::uint64_t hash, bool newest_first, const Vi
 }
 
 Result<bool> StreamLookup::wait(std::chrono::milliseconds timeout, const std::stop_token& stop) {
-  return tail_->wait(timeout, stop);
+  const auto start = std::chrono::steady_clock::now();
+  for (;;) {
+    MILLRACE_RETURN_IF_ERROR(close_replaced());
+    const auto rest = timeout - std::chrono::duration_cast<std::chrono::milliseconds>(
+                                    std::chrono::steady_clock::now() - start);
+    const auto slice = std::clamp(rest, std::chrono::milliseconds(0), kReplacedPoll);
+    MILLRACE_ASSIGN_OR_RETURN(const bool more, tail_->wait(slice, stop));
+    if (more || rest <= slice || stop.stop_requested()) return more;
+  }
 }
 
 }  // namespace millrace::log

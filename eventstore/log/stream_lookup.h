@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/result.h"
 #include "eventstore/log/batch_file.h"
+#include "eventstore/log/head.h"
 #include "eventstore/log/segment_index.h"
 #include "eventstore/log/store_files.h"
 #include "eventstore/log/tail_index.h"
@@ -22,8 +23,9 @@ namespace millrace::log {
 /// in sealed segments through their indexes, in the one that is being written, and in those that
 /// have no index yet, through one in memory.
 ///
-/// What was opened stays open, of kOpenSegmentsMax segments at most. Threads: one at a time.
-/// Errors: as LogReader.
+/// What was opened stays open, of kOpenSegmentsMax segments at most, but for old generations of
+/// segments that were replaced: refresh() and wait() close them. Threads: one at a time. Errors: as
+/// LogReader.
 class StreamLookup {
  public:
   static constexpr std::size_t kOpenSegmentsMax = 256;
@@ -63,9 +65,11 @@ class StreamLookup {
     std::uint64_t used_at = 0;  ///< By the clock of uses_.
   };
 
-  StreamLookup(FileSystem& files, StorePaths paths) : files_(files), paths_(std::move(paths)) {}
+  StreamLookup(FileSystem& files, StorePaths paths, const StoreId& store)
+      : files_(files), paths_(std::move(paths)), head_(files_, paths_, store) {}
 
   Result<void> list_segments();
+  Result<void> close_replaced();
   Result<Segment*> use(std::uint64_t first);
   Result<void> open_segment(std::uint64_t first, Segment& segment);
   Result<void> walk(SegmentReader reader, Segment& segment);
@@ -78,6 +82,8 @@ class StreamLookup {
 
   FileSystem& files_;
   StorePaths paths_;
+  HeadReader head_;
+  std::optional<HeadView::SwapMark> swapped_;  // as of when all open ones were in place
   std::unique_ptr<LogReader> tail_;
   Offset end_;
   std::uint64_t newest_ = 0;                   // the segment where it is

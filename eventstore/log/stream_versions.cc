@@ -47,6 +47,11 @@ void StreamVersions::set(std::string_view name, std::uint64_t next, Offset end) 
 }
 
 Result<std::uint64_t> StreamVersions::next_version(const StreamName& stream) {
+  MutexLock lock(mutex_);
+  return find_next(stream);
+}
+
+Result<std::uint64_t> StreamVersions::find_next(const StreamName& stream) {
   set_name(stream, name_);
   if (const auto known = versions_.find(name_); known != versions_.end()) return known->second.next;
   MILLRACE_RETURN_IF_ERROR(look_up());
@@ -91,17 +96,24 @@ Result<std::optional<StreamVersions::KeyedAppend>> StreamVersions::look_up_appen
     std::string_view idempotency_key) {
   MILLRACE_RETURN_IF_ERROR(look_up());
   std::optional<Offset> first;
+  bool erased = false;
+  const std::string known_by = erased_key(idempotency_key);
   MILLRACE_RETURN_IF_ERROR(
       lookup_->visit(idempotency_hash(idempotency_key), true, [&](Batch& batch) {
-        if (batch.idempotency_key == idempotency_key) first = batch.first;
+        erased = batch.erased_key == known_by;
+        if (erased || batch.idempotency_key == idempotency_key) first = batch.first;
         return !first;
       }));
   if (!first) return std::optional<KeyedAppend>();
+  if (erased)
+    return std::optional(
+        KeyedAppend{.first = *first, .end = *first, .next_versions = {}, .erased = true});
   MILLRACE_ASSIGN_OR_RETURN(KeyedAppend append, read_append(*first));
   return std::optional(std::move(append));
 }
 
 Result<std::optional<AppendResult>> StreamVersions::find_append(const AppendRequest& request) {
+  MutexLock lock(mutex_);
   std::optional<KeyedAppend> append;
   if (const auto known = appends_.find(request.idempotency_key); known != appends_.end()) {
     append = known->second;
@@ -109,12 +121,18 @@ Result<std::optional<AppendResult>> StreamVersions::find_append(const AppendRequ
     MILLRACE_ASSIGN_OR_RETURN(append, look_up_append(request.idempotency_key));
   }
   if (!append) return std::optional<AppendResult>();
+  if (append->erased)
+    return Error(ErrorCode::kGone, "the append with the idempotency key " +
+                                       printable(request.idempotency_key) + ", at offset " +
+                                       std::to_string(append->first.value) +
+                                       ", was made, and a part of it has been erased since")
+        .hint("Do not repeat it: what is left of it is in the log.");
   AppendResult result{
       .first = append->first, .end = append->end, .next_versions = {}, .repeated = true};
   std::size_t with_events = 0;
   for (const StreamAppend& part : request.streams) {
     if (part.events.empty()) {
-      MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t next, next_version(part.stream));
+      MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t next, find_next(part.stream));
       result.next_versions.push_back(next);
       continue;
     }
@@ -134,7 +152,19 @@ Result<std::optional<AppendResult>> StreamVersions::find_append(const AppendRequ
   return std::optional(std::move(result));
 }
 
+void StreamVersions::drop_replaced() {
+  MutexLock lock(mutex_);
+  if (!lookup_) return;
+  // First to the end: the segment that was the newest when it was read last may be one of them.
+  if (const auto refreshed = lookup_->refresh(); !refreshed) {
+    lookup_.reset();  // who needs it next opens another one
+    return;
+  }
+  std::erase_if(appends_, [&](const auto& entry) { return entry.second.end <= lookup_->end(); });
+}
+
 void StreamVersions::note(const AppendRequest& request, const AppendResult& result) {
+  MutexLock lock(mutex_);
   KeyedAppend append{.first = result.first, .end = result.end, .next_versions = {}};
   for (std::size_t i = 0; i < request.streams.size(); ++i) {
     if (request.streams[i].events.empty()) continue;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/mutex.h"
 #include "base/result.h"
 #include "eventstore/appender.h"
 #include "eventstore/log/stream_lookup.h"
@@ -22,7 +23,8 @@ namespace millrace::log {
 /// gets, and the appends that had an idempotency key.
 ///
 /// The log knows it, but only what is durable is looked up there; what was appended since, and what
-/// was asked for lately, is in memory. Threads: one at a time. Errors: as LogReader.
+/// was asked for lately, is in memory. Threads: any; who appends keeps others from it from his
+/// first question until note(). Errors: as LogReader.
 class StreamVersions {
  public:
   /// In memory: more than this is forgotten again once it is durable.
@@ -33,10 +35,13 @@ class StreamVersions {
 
   Result<std::uint64_t> next_version(const StreamName& stream);
   /// The result of the append that had the request's idempotency key, if one did. Errors too:
-  /// kInvalidArgument (it was to other streams than `request` is).
+  /// kInvalidArgument (it was to other streams than `request` is), kGone (some of it was erased).
   Result<std::optional<AppendResult>> find_append(const AppendRequest& request);
   /// Takes note of an append that is in the log now.
   void note(const AppendRequest& request, const AppendResult& result);
+  /// Lets go of old generations of segments that were replaced, and of appends that may have been
+  /// erased with them.
+  void drop_replaced();
 
  private:
   struct Hash {
@@ -55,21 +60,25 @@ class StreamVersions {
   struct KeyedAppend {
     Offset first, end;
     std::vector<std::pair<std::string, std::uint64_t>> next_versions;  // by stream
+    bool erased = false;  // some of it: only `first` is known
   };
 
-  Result<void> look_up();
-  Result<void> forget_durable();
-  Result<std::optional<KeyedAppend>> look_up_append(std::string_view idempotency_key);
-  Result<KeyedAppend> read_append(Offset first);
-  void set(std::string_view name, std::uint64_t next, Offset end);
+  Result<std::uint64_t> find_next(const StreamName& stream) MILLRACE_REQUIRES(mutex_);
+  Result<void> look_up() MILLRACE_REQUIRES(mutex_);
+  Result<void> forget_durable() MILLRACE_REQUIRES(mutex_);
+  Result<std::optional<KeyedAppend>> look_up_append(std::string_view idempotency_key)
+      MILLRACE_REQUIRES(mutex_);
+  Result<KeyedAppend> read_append(Offset first) MILLRACE_REQUIRES(mutex_);
+  void set(std::string_view name, std::uint64_t next, Offset end) MILLRACE_REQUIRES(mutex_);
 
   FileSystem& files_;
   const Path store_;
   const std::size_t recent_max_;
-  std::unique_ptr<StreamLookup> lookup_;  // once it was needed
-  Table<Version> versions_;
-  Table<KeyedAppend> appends_;
-  std::string name_;
+  Mutex mutex_;
+  std::unique_ptr<StreamLookup> lookup_ MILLRACE_GUARDED_BY(mutex_);  // once it was needed
+  Table<Version> versions_ MILLRACE_GUARDED_BY(mutex_);
+  Table<KeyedAppend> appends_ MILLRACE_GUARDED_BY(mutex_);
+  std::string name_ MILLRACE_GUARDED_BY(mutex_);
 };
 
 }  // namespace millrace::log

@@ -10,6 +10,25 @@
 #include "eventstore/stream_snapshots.h"
 
 namespace millrace::log {
+namespace {
+
+Result<void> check(const EraseRequest& request) {
+  const auto invalid = [](std::string what) {
+    return Error(ErrorCode::kInvalidArgument, std::move(what));
+  };
+  if (request.category.starts_with('$')) return invalid("the store's own events are never erased");
+  if (request.entities.empty() || request.entities.size() > kErasedAtOnceMax)
+    return invalid("1 to " + std::to_string(kErasedAtOnceMax) + " keys are erased at once, not " +
+                   std::to_string(request.entities.size()));
+  std::vector<std::string_view> keys;
+  for (const EntityToErase& entity : request.entities) keys.push_back(entity.key);
+  std::sort(keys.begin(), keys.end());
+  const auto twice = std::adjacent_find(keys.begin(), keys.end());
+  if (twice != keys.end()) return invalid("the key " + printable(*twice) + " is named twice");
+  return {};
+}
+
+}  // namespace
 
 Upkeep::Upkeep(UpkeepHost& host, StoreContext store, const Background& background)
     : host_(host),
@@ -34,12 +53,16 @@ Result<LogExtent> Upkeep::extent_to(Result<LogMark> end) {
 Result<void> Upkeep::swap(const std::vector<Removal>& removed,
                           const std::function<Result<void>()>& swap) {
   MILLRACE_RETURN_IF_ERROR(tell_losers(removed));
-  MutexLock lock(files_);
-  auto swapped = swap();
+  const auto swap_alone = [&] {
+    MutexLock lock(files_);
+    return swap();
+  };
+  auto swapped = swap_alone();
   // The name may be the new file's in memory and the old one's on the disk: nobody may conclude
   // anything from it.
   if (!swapped) swap_failed_ = swapped.error();
-  return swapped;
+  auto told = host_.note_swap();
+  return swapped ? told : swapped;
 }
 
 Result<CompactionReport> Upkeep::compact(const CompactionOptions& options) {
@@ -119,38 +142,47 @@ Result<void> Upkeep::tell_losers(const std::vector<Removal>& removed) {
 }
 
 Result<EraseReport> Upkeep::erase(const EraseRequest& request) {
+  MILLRACE_RETURN_IF_ERROR(check(request));
   background_.interrupt();
   MutexLock lock(running_);
   MILLRACE_RETURN_IF_ERROR(check_swaps());
   auto report = erase_from_log(request);
   if (!report)
-    return std::move(report).error().context("erase " + printable(request.key) + " of " +
-                                             printable(request.category));
+    return std::move(report).error().context(
+        "erase " +
+        (request.entities.size() == 1 ? printable(request.entities.front().key)
+                                      : std::to_string(request.entities.size()) + " keys") +
+        " of " + printable(request.category));
   return report;
 }
 
 Result<EraseReport> Upkeep::erase_from_log(const EraseRequest& request) {
-  if (request.category.starts_with('$'))
-    return Error(ErrorCode::kInvalidArgument, "the store's own events are never erased");
-  // The tombstone first: what is below it then lies in sealed segments, whoever appends meanwhile.
-  MILLRACE_ASSIGN_OR_RETURN(const Offset tombstone,
-                            host_.append_tombstone({.category = request.category,
-                                                    .key = request.key,
-                                                    .type = request.tombstone_type,
-                                                    .payload = request.tombstone_payload,
-                                                    .metadata = {},
-                                                    .flags = EventFlags::kTombstone}));
+  std::vector<NewEvent> tombstones;
+  for (const EntityToErase& entity : request.entities)
+    tombstones.push_back({.category = request.category,
+                          .key = entity.key,
+                          .type = entity.tombstone_type,
+                          .payload = entity.tombstone_payload,
+                          .metadata = {},
+                          .flags = EventFlags::kTombstone});
+  // They come first: what is below them then lies in sealed segments, whoever appends meanwhile.
+  MILLRACE_ASSIGN_OR_RETURN(const Offset first, host_.append_tombstones(tombstones));
   MILLRACE_RETURN_IF_ERROR(host_.seal());
   MILLRACE_ASSIGN_OR_RETURN(const LogExtent log, extent_to(host_.synced_mark()));
-  const StreamSnapshots snapshots(store_.paths.directory, store_.store, *store_.files);
-  const StreamName entity{.category = request.category, .key = request.key};
-  MILLRACE_RETURN_IF_ERROR(snapshots.remove(entity));
+  MILLRACE_RETURN_IF_ERROR(remove_snapshots(request));
   auto report =
-      erase_events(store_, log, request, tombstone,
+      erase_events(store_, log, request, first,
                    [this](const auto& removed, const auto& step) { return swap(removed, step); });
   // Again: who had read the state before may have written it meanwhile.
-  if (report) MILLRACE_RETURN_IF_ERROR(snapshots.remove(entity));
+  if (report) MILLRACE_RETURN_IF_ERROR(remove_snapshots(request));
   return report;
+}
+
+Result<void> Upkeep::remove_snapshots(const EraseRequest& request) {
+  const StreamSnapshots snapshots(store_.paths.directory, store_.store, *store_.files);
+  for (const EntityToErase& entity : request.entities)
+    MILLRACE_RETURN_IF_ERROR(snapshots.remove({.category = request.category, .key = entity.key}));
+  return {};
 }
 
 Result<StoreCopyReport> Upkeep::snapshot(const Path& to) {

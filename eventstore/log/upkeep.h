@@ -22,8 +22,10 @@ class UpkeepHost {
   /// Begins a new segment, so that all that is durable lies in sealed ones. Errors: kUnavailable (a
   /// transaction stays open too long), what poisons the store.
   virtual Result<void> seal() = 0;
-  /// Appends one event as a transaction of its own; durable on return. Gives its offset.
-  virtual Result<Offset> append_tombstone(const NewEvent& event) = 0;
+  /// Appends events as a transaction of their own; durable on return. Gives the first one's offset.
+  virtual Result<Offset> append_tombstones(std::span<const NewEvent> events) = 0;
+  /// Lets all who keep segments open know that one was, or may have been, replaced.
+  virtual Result<void> note_swap() = 0;
 };
 
 /// Maintenance of the store that this process holds.
@@ -56,6 +58,7 @@ class Upkeep final : public StoreMaintenance {
   Result<void> swap(const std::vector<Removal>& removed, const std::function<Result<void>()>& swap);
   Result<void> check_swaps() const MILLRACE_REQUIRES(running_);
   Result<EraseReport> erase_from_log(const EraseRequest& request);
+  Result<void> remove_snapshots(const EraseRequest& request);
   Result<Offset> held_offset();
   Result<void> tell_losers(const std::vector<Removal>& removed);
   Result<void> check_offset(Offset offset);

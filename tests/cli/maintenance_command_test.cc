@@ -145,10 +145,15 @@ TEST_CASE_METHOD(Fixture, "log erase tells, then removes a row's events and leav
   CHECK(view(store()).size() == 3);
   auto yes = row;
   yes.insert(yes.end(), {"--yes", "--json"});
+  const auto nobody =
+      log("erase", {"--category", "public.orders", "--key", "2", "--key", "77", "--yes"});
+  CHECK(nobody.exit_code == 1);
+  CHECK_THAT(nobody.err, Contains("holds no event of public.orders with the key 77; nothing was "
+                                  "erased"));
   const json done = json::parse(log("erase", yes).out);
   CHECK(done.at("events") == 12);
-  CHECK(done.at("first") == 1);
-  CHECK(done.at("tombstone") == 36);
+  CHECK(done.at("keys").at(0).at("first") == 1);
+  CHECK(done.at("keys").at(0).at("tombstone") == 36);
   CHECK(view(store()) == std::map<int, std::string>{{1, note(11, 1)}, {3, note(11, 3)}});
   for (const auto& file : std::filesystem::directory_iterator(directory / "store" / "log")) {
     std::ifstream in(file.path(), std::ios::binary);
@@ -156,9 +161,27 @@ TEST_CASE_METHOD(Fixture, "log erase tells, then removes a row's events and leav
     CHECK(bytes.find("of 2 xxx") == bytes.npos);
   }
   CHECK(log("verify").exit_code == 0);
-  const auto nobody = log("erase", {"--category", "public.orders", "--key", "77", "--yes"});
-  CHECK(nobody.exit_code == 1);
-  CHECK_THAT(nobody.err, Contains("holds no event of public.orders with the key 77"));
+}
+
+TEST_CASE_METHOD(Fixture, "log erase takes several keys at once, and tells of each and of all",
+                 "[cli][compaction]") {
+  sample.close();
+  std::vector<std::string> rows{"--category", "public.orders", "--key", "3", "--key", "1"};
+  const auto told = log("erase", rows);
+  CHECK_THAT(told.out, Contains("12 events of public.orders with the key 3") &&
+                           Contains("12 events of public.orders with the key 1") &&
+                           Contains("24 events in total"));
+  CHECK(json::parse(
+            log("erase", {"--category", "public.orders", "--key", "3", "--key", "1", "--json"}).out)
+            .at("events") == 24);
+  CHECK(log("erase", {"--category", "public.orders", "--key", "3", "--key", "3"}).exit_code == 2);
+  rows.emplace_back("--yes");
+  const auto done = log("erase", rows);
+  CHECK_THAT(done.out, Contains("with the key 3 erased") && Contains("with the key 1 erased") &&
+                           Contains("tombstone at offset 36") &&
+                           Contains("tombstone at offset 37") && Contains("24 events in total") &&
+                           Contains("of 12 segments rewritten"));
+  CHECK(view(store()) == std::map<int, std::string>{{2, note(11, 2)}});
 }
 
 TEST_CASE_METHOD(Fixture, "log snapshot and log restore give the store as it was",

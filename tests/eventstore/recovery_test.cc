@@ -731,8 +731,9 @@ TEST_CASE("F33: a batch that went back to what was in its place before breaks th
   CHECK(report.faults[0].kind == "batch chain");
 }
 
-TEST_CASE("F33: a segment that went back to what could have been there breaks the chain to the next",
-          "[eventstore][recovery]") {
+TEST_CASE(
+    "F33: a segment that went back to what could have been there breaks the chain to the next",
+    "[eventstore][recovery]") {
   const auto disk = disk_with(samples(1, 2, 20));
   const auto write = [](FaultFs& files, char filling) {
     const auto store = must(open_small(files));
@@ -782,7 +783,7 @@ TEST_CASE("F40: a segment cut short under a reader gives an error, not a signal"
   CHECK(error->code() == ErrorCode::kCorruption);
 }
 
-TEST_CASE("F3: an interrupted recovery ends the same way when it is done again",
+TEST_CASE("F3: an interrupted recovery leaves no gap, and ends the same way when it is done again",
           "[eventstore][recovery]") {
   const History written{sample_transaction(1, 2), sample_transaction(2, 400, 100)};
   const auto disk = disk_with(written);
@@ -795,6 +796,9 @@ TEST_CASE("F3: an interrupted recovery ends the same way when it is done again",
     const bool opened = open_small(*files).has_value();
     const bool hit = files->fault_was_hit();
     files->lose_power(step);
+    // There is no gap at any moment, also for those who look before a writer comes again.
+    REQUIRE(must(verify_store(kStore, {}, *files)).faults.empty());
+    REQUIRE(read_history(kStore, *files) == History{written[0]});
     {
       const auto store = must(open_small(*files));
       REQUIRE(store->durable_end().value == 2);

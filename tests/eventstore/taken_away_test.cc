@@ -51,8 +51,8 @@ class Store {
     return must(store_->maintenance().compact(options));
   }
   void erase(std::string_view key) {
-    must(store_->maintenance().erase(
-        {.category = "cart", .key = key, .tombstone_type = "Gone", .tombstone_payload = {}}));
+    const EntityToErase entity{.key = key, .tombstone_type = "Gone"};
+    must(store_->maintenance().erase({.category = "cart", .entities = {&entity, 1}}));
   }
 
   FaultFs files;
@@ -172,11 +172,9 @@ TEST_CASE("F17: after a swap whose outcome is not known nothing more is taken aw
     was_in_doubt = true;
     CHECK_FALSE(run);
     CHECK(again.error().message().find("could not be put in place") != std::string::npos);
-    CHECK(
-        store->maintenance()
-            .erase({.category = "rows", .key = "x", .tombstone_type = {}, .tombstone_payload = {}})
-            .error()
-            .code() == ErrorCode::kIo);
+    const EntityToErase x{.key = "x"};
+    CHECK(store->maintenance().erase({.category = "rows", .entities = {&x, 1}}).error().code() ==
+          ErrorCode::kIo);
     store.put("rows", "y", "the store goes on");
     store.reopen();
     store.compact();

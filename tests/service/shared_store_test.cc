@@ -249,19 +249,22 @@ TEST_CASE("maintenance is the same whether somebody holds the store or not", "[s
   CHECK(report.rewritten[0].events_removed > 0);
   CHECK(payload_sizes(path, "a").size() < 40);
 
-  const auto erased = must(shared->erase(
-      {.category = "cart", .key = "a", .tombstone_type = "Forgotten", .tombstone_payload = "bye"}));
-  CHECK(erased.events > 0);
-  CHECK(erased.last < erased.tombstone);
+  const std::vector<EntityToErase> entities{
+      {.key = "a", .tombstone_type = "Forgotten", .tombstone_payload = "bye"}, {.key = "nobody"}};
+  const auto erased = must(shared->erase({.category = "cart", .entities = entities}));
+  REQUIRE(erased.entities.size() == 2);
+  CHECK(erased.entities[0].key == "a");
+  CHECK(erased.entities[0].events > 0);
+  CHECK(erased.entities[0].events == erased.events());
+  CHECK(erased.entities[0].last < erased.entities[0].tombstone);
+  CHECK(erased.entities[1].key == "nobody");
+  CHECK(erased.entities[1].tombstone.value == erased.entities[0].tombstone.value + 1);
   CHECK(payload_sizes(path, "a") == std::vector<std::size_t>{3});
-  CHECK(shared
-            ->erase(
-                {.category = "$policy", .key = "x", .tombstone_type = {}, .tombstone_payload = {}})
-            .error()
-            .code() == ErrorCode::kInvalidArgument);
+  CHECK(shared->erase({.category = "$policy", .entities = entities}).error().code() ==
+        ErrorCode::kInvalidArgument);
 
   const auto copied = must(shared->snapshot(directory / "copy"));
-  CHECK(copied.end.value == erased.tombstone.value + 1);
+  CHECK(copied.end.value == erased.entities[1].tombstone.value + 1);
   CHECK(copied.linked > 0);
   CHECK(must(restore_store(directory / "copy", directory / "restored")).end == copied.end);
   CHECK(shared->snapshot(directory / "copy").error().code() == ErrorCode::kFailedPrecondition);

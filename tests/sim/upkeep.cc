@@ -252,8 +252,8 @@ void erase(Simulation& sim, const Arguments& a) {
   std::vector<std::string> secrets;
   const std::uint64_t below = sim.model.end();
   const std::uint64_t version = sim.model.next_version(category, key);
-  const auto report = store.maintenance().erase(
-      {.category = category, .key = key, .tombstone_type = "Erased", .tombstone_payload = "gone"});
+  const EntityToErase entity{.key = key, .tombstone_type = "Erased", .tombstone_payload = "gone"};
+  const auto report = store.maintenance().erase({.category = category, .entities = {&entity, 1}});
   const bool has_tombstone = store.appended_end().value == below + 1;
   if (has_tombstone) {
     secrets = sim.model.may_erase(category, key, below);
@@ -270,7 +270,7 @@ void erase(Simulation& sim, const Arguments& a) {
   // All that was appended before has been flushed with it, or by it before it failed.
   if (store.status() && store.durable_end().value == sim.model.end()) sim.flush();
   if (!worked(sim, report, "I9 erasing")) return hit(Probe::kErasingFailed);
-  check(has_tombstone && report->tombstone.value == below,
+  check(has_tombstone && report->entities.front().tombstone.value == below,
         "I2 offset of an erased one's tombstone");
   hit(Probe::kErased);
   if (sim.files.is_down() || sim.files.has_lied()) return;
