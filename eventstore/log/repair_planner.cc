@@ -108,7 +108,10 @@ Result<void> RepairPlanner::set_strangers_aside() {
     else if (header != headers_.end() && header->second.segment != segment)
       reason = "the segment from offset " + std::to_string(header->second.segment) +
                " under another one's name";
-    else if (segment < rewritten_until)
+    else if (outcome_.plan.interrupted && !ours.empty() && segment == rewritten_until) {
+      MILLRACE_ASSIGN_OR_RETURN(const bool is_left, is_left_behind_loss(segment, ours.back()));
+      if (is_left) reason = "an interrupted repair lost all before it, and does not go on in it";
+    } else if (segment < rewritten_until)
       reason = "it lies within the one before, which ends at offset " +
                std::to_string(rewritten_until) + ": an interrupted repair left it";
     if (reason.empty()) {
@@ -123,6 +126,24 @@ Result<void> RepairPlanner::set_strangers_aside() {
   }
   segments_ = std::move(ours);
   return {};
+}
+
+/// True if the log was cut in the segment `before`, and `segment`, where the loss ends, is not the
+/// one that was begun there. It holds nothing: else the loss would reach further.
+Result<bool> RepairPlanner::is_left_behind_loss(std::uint64_t segment, std::uint64_t before) {
+  auto reader = SegmentReader::open(files_, paths_, id_, before);
+  if (!reader) return is_damage(reader.error()) ? Result<bool>(false) : std::move(reader).error();
+  const SegmentHeader::Rewritten& rewritten = *reader->header().rewritten;
+  const auto header = headers_.find(segment);
+  const SegmentHeader::Predecessor link{.segment = before,
+                                        .bytes_used = rewritten.origin.bytes_used,
+                                        .chain = rewritten.origin.chain};
+  if (header != headers_.end() && header->second.predecessor == link) return false;
+  const auto removals = removals_of(*reader);
+  if (!removals) return is_damage(removals.error()) ? Result<bool>(false) : removals.error();
+  return std::any_of(removals->begin(), removals->end(), [&](const Removal& removal) {
+    return removal.kind == RemovalKind::kLost && removal.last.value + 1 == segment;
+  });
 }
 
 Result<std::optional<RepairPlanner::Damage>> RepairPlanner::find_damage() {
