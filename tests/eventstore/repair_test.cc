@@ -437,7 +437,7 @@ TEST_CASE("a repair needs a store without a writer", "[eventstore][repair]") {
   CHECK(empty.names("/empty").empty());
 }
 
-TEST_CASE("F2: a repair that was interrupted before an empty last segment loses no offset more",
+TEST_CASE("F2: a repair that was interrupted at an empty last segment loses as many offsets",
           "[eventstore][repair]") {
   // Erasing seals the last segment and begins one at the end of the log.
   FaultFs disk;
@@ -449,12 +449,18 @@ TEST_CASE("F2: a repair that was interrupted before an empty last segment loses 
   }
   const auto segments = must(log::list_segments(disk, log::StorePaths(kStore)));
   REQUIRE(must(summarize_store(kStore, disk)).durable_end.value == segments.back());
-  const Path first = kLog / log::StorePaths::segment_name(0);
-  std::string bytes = disk.content(first);
-  bytes.at(log::kSegmentHeaderBytes + 1000) ^= 1;
-  disk.set_content(first, bytes);
+  SECTION("with damage in front") {
+    const Path first = kLog / log::StorePaths::segment_name(0);
+    std::string bytes = disk.content(first);
+    bytes.at(log::kSegmentHeaderBytes + 1000) ^= 1;
+    disk.set_content(first, bytes);
+    REQUIRE(must(plan_repair(kStore, disk)).lost_end.value == segments.back());
+  }
+  SECTION("that is missing: whatever was in it, it was more than nothing") {
+    disk.erase(kLog / log::StorePaths::segment_name(segments.back()));
+    REQUIRE(must(plan_repair(kStore, disk)).lost_end.value == segments.back() + 1);
+  }
   const RepairPlan plan = must(plan_repair(kStore, disk));
-  REQUIRE(plan.lost_end.value == segments.back());
   for (std::uint64_t number = 1;; ++number) {
     CAPTURE(number);
     const auto files = disk.clone();
