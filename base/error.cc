@@ -1,5 +1,7 @@
 #include "base/error.h"
 
+#include <unistd.h>
+
 #include <cerrno>
 #include <system_error>
 
@@ -58,6 +60,17 @@ Error Error::from_errno(int error_number, std::string_view what) {
               "Free some space on that file system (or raise the quota), then start again; "
               "nothing that was acknowledged is lost.");
     case ENOENT: return Error(ErrorCode::kNotFound, text);
+    case EACCES:
+    case EPERM:
+      return Error(ErrorCode::kIo, text)
+          .hint("This runs as user " + std::to_string(::geteuid()) +
+                ", who may not do that: run it as the owner of the file, or see with `ls -l` what "
+                "belongs to somebody else and give it back with `chown`.");
+    case EROFS:
+      return Error(ErrorCode::kIo, text)
+          .hint(
+              "The file system is read-only. The kernel does that after an error of the disk: see "
+              "`dmesg`, then mount it for writing again.");
     default: return Error(ErrorCode::kIo, text);
   }
 }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
+#include "eventstore/log/checked_json.h"
 
 namespace millrace {
 namespace {
@@ -46,13 +47,19 @@ Json json_of(const Consumer& consumer) {
           {"lost", std::move(lost)}};
 }
 
+/// As it is written, and nothing else that could be made one: no -1, no 1.5.
+std::uint64_t number(const Json& json, const char* name) {
+  return json.at(name).get_ref<const Json::number_unsigned_t&>();
+}
+
 Result<Consumer> parse(std::string_view name, const Path& file, const std::string& text) {
+  if (!log::has_right_checksum(text)) return damaged(file);
   try {
     const Json json = Json::parse(text);
     Consumer consumer{.name = std::string(name),
-                      .offset = {json.at("offset").get<std::uint64_t>()},
+                      .offset = {number(json, "offset")},
                       .policy = ConsumerPolicy::kHold,
-                      .updated = {json.at("updated").get<std::int64_t>()},
+                      .updated = {json.at("updated").get_ref<const Json::number_integer_t&>()},
                       .lost = {}};
     const auto policy = json.at("policy").get<std::string>();
     if (policy == name_of(ConsumerPolicy::kLose))
@@ -60,13 +67,13 @@ Result<Consumer> parse(std::string_view name, const Path& file, const std::strin
     else if (policy != name_of(ConsumerPolicy::kHold))
       return damaged(file);
     for (const Json& one : json.at("lost")) {
-      MILLRACE_ASSIGN_OR_RETURN(std::string category,
-                                from_hex(one.at("category_hex").get<std::string>()));
-      consumer.lost.push_back({.category = std::move(category),
+      auto category = from_hex(one.at("category_hex").get<std::string>());
+      if (!category) return damaged(file);
+      consumer.lost.push_back({.category = *std::move(category),
                                .reason = one.at("reason").get<std::string>(),
-                               .first = {one.at("first").get<std::uint64_t>()},
-                               .last = {one.at("last").get<std::uint64_t>()},
-                               .count = one.at("count").get<std::uint64_t>()});
+                               .first = {number(one, "first")},
+                               .last = {number(one, "last")},
+                               .count = number(one, "count")});
     }
     return consumer;
   } catch (const nlohmann::json::exception&) {
@@ -168,7 +175,7 @@ Result<void> ConsumerFiles::write(const Consumer& consumer) {
     MILLRACE_RETURN_IF_ERROR(files_.sync_directory(store_));
   }
   return write_file_atomically(files_, file_of(store_, consumer.name),
-                               json_of(consumer).dump(2) + "\n");
+                               log::with_checksum(json_of(consumer).dump(2)));
 }
 
 Result<void> ConsumerFiles::remove(std::string_view name) {

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "eventstore/log/head.h"
+#include "eventstore/log/index_format.h"
 #include "eventstore/log/log_writer.h"
 #include "eventstore/log/recovery.h"
 #include "eventstore/log/store_files.h"
@@ -24,12 +25,13 @@ using log::LogWriter;
 using log::StoreDescription;
 using log::StorePaths;
 
-constexpr std::uint64_t kSegmentBytesMin = 8 << 10;
+constexpr std::uint64_t kSegmentBytesMin = 8 << 10, kSegmentBytesMax = log::kIndexedSegmentBytesMax;
 
 Result<void> check_options(const StoreOptions& options) {
-  if (options.segment_bytes < kSegmentBytesMin)
-    return Error(ErrorCode::kInvalidArgument,
-                 "segment_bytes is at least " + std::to_string(kSegmentBytesMin));
+  if (options.segment_bytes < kSegmentBytesMin || options.segment_bytes > kSegmentBytesMax)
+    return Error(ErrorCode::kInvalidArgument, "segment_bytes is from " +
+                                                  std::to_string(kSegmentBytesMin) + " to " +
+                                                  std::to_string(kSegmentBytesMax));
   if (options.pending_bytes_max == 0 || options.flush_bytes == 0 ||
       options.flush_interval.count() < 0 || options.os_sync_interval.count() < 0)
     return Error(ErrorCode::kInvalidArgument,
@@ -105,9 +107,9 @@ Result<LogWriter> create_log(FileSystem& files, const StorePaths& paths,
                              const LogWriter::Options& options) {
   // Also where the directory is there already: who made it may have died, or failed, just then.
   if (auto named = files.sync_directory(parent_of(paths.directory)); !named)
-    return std::move(named).error().hint(
-        "The folder above a new store is synced, so that the store does not vanish with the power: "
-        "it has to be readable.");
+    return std::move(named).error().context(
+        "the folder above a new store has to be readable, for it is synced so that the store does "
+        "not vanish with the power");
   MILLRACE_RETURN_IF_ERROR(files.make_directory(paths.log()));
   MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.directory));
   MILLRACE_RETURN_IF_ERROR(remove_leftovers(files, paths));

@@ -23,7 +23,7 @@ enum class Compression : std::uint8_t {
 
 struct StoreOptions {
   /// A segment is sealed before it would become larger than this (only a single batch may). Larger:
-  /// fewer files; smaller: less to read when opening. At least 8 KiB.
+  /// fewer files; smaller: less to read when opening. 8 KiB to 32 GiB.
   std::uint64_t segment_bytes = 128u << 20;
   /// Appended but not yet being written, from where on has_room() is false. Larger rides out a
   /// slower disk; costs this much memory twice, and at most three times (see add()).

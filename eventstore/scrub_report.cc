@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "eventstore/log/checked_json.h"
+
 namespace millrace {
 namespace {
 
@@ -12,20 +14,23 @@ constexpr std::uint64_t kReportBytesMax = 16 << 20;
 Path path_of(const Path& store) { return store / "scrub.json"; }
 
 std::optional<ScrubReport> parse(const std::string& text) {
+  if (!log::has_right_checksum(text)) return std::nullopt;
   const Json json = Json::parse(text, nullptr, false);
   if (!json.is_object()) return std::nullopt;
   try {
-    ScrubReport report{.pass_began = {json.at("pass_began").get<std::int64_t>()},
-                       .next = {json.at("next").get<std::uint64_t>()},
-                       .completed = {},
-                       .faults = {}};
+    ScrubReport report{
+        .pass_began = {json.at("pass_began").get_ref<const Json::number_integer_t&>()},
+        .next = {json.at("next").get_ref<const Json::number_unsigned_t&>()},
+        .completed = {},
+        .faults = {}};
     if (!json.at("completed").is_null())
-      report.completed = UnixMicros{json.at("completed").get<std::int64_t>()};
+      report.completed = UnixMicros{json.at("completed").get_ref<const Json::number_integer_t&>()};
     for (const Json& fault : json.at("faults"))
-      report.faults.push_back({.file = fault.at("file").get<std::string>(),
-                               .position = fault.at("position").get<std::uint64_t>(),
-                               .what = fault.at("what").get<std::string>(),
-                               .found = {fault.at("found").get<std::int64_t>()}});
+      report.faults.push_back(
+          {.file = fault.at("file").get<std::string>(),
+           .position = fault.at("position").get_ref<const Json::number_unsigned_t&>(),
+           .what = fault.at("what").get<std::string>(),
+           .found = {fault.at("found").get_ref<const Json::number_integer_t&>()}});
     return report;
   } catch (const nlohmann::json::exception&) {
     return std::nullopt;
@@ -54,8 +59,9 @@ Result<void> write_scrub_report(const Path& store, const ScrubReport& report, Fi
                   {"next", report.next.value},
                   {"completed", report.completed ? Json(report.completed->value) : Json()},
                   {"faults", std::move(faults)}};
-  return write_file_atomically(files, path_of(store),
-                               json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  return write_file_atomically(
+      files, path_of(store),
+      log::with_checksum(json.dump(2, ' ', false, Json::error_handler_t::replace)));
 }
 
 Result<void> remove_scrub_report(const Path& store, FileSystem& files) {

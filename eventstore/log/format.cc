@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "base/bytes.h"
 #include "base/checksum.h"
@@ -157,7 +158,10 @@ Result<SegmentHeader> decode_segment_header(std::string_view page) {
   if (load_le<std::uint32_t>(from + kGenerationAt) == 0) return header;
   header.rewritten = decode_rewritten(from);
   const SegmentHeader::Rewritten& rewritten = *header.rewritten;
-  if (rewritten.end.value <= header.segment || rewritten.origin.bytes_used < kSegmentHeaderBytes ||
+  // Nobody has counted that far, and the next one would be 0: as written first.
+  const bool counts_on = rewritten.generation != std::numeric_limits<std::uint32_t>::max();
+  if (!counts_on || rewritten.end.value <= header.segment ||
+      rewritten.origin.bytes_used < kSegmentHeaderBytes ||
       rewritten.control < kSegmentHeaderBytes || rewritten.control >= rewritten.own.bytes_used ||
       rewritten.own.bytes_used - rewritten.control < kBatchHeaderBytes)
     return wrong("fields");

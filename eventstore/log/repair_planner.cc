@@ -108,7 +108,10 @@ Result<void> RepairPlanner::set_strangers_aside() {
     else if (header != headers_.end() && header->second.segment != segment)
       reason = "the segment from offset " + std::to_string(header->second.segment) +
                " under another one's name";
-    else if (segment < rewritten_until)
+    else if (outcome_.plan.interrupted && !ours.empty() && segment == rewritten_until) {
+      MILLRACE_ASSIGN_OR_RETURN(const bool is_left, is_left_behind_loss(segment, ours.back()));
+      if (is_left) reason = "an interrupted repair lost all before it, and does not go on in it";
+    } else if (segment < rewritten_until)
       reason = "it lies within the one before, which ends at offset " +
                std::to_string(rewritten_until) + ": an interrupted repair left it";
     if (reason.empty()) {
@@ -123,6 +126,30 @@ Result<void> RepairPlanner::set_strangers_aside() {
   }
   segments_ = std::move(ours);
   return {};
+}
+
+/// True if `segment` is what a cut left of the log: it says that all up to its end is lost.
+Result<bool> RepairPlanner::ends_in_loss(std::uint64_t segment) {
+  auto reader = SegmentReader::open(files_, paths_, id_, segment);
+  if (!reader) return is_damage(reader.error()) ? Result<bool>(false) : std::move(reader).error();
+  if (!reader->header().rewritten) return false;
+  const auto removals = removals_of(*reader);
+  if (!removals) return is_damage(removals.error()) ? Result<bool>(false) : removals.error();
+  const std::uint64_t end = reader->header().rewritten->end.value;
+  return std::any_of(removals->begin(), removals->end(), [&](const Removal& removal) {
+    return removal.kind == RemovalKind::kLost && removal.last.value + 1 == end;
+  });
+}
+
+/// True if `segment`, where the loss in the one `before` it ends, is not the one that was begun
+/// there. It holds nothing: else the loss would reach further.
+Result<bool> RepairPlanner::is_left_behind_loss(std::uint64_t segment, std::uint64_t before) {
+  const auto header = headers_.find(segment);
+  const SegmentHeader::End origin = headers_.at(before).rewritten->origin;
+  const SegmentHeader::Predecessor link{
+      .segment = before, .bytes_used = origin.bytes_used, .chain = origin.chain};
+  if (header != headers_.end() && header->second.predecessor == link) return false;
+  return ends_in_loss(before);
 }
 
 Result<std::optional<RepairPlanner::Damage>> RepairPlanner::find_damage() {
@@ -239,8 +266,10 @@ Result<void> RepairPlanner::cut(const std::optional<Damage>& damage) {
     if (const auto consumer = find_consumer(paths_.directory, name, files_))
       plan.lost_end = std::max(plan.lost_end, consumer->offset);
   // All that is wrong may be that a repair was interrupted before it began the next segment.
-  const bool nothing_lost =
-      plan.interrupted && cut_->behind && !present && plan.lost_end == plan.end;
+  bool nothing_lost = plan.interrupted && cut_->behind && !present && plan.lost_end == plan.end;
+  if (nothing_lost) {
+    MILLRACE_ASSIGN_OR_RETURN(nothing_lost, ends_in_loss(cut_->behind->segment));
+  }
   if (!nothing_lost) {
     // Whatever it was that can't be read, it was more than nothing.
     plan.lost_end = std::max(plan.lost_end, Offset{plan.end.value + 1});

@@ -58,6 +58,8 @@ class RepairPlanner {
   Result<void> read_headers();
   Result<void> identify();
   Result<void> set_strangers_aside();
+  Result<bool> ends_in_loss(std::uint64_t segment);
+  Result<bool> is_left_behind_loss(std::uint64_t segment, std::uint64_t before);
   Result<std::optional<Damage>> find_damage();
   Result<std::optional<Damage>> check_segment(SegmentReader& reader, bool is_last);
   Result<std::optional<Damage>> check_tail(std::uint64_t segment);

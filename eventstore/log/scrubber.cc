@@ -12,6 +12,7 @@ namespace {
 
 /// How long to pause where there is nothing to read.
 constexpr std::chrono::minutes kIdlePause{10};
+constexpr std::string_view kMissingBefore = "the segments before it are missing";
 
 std::string file_name(std::uint64_t segment) { return "log/" + StorePaths::segment_name(segment); }
 
@@ -32,6 +33,12 @@ std::chrono::milliseconds Scrubber::step(std::uint64_t sealed_before) {
   if (!reader_) {
     const auto next = find_next(*pass_end_);
     if (!next) return kIdlePause;
+    if (!*next && report_.next.value == 0 && *pass_end_ != 0) {
+      // There were some, else the one behind them would be the first of the log.
+      segment_ = *pass_end_;
+      end_segment(Finding{0, std::string(kMissingBefore)});
+      return std::chrono::milliseconds(1);
+    }
     if (!*next) {
       end_pass();
       return kIdlePause;
@@ -76,8 +83,7 @@ Result<std::optional<std::uint64_t>> Scrubber::find_next(std::uint64_t before) {
 /// Reads about a step's worth; without a reader_ the segment is at its end.
 Result<std::optional<Scrubber::Finding>> Scrubber::read_on(std::uint64_t& bytes) {
   if (!reader_) {
-    if (report_.next.value == 0 && segment_ != 0)
-      return Finding{0, "the segments before it are missing"};
+    if (report_.next.value == 0 && segment_ != 0) return Finding{0, std::string(kMissingBefore)};
     MILLRACE_ASSIGN_OR_RETURN(
         reader_, SegmentReader::open(*options_.files, paths_, options_.store, segment_));
     bytes = kSegmentHeaderBytes;

@@ -10,6 +10,10 @@ namespace millrace::log {
 namespace {
 
 constexpr std::size_t kSearchBytes = 64 << 10;
+/// Well above the largest that a writer makes (EventStore: 32 GiB, or one batch of 4 GiB). Whoever
+/// looks for the end of the log reads the zeros behind it, which of a file that somebody made a
+/// terabyte long would take minutes.
+constexpr std::uint64_t kFileBytesMax = std::uint64_t{64} << 30;
 
 }  // namespace
 
@@ -25,6 +29,12 @@ Result<SegmentReader> SegmentReader::open(FileSystem& files, const StorePaths& p
                                           Buffers buffers) {
   const Path path = paths.segment(segment);
   MILLRACE_ASSIGN_OR_RETURN(auto file, files.open(path, OpenMode::kRead));
+  MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t file_bytes, file->size());
+  if (file_bytes > kFileBytesMax)
+    return Error(ErrorCode::kCorruption, path.string() + " has " + std::to_string(file_bytes) +
+                                             " bytes, more than a segment can have (" +
+                                             std::to_string(kFileBytesMax) + ")")
+        .hint("Nothing was changed; put the file back from a backup.");
   SegmentReader reader(std::move(file), store, segment, std::move(buffers));
   // Not a byte more: what lies behind may still be unwritten, and would stay so in the buffer.
   MILLRACE_ASSIGN_OR_RETURN(const auto page,

@@ -25,9 +25,10 @@ Error damaged(const StorePaths& paths, std::string_view what) {
       .hint("Put the file back from a backup; the log beside it is untouched.");
 }
 
-/// Why there is no store.json.
+/// Why there is no store.json. A folder that can't be looked into is no empty one.
 Error absent(FileSystem& files, const StorePaths& paths) {
-  const auto names = files.list(paths.directory);
+  auto names = files.list(paths.directory);
+  if (!names && names.error().code() != ErrorCode::kNotFound) return std::move(names).error();
   if (!names || names->empty())
     return Error(ErrorCode::kNotFound, "there is no store in " + paths.directory.string())
         .hint("Check the folder's name; `millrace capture run` makes a store.");

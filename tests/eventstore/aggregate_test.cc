@@ -147,7 +147,7 @@ TEST_CASE("a snapshot saves folding what it holds", "[eventstore][aggregate]") {
   CHECK(Account::folded < 10);
 }
 
-TEST_CASE("F43 B30: a snapshot that is damaged, stale or foreign is never taken",
+TEST_CASE("F29 F30 F43 B30: a snapshot that is damaged, stale or foreign is never taken",
           "[eventstore][aggregate]") {
   FaultFs files;
   Account::State expected;

@@ -256,10 +256,10 @@ TEST_CASE("F29, F30: a compressed batch cut or damaged anywhere is found, and no
     const auto store = EventStore::open(kStore, compressing(*disk));
     if (store) REQUIRE(is_prefix(read_history(kStore, *disk), written));
   };
-  for (std::size_t cut = second; cut < segment.size(); cut += 3) check(segment.substr(0, cut));
-  for (std::size_t at = kSegmentHeaderBytes; at < segment.size(); ++at) {
+  for (std::size_t cut = second; cut < segment.size(); ++cut) check(segment.substr(0, cut));
+  for (std::size_t bit = kSegmentHeaderBytes * 8; bit < segment.size() * 8; ++bit) {
     std::string damaged = segment;
-    damaged[at] = static_cast<char>(damaged[at] ^ (1 << at % 8));
+    damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ (1 << bit % 8));
     check(damaged);
   }
 }

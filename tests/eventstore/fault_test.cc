@@ -290,6 +290,46 @@ TEST_CASE("F22, F23, F26, F27: power goes at random and a random part of what wa
   }
 }
 
+TEST_CASE("F28: whichever removals and new names a power loss keeps, nothing acknowledged goes",
+          "[eventstore][faults]") {
+  // A transaction of several segments without its end: opening removes them, and then others get
+  // their names.
+  const History durable{sample_transaction(1, 5), sample_transaction(2, 5)};
+  const StoredTransaction next = sample_transaction(3, 300, 90);
+  FaultFs torn;
+  {
+    auto store = must(EventStore::open(kStore, small_options(torn)));
+    for (const StoredTransaction& transaction : durable) must(append_durably(*store, transaction));
+    must(store->begin({.source = {1, 30, 0}, .source_xid = 0, .commit_time = {}}));
+    for (const StoredEvent& event : sample_transaction(3, 900, 70).events)
+      must(store->add(event.view()));
+    torn.die_at(1);
+    store.reset();
+    torn.kill_processes();
+  }
+  REQUIRE(torn.names(kStore / "log").size() >= 4);
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    for (std::uint64_t number = 1;; ++number) {
+      CAPTURE(seed, number);
+      const auto files = torn.clone();
+      files->die_at(number);
+      bool is_acknowledged = false;
+      if (auto store = EventStore::open(kStore, small_options(*files)))
+        is_acknowledged = append_durably(**store, next).has_value();
+      const bool hit = files->fault_was_hit();
+      files->lose_power(CrashPolicy::kReordered, seed * 1000 + number);
+      const History read = read_history(kStore, *files);
+      REQUIRE(is_prefix(durable, read));
+      REQUIRE((read.size() == 3 || (read.size() == 2 && !is_acknowledged)));
+      if (read.size() == 2)
+        must(append_durably(*must(EventStore::open(kStore, small_options(*files))), next));
+      REQUIRE(read_history(kStore, *files) == History{durable[0], durable[1], next});
+      REQUIRE(must(verify_store(kStore, {}, *files)).faults.empty());
+      if (!hit) break;
+    }
+  }
+}
+
 TEST_CASE("F26: the name of a store that was made at the second attempt is durable",
           "[eventstore][faults]") {
   FaultFs files;

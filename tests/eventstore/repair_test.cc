@@ -437,6 +437,44 @@ TEST_CASE("a repair needs a store without a writer", "[eventstore][repair]") {
   CHECK(empty.names("/empty").empty());
 }
 
+TEST_CASE("F2: a repair that was interrupted at an empty last segment loses as many offsets",
+          "[eventstore][repair]") {
+  // Erasing seals the last segment and begins one at the end of the log.
+  FaultFs disk;
+  {
+    const auto store = must(EventStore::open(kStore, quiet_options(disk)));
+    for (std::uint64_t number = 1; number <= 8; ++number)
+      must(append_durably(*store, sample_transaction(number, 20, 100)));
+    must(store->maintenance().erase({.category = "public.table1", .key = "1/0"}));
+  }
+  const auto segments = must(log::list_segments(disk, log::StorePaths(kStore)));
+  REQUIRE(must(summarize_store(kStore, disk)).durable_end.value == segments.back());
+  SECTION("with damage in front") {
+    const Path first = kLog / log::StorePaths::segment_name(0);
+    std::string bytes = disk.content(first);
+    bytes.at(log::kSegmentHeaderBytes + 1000) ^= 1;
+    disk.set_content(first, bytes);
+    REQUIRE(must(plan_repair(kStore, disk)).lost_end.value == segments.back());
+  }
+  SECTION("that is missing: whatever was in it, it was more than nothing") {
+    disk.erase(kLog / log::StorePaths::segment_name(segments.back()));
+    REQUIRE(must(plan_repair(kStore, disk)).lost_end.value == segments.back() + 1);
+  }
+  const RepairPlan plan = must(plan_repair(kStore, disk));
+  for (std::uint64_t number = 1;; ++number) {
+    CAPTURE(number);
+    const auto files = disk.clone();
+    files->die_at(number);
+    static_cast<void>(repair_store(kStore, *files).has_value());
+    const bool hit = files->fault_was_hit();
+    files->kill_processes();
+    must(repair_store(kStore, *files));
+    REQUIRE(must(summarize_store(kStore, *files)).durable_end == plan.lost_end);
+    REQUIRE(must(verify_store(kStore, {}, *files)).faults.empty());
+    if (!hit) break;
+  }
+}
+
 TEST_CASE("F2: a repair that is interrupted at any step is ended by the next, and keeps as much",
           "[eventstore][repair]") {
   // Each with damage in the middle and HEAD, so that every kind of step is there.

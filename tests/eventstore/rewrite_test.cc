@@ -209,8 +209,7 @@ TEST_CASE("F30, I8: every flipped bit and every cut of a rewritten segment is fo
     if (must(verify_store(kStore, {}, files)).faults.empty()) FAIL("not found");
   };
   for (std::size_t at = 0; at < good.size(); ++at) {
-    const bool in_page = at >= 192 && at < kSegmentHeaderBytes - 8;
-    for (int bit = in_page ? static_cast<int>(at % 8) : 0; bit < 8; bit += in_page ? 8 : 3) {
+    for (int bit = 0; bit < 8; ++bit) {
       std::string bad = good;
       bad[at] = static_cast<char>(bad[at] ^ (1 << bit));
       files.set_content(path, std::move(bad));
@@ -221,7 +220,7 @@ TEST_CASE("F30, I8: every flipped bit and every cut of a rewritten segment is fo
       }
     }
   }
-  for (std::size_t cut = 0; cut<good.size(); cut += cut> kSegmentHeaderBytes ? 1 : 61) {
+  for (std::size_t cut = 0; cut < good.size(); ++cut) {
     files.set_content(path, good.substr(0, cut));
     check_found(cut);
     const auto read = read_all(files);

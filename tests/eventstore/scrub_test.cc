@@ -127,6 +127,15 @@ TEST_CASE("F46: a scrub finds segments that are cut, missing, unreadable or of a
     REQUIRE(report.faults.size() == 1);
     CHECK(report.faults[0].what.find("missing") != std::string::npos);
   }
+  SECTION("all of them missing") {
+    const std::uint64_t active = disk.active();
+    for (const std::uint64_t segment : disk.segments())
+      if (segment != active) disk.files.erase(kPaths.segment(segment));
+    const ScrubReport report = scrub(disk);
+    REQUIRE(report.faults.size() == 1);
+    CHECK(report.faults[0].file == "log/" + StorePaths::segment_name(active));
+    CHECK(report.faults[0].what.find("missing") != std::string::npos);
+  }
   SECTION("a read that fails") {
     disk.files.fail_read_at(5);
     CHECK(scrub(disk).faults.size() == 1);

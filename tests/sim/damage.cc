@@ -1,8 +1,9 @@
+#include "tests/sim/damage.h"
+
 #include <algorithm>
 
 #include "eventstore/inspect.h"
 #include "tests/sim/probes.h"
-#include "tests/sim/simulation.h"
 
 // What nobody's crash explains: bits that flip, blocks that go elsewhere, back or away, files that
 // are cut, gone or exchanged. It happens to a copy, on which then everybody is asked: the reader
@@ -12,13 +13,6 @@ namespace millrace::sim {
 namespace {
 
 constexpr std::size_t kSector = FaultFs::kSector;
-
-struct Damage {
-  std::string file;
-  bool is_missing = false;
-  bool is_whole_and_older = false;
-  bool has_effect = false;  ///< It touched bytes that the log claims.
-};
 
 std::string pick_file(const FaultFs& files, std::uint32_t argument) {
   std::vector<std::string> names;
@@ -40,6 +34,8 @@ std::size_t used_bytes(FaultFs& files, const std::string& name, std::size_t size
     if (name.ends_with(segment.file)) return std::min<std::size_t>(segment.used_bytes, size);
   return size;
 }
+
+}  // namespace
 
 Damage inflict(Simulation& sim, FaultFs& files, const Arguments& a) {
   Damage damage{.file = pick_file(files, a[0])};
@@ -70,6 +66,7 @@ Damage inflict(Simulation& sim, FaultFs& files, const Arguments& a) {
       const auto contents = sim.older->contents();
       const auto found = contents.find(damage.file);
       if (found == contents.end()) break;
+      damage.is_older = true;
       if (a[3] % 2 == 0) {
         bytes = found->second;
         damage.is_whole_and_older = true;
@@ -83,10 +80,14 @@ Damage inflict(Simulation& sim, FaultFs& files, const Arguments& a) {
       break;
     }
   }
-  if (damage.is_missing)
+  const auto differs = std::mismatch(before.begin(), before.end(), bytes.begin(), bytes.end());
+  damage.from = static_cast<std::size_t>(differs.first - before.begin());
+  if (damage.is_missing) {
     files.erase(damage.file);
-  else
+    damage.from = 0;
+  } else {
     files.set_content(damage.file, bytes);
+  }
   damage.has_effect =
       damage.is_missing || bytes.substr(0, used) != before.substr(0, std::min(used, before.size()));
   // As if it had not been rewritten: either generation is right.
@@ -94,7 +95,7 @@ Damage inflict(Simulation& sim, FaultFs& files, const Arguments& a) {
   return damage;
 }
 
-bool is_segment(const std::string& name) { return name.ends_with(".log"); }
+namespace {
 
 /// An index that is damaged costs time, never an event.
 void examine_index(Simulation& sim, FaultFs& files, std::uint64_t durable) {

@@ -84,8 +84,7 @@ const ModelTransaction* Model::find_append(const std::string& idempotency_key) c
   return nullptr;
 }
 
-/// True if all of [from, to) may be gone.
-bool Model::none_left(std::uint64_t from, std::uint64_t to) const {
+bool Model::may_all_be_gone(std::uint64_t from, std::uint64_t to) const {
   return std::all_of(events_.begin() + static_cast<std::ptrdiff_t>(from),
                      events_.begin() + static_cast<std::ptrdiff_t>(to),
                      [](const ModelEvent& event) { return event.may_be_gone(); });
@@ -162,8 +161,8 @@ void Model::check_batch(Batch& batch, Reading& reading) const {
     check(count != 0 || batch.last_of_transaction || first < reading.from,
           "I8 batch without events", where);
     const bool first_may_be_gone =
-        first != transaction.first && none_left(transaction.first, first);
-    const bool rest_may_be_gone = next != transaction.end && none_left(next, transaction.end);
+        first != transaction.first && may_all_be_gone(transaction.first, first);
+    const bool rest_may_be_gone = next != transaction.end && may_all_be_gone(next, transaction.end);
     check((batch.first_of_transaction ? first == transaction.first || first_may_be_gone
                                       : first != transaction.first) &&
               (batch.last_of_transaction ? next == transaction.end || rest_may_be_gone

@@ -117,6 +117,8 @@ class Model {
   /// True if nothing can have been taken out of the transactions, ever.
   bool is_whole() const { return !may_lack_; }
   bool may_lack(const ModelTransaction& transaction) const;
+  /// True if all of [from, to) may be gone.
+  bool may_all_be_gone(std::uint64_t from, std::uint64_t to) const;
   /// True if a reader from `from` on may be told that it misses something.
   bool may_be_told_of_loss(std::uint64_t from, const std::string& category) const;
 
@@ -143,7 +145,6 @@ class Model {
                      bool passes_over) const;
   void check_event(const EventView& event, const ModelEvent& wanted, const Reading& reading,
                    const std::string& where) const;
-  bool none_left(std::uint64_t from, std::uint64_t to) const;
   void exempt(const std::string& name);
 
   std::vector<ModelEvent> events_;  // by offset

@@ -269,6 +269,8 @@ constexpr Operation kOperations[] = {
     {"erase", 4, Operation::kOften, erase},
     {"snapshot", 4, Operation::kOften, take_snapshot},
     {"restore", 4, Operation::kWithLast, restore_snapshot},
+    {"repair", 3, Operation::kOften, repair_damage},
+    {"scrub", 4, Operation::kOften, scrub},
 };
 
 }  // namespace

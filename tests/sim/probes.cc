@@ -77,6 +77,13 @@ constexpr std::array<std::string_view, kProbes> kNames{
     "snapshot failed",
     "snapshot restored",
     "unfinished snapshot refused",
+    "damaged store repaired",
+    "repair not needed",
+    "repair refused",
+    "repair interrupted",
+    "scrub ended a pass over the store",
+    "scrub found rot",
+    "scrub found rot after a restart",
 };
 
 }  // namespace

@@ -81,6 +81,13 @@ enum class Probe : std::uint8_t {
   kSnapshotFailed,
   kSnapshotRestored,
   kUnfinishedSnapshotRefused,
+  kRepaired,
+  kRepairNotNeeded,
+  kRepairRefused,
+  kRepairInterrupted,
+  kScrubbed,
+  kRotFound,
+  kRotFoundAfterRestart,
   kCount,
 };
 

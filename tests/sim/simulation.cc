@@ -127,6 +127,7 @@ bool Simulation::flush() {
 void Simulation::close() {
   if (!store_) return;
   const bool was_clean = !files.fault_was_hit() && store_->status().has_value();
+  scrubber.reset();
   store_.reset();
   unflushed_bytes = 0;
   if (was_clean && !files.fault_was_hit()) model.acknowledge(!files.has_lied());
@@ -135,6 +136,7 @@ void Simulation::close() {
 
 void Simulation::crash(const Doom& how) {
   files.die_at(1);  // the dead write nothing
+  scrubber.reset();
   store_.reset();
   unflushed_bytes = 0;
   crashed_ = true;

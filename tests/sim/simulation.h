@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "eventstore/event_store.h"
+#include "eventstore/log/scrubber.h"
 #include "eventstore/log_reader.h"
 #include "tests/sim/model.h"
 #include "tests/sim/trace.h"
@@ -115,6 +116,8 @@ class Simulation {
   std::size_t unflushed_bytes = 0;  ///< About what the store holds in memory.
   std::unique_ptr<FaultFs> older;   ///< The files as they were once.
   std::optional<Copy> copy;         ///< In kCopy.
+  SimClock scrub_clock;             ///< Of the scrubber, for whom weeks pass.
+  std::optional<log::Scrubber> scrubber;
   /// Consumers that are known for sure, and where they are.
   std::map<std::string, std::uint64_t> consumers;
   unsigned recovery_deaths = 0;     ///< The next openings that die, and ...
@@ -176,5 +179,8 @@ TransactionInfo next_info(Simulation& sim, bool captured);
 /// damage.cc: what somebody does to the files of a store. On a copy of them.
 void damage_a_file(Simulation& sim, const Arguments& arguments);
 void copy_while_running(Simulation& sim, const Arguments& arguments);
+/// repair.cc and scrub.cc: who finds that, and what he makes of it.
+void repair_damage(Simulation& sim, const Arguments& arguments);
+void scrub(Simulation& sim, const Arguments& arguments);
 
 }  // namespace millrace::sim

@@ -245,6 +245,9 @@ void compact(Simulation& sim, const Arguments& a) {
 }
 
 void erase(Simulation& sim, const Arguments& a) {
+  // A consumer's file that a lie has cost keeps everybody from erasing until it is removed.
+  if (sim.has_ever_lied()) static_cast<void>(held_offset(sim));
+  if (sim.files.is_down() || !sim.store().status()) return;
   EventStore& store = sim.store();
   const bool is_stream = a[0] % 4 == 0;
   const std::string category = is_stream ? "streams" : "t" + std::to_string(a[1] % 2);
