@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "eventstore/log/head.h"
+#include "eventstore/log/scrubber.h"
 #include "eventstore/log/store_files.h"
 #include "eventstore/stream_reader.h"
 #include "tests/support/forwarding_fs.h"
@@ -29,9 +30,9 @@ class WatchedFs final : public ForwardingFileSystem {
 class Fixture {
  protected:
   Fixture() { open(); }
-  void open() {
+  void open(std::size_t segment_bytes = 16 << 10) {
     StoreOptions options = small_options(files);
-    options.background_maintenance = false;
+    options.segment_bytes = segment_bytes;
     store = must(EventStore::open(path, options));
   }
   void happen(std::string_view key, std::string_view payload = "payload") {
@@ -163,6 +164,30 @@ TEST_CASE_METHOD(Fixture, "without a HEAD to trust, too, what was replaced is cl
   CHECK_FALSE(nameless().empty());
   CHECK(count(*reader, "a") == 30);
   CHECK(nameless().empty());
+}
+
+TEST_CASE_METHOD(Fixture, "a scrub that is in the middle of what was replaced begins it anew",
+                 "[eventstore][replaced]") {
+  store.reset();
+  open(8 << 20);
+  happen("b");
+  for (int i = 0; i < 40; ++i) happen("a", std::string(100'000, 'x'));
+  erase("nobody");  // which ends the segment
+  const auto segments = must(log::list_segments(files, log::StorePaths(path)));
+  log::Scrubber scrubber(log::StorePaths(path), {.store = store->id(),
+                                                 .files = &files,
+                                                 .clock = &Clock::system(),
+                                                 .bytes_per_second = 1 << 30});
+  scrubber.step(segments.back());
+  CHECK(nameless().empty());
+  erase("b");
+  CHECK(nameless().size() == 1);
+  scrubber.step(segments.back());
+  CHECK(nameless().empty());
+  for (int step = 0; step < 20 && !scrubber.report().completed; ++step)
+    scrubber.step(segments.back());
+  CHECK(scrubber.report().completed);
+  CHECK(scrubber.report().faults.empty());
 }
 
 TEST_CASE("HEAD tells of each swap, and of each start of a writer, that may come after one",
