@@ -37,8 +37,9 @@ struct CaptureOptions {
   /// Appends of other processes to the store go through this one: see service/shared_store.h. The
   /// store must lie in the kernel's file system.
   bool serve = false;
-  /// How long to wait for a process that holds the store for a moment only, such as one that appends
-  /// to it.
+  /// How long to wait for a process that holds the store for a moment only, such as one that
+  /// appends to it. One that has to end something first, such as a compaction, and says so, has
+  /// longer.
   std::chrono::milliseconds store_patience{800};
   FileSystem* files = &FileSystem::real();
 };

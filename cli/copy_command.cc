@@ -3,6 +3,7 @@
 #include "base/bytes.h"
 #include "base/output.h"
 #include "base/progress.h"
+#include "base/stop_signals.h"
 #include "cli/command.h"
 #include "cli/json.h"
 #include "cli/maintenance.h"
@@ -15,6 +16,11 @@ namespace millrace {
 namespace {
 
 namespace po = boost::program_options;
+
+/// On the terminal.
+ProgressFunction show(Progress& line) {
+  return [&line](const MaintenanceProgress& now) { line.update(now.done_bytes, now.total_bytes); };
+}
 
 constexpr CommandText kErase{
     "log erase", "remove every event of one row or entity, physically",
@@ -51,11 +57,15 @@ class LogErase final : public Command {
           .hint("`millrace log tail --category C` shows the keys.");
     if (!yes_) return tell();
     MILLRACE_ASSIGN_OR_RETURN(const auto store, open_existing(store_));
+    const StopSignals signals;
+    EraseOptions options;
+    options.stop = signals.token();
     MILLRACE_ASSIGN_OR_RETURN(const EraseReport report,
                               store->erase({.category = category_,
                                             .key = key_,
                                             .tombstone_type = type_,
-                                            .tombstone_payload = tombstone_}));
+                                            .tombstone_payload = tombstone_},
+                                           options));
     return print(json_ ? json(report) : text(report));
   }
 
@@ -137,12 +147,14 @@ class LogErase final : public Command {
   bool yes_ = false, json_ = false;
 };
 
-std::string copy_text(const StoreCopyReport& report, bool json) {
-  if (json)
-    return to_line({{"end", report.end.value},
-                    {"segments", report.segments},
-                    {"linked_files", report.linked},
-                    {"copied_bytes", report.copied_bytes}});
+Json copy_json(const StoreCopyReport& report) {
+  return {{"end", report.end.value},
+          {"segments", report.segments},
+          {"linked_files", report.linked},
+          {"copied_bytes", report.copied_bytes}};
+}
+
+std::string copy_text(const StoreCopyReport& report) {
   return grouped(report.end.value) + " offsets in " + grouped(report.segments) + " segments; " +
          grouped(report.linked) + " files are links, " + grouped(report.copied_bytes) +
          " bytes copied\n";
@@ -152,7 +164,8 @@ constexpr CommandText kSnapshot{
     "log snapshot", "copy a whole store, as of now", "--store DIR --to DIR [--json]",
     "Makes a copy of the store in a new folder. Its sealed segments are hard links where the file\n"
     "system has them, so it takes seconds and little space; on another file system they are\n"
-    "copied. The copy can be read like a store; `millrace log restore` makes a store of it."};
+    "copied. The copy can be read like a store; `millrace log restore` makes a store of it. One\n"
+    "that is interrupted leaves nothing but empty folders; another one can be made in them."};
 
 class LogSnapshot final : public Command {
  public:
@@ -167,8 +180,13 @@ class LogSnapshot final : public Command {
 
   Result<void> run() override {
     MILLRACE_ASSIGN_OR_RETURN(const auto store, open_existing(store_));
-    MILLRACE_ASSIGN_OR_RETURN(const auto report, store->snapshot(to_));
-    return print(copy_text(report, json_));
+    const StopSignals signals;
+    Progress progress("log snapshot", 0, ProgressUnit::kBytes);
+    CopyOptions options{.progress = show(progress)};
+    options.stop = signals.token();
+    MILLRACE_ASSIGN_OR_RETURN(const auto report, store->snapshot(to_, options));
+    progress.finish();
+    return print(json_ ? to_line(copy_json(report)) : copy_text(report));
   }
 
  private:
@@ -179,7 +197,8 @@ class LogSnapshot final : public Command {
 constexpr CommandText kRestore{
     "log restore", "make a store of a snapshot", "--from DIR --store DIR [--json]",
     "Checks every byte of the snapshot first, copies it to a new folder, and checks the result. A\n"
-    "snapshot that is damaged, not whole, or mixed with another one is refused.\n"
+    "snapshot that is damaged, not whole, or mixed with another one is refused; indexes that are\n"
+    "damaged or missing are no reason, they are made anew.\n"
     "\n"
     "The restored store ends where the snapshot was taken. A capture that goes on with it "
     "compares\n"
@@ -198,11 +217,26 @@ class LogRestore final : public Command {
   }
 
   Result<void> run() override {
-    MILLRACE_ASSIGN_OR_RETURN(const auto report, restore_store(from_, store_));
-    return print(copy_text(report, json_));
+    Progress progress("log restore", 0, ProgressUnit::kBytes);
+    MILLRACE_ASSIGN_OR_RETURN(const auto report,
+                              restore_store(from_, store_, FileSystem::real(), show(progress)));
+    progress.finish();
+    return print(json_ ? json(report) : text(report));
   }
 
  private:
+  static std::string text(const RestoreReport& report) {
+    std::string out = copy_text(report.copy);
+    for (const std::string& index : report.indexes_made)
+      out += "log/" + index + " was damaged or missing, and made anew\n";
+    return out;
+  }
+  static std::string json(const RestoreReport& report) {
+    Json json = copy_json(report.copy);
+    json["indexes_made"] = report.indexes_made;
+    return to_line(json);
+  }
+
   std::string from_, store_;
   bool json_ = false;
 };

@@ -138,7 +138,7 @@ CompactionOptions from_message(const v1::CompactRequest& message) {
   return options;
 }
 
-v1::CompactUpdate to_message(const CompactionProgress& progress) {
+v1::CompactUpdate to_message(const MaintenanceProgress& progress) {
   v1::CompactUpdate message;
   message.mutable_progress()->set_done_bytes(progress.done_bytes);
   message.mutable_progress()->set_total_bytes(progress.total_bytes);
@@ -208,8 +208,8 @@ EraseRequest from_message(const v1::EraseRequest& message) {
           .tombstone_payload = message.tombstone_payload()};
 }
 
-v1::EraseResponse to_message(const EraseReport& report) {
-  v1::EraseResponse message;
+v1::EraseReport to_message(const EraseReport& report) {
+  v1::EraseReport message;
   message.set_tombstone(report.tombstone.value);
   message.set_segments(report.segments);
   message.set_segments_rewritten(report.segments_rewritten);
@@ -220,7 +220,7 @@ v1::EraseResponse to_message(const EraseReport& report) {
   return message;
 }
 
-EraseReport from_message(const v1::EraseResponse& message) {
+EraseReport from_message(const v1::EraseReport& message) {
   return {.tombstone = {message.tombstone()},
           .segments = message.segments(),
           .segments_rewritten = message.segments_rewritten(),

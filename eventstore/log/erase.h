@@ -11,6 +11,6 @@ namespace millrace::log {
 /// below it lies. `around_swap` as in RewriteOptions.
 Result<EraseReport> erase_events(const StoreContext& store, const LogExtent& log,
                                  const EraseRequest& request, Offset tombstone,
-                                 const AroundSwap& around_swap);
+                                 const EraseOptions& options, const AroundSwap& around_swap);
 
 }  // namespace millrace::log

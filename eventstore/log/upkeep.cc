@@ -118,20 +118,23 @@ Result<void> Upkeep::tell_losers(const std::vector<Removal>& removed) {
   return {};
 }
 
-Result<EraseReport> Upkeep::erase(const EraseRequest& request) {
+Result<EraseReport> Upkeep::erase(const EraseRequest& request, const EraseOptions& options) {
   background_.interrupt();
   MutexLock lock(running_);
   MILLRACE_RETURN_IF_ERROR(check_swaps());
-  auto report = erase_from_log(request);
+  auto report = erase_from_log(request, options);
   if (!report)
     return std::move(report).error().context("erase " + printable(request.key) + " of " +
                                              printable(request.category));
   return report;
 }
 
-Result<EraseReport> Upkeep::erase_from_log(const EraseRequest& request) {
+Result<EraseReport> Upkeep::erase_from_log(const EraseRequest& request,
+                                           const EraseOptions& options) {
   if (request.category.starts_with('$'))
     return Error(ErrorCode::kInvalidArgument, "the store's own events are never erased");
+  // Whoever gave up while others had their turn gets no tombstone.
+  MILLRACE_RETURN_IF_ERROR(Pace(0, options.progress, options.stop, *store_.clock)(0));
   // The tombstone first: what is below it then lies in sealed segments, whoever appends meanwhile.
   MILLRACE_ASSIGN_OR_RETURN(const Offset tombstone,
                             host_.append_tombstone({.category = request.category,
@@ -146,21 +149,22 @@ Result<EraseReport> Upkeep::erase_from_log(const EraseRequest& request) {
   const StreamName entity{.category = request.category, .key = request.key};
   MILLRACE_RETURN_IF_ERROR(snapshots.remove(entity));
   auto report =
-      erase_events(store_, log, request, tombstone,
+      erase_events(store_, log, request, tombstone, options,
                    [this](const auto& removed, const auto& step) { return swap(removed, step); });
   // Again: who had read the state before may have written it meanwhile.
   if (report) MILLRACE_RETURN_IF_ERROR(snapshots.remove(entity));
   return report;
 }
 
-Result<StoreCopyReport> Upkeep::snapshot(const Path& to) {
+Result<StoreCopyReport> Upkeep::snapshot(const Path& to, const CopyOptions& options) {
   MutexLock lock(files_);
   MutexLock consumers_lock(consumers_);  // none shall stand beyond the copy's end
   // What is durable but was only written, recovery may take back after a power loss, and with it
   // the end of the segment before: so that one must not be the snapshot's, too.
   MILLRACE_ASSIGN_OR_RETURN(const LogMark synced, host_.synced_mark());
   MILLRACE_ASSIGN_OR_RETURN(const LogExtent log, extent_to(host_.durable_mark()));
-  auto report = copy_store(store_, log, to, synced.segment, true);
+  auto report = copy_store(
+      store_, log, to, {.link_below = synced.segment, .mark_as_copy = true, .watched = options});
   if (!report)
     return std::move(report).error().context("snapshot of store " +
                                              store_.paths.directory.string());

@@ -42,8 +42,8 @@ class Upkeep final : public StoreMaintenance {
   void stop() { background_.stop(); }
 
   Result<CompactionReport> compact(const CompactionOptions& options) override;
-  Result<EraseReport> erase(const EraseRequest& request) override;
-  Result<StoreCopyReport> snapshot(const Path& to) override;
+  Result<EraseReport> erase(const EraseRequest& request, const EraseOptions& options) override;
+  Result<StoreCopyReport> snapshot(const Path& to, const CopyOptions& options) override;
   Result<void> register_consumer(std::string_view name, Offset offset,
                                  ConsumerPolicy policy) override;
   Result<void> advance_consumer(std::string_view name, Offset offset) override;
@@ -55,7 +55,7 @@ class Upkeep final : public StoreMaintenance {
   Result<LogExtent> extent_to(Result<LogMark> end);
   Result<void> swap(const std::vector<Removal>& removed, const std::function<Result<void>()>& swap);
   Result<void> check_swaps() const MILLRACE_REQUIRES(running_);
-  Result<EraseReport> erase_from_log(const EraseRequest& request);
+  Result<EraseReport> erase_from_log(const EraseRequest& request, const EraseOptions& options);
   Result<Offset> held_offset();
   Result<void> tell_losers(const std::vector<Removal>& removed);
   Result<void> check_offset(Offset offset);
