@@ -74,8 +74,9 @@ class Appender {
   ///
   /// Errors, nothing appended: kConflict (a stream is not at its expected version; the message says
   /// where it is), kInvalidArgument (a name, an event or the whole is over a limit, no events, a
-  /// stream named twice, an idempotency key that was used for other streams), what poisoned the
-  /// store. Outcome unknown, so repeat with an idempotency key: kUnavailable. Threads: any.
+  /// stream named twice, an idempotency key that was used for other streams), kGone (it was done
+  /// before, but of what it wrote to one of its streams nothing is left), what poisoned the store.
+  /// Outcome unknown, so repeat with an idempotency key: kUnavailable. Threads: any.
   virtual Result<AppendResult> append_durably(const AppendRequest& request) = 0;
 };
 

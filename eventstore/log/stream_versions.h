@@ -33,7 +33,8 @@ class StreamVersions {
 
   Result<std::uint64_t> next_version(const StreamName& stream);
   /// The result of the append that had the request's idempotency key, if one did. Errors too:
-  /// kInvalidArgument (it was to other streams than `request` is).
+  /// kInvalidArgument (it was to other streams than `request` is), kGone (what it wrote to one of
+  /// them is not in the log any more).
   Result<std::optional<AppendResult>> find_append(const AppendRequest& request);
   /// Takes note of an append that is in the log now.
   void note(const AppendRequest& request, const AppendResult& result);
@@ -55,12 +56,18 @@ class StreamVersions {
   struct KeyedAppend {
     Offset first, end;
     std::vector<std::pair<std::string, std::uint64_t>> next_versions;  // by stream
+    /// Of one that was read from the log, which may have lost some of it: what comes behind it
+    /// begins here or before.
+    std::optional<Offset> end_max{};
   };
 
   Result<void> look_up();
   Result<void> forget_durable();
   Result<std::optional<KeyedAppend>> look_up_append(std::string_view idempotency_key);
   Result<KeyedAppend> read_append(Offset first);
+  Result<AppendResult> result_of(const KeyedAppend& append, const AppendRequest& request);
+  Result<Error> gone(const KeyedAppend& append, const AppendRequest& request);
+  Result<std::string> what_became_of(const StreamName& stream, Offset from, Offset end);
   void set(std::string_view name, std::uint64_t next, Offset end);
 
   FileSystem& files_;
