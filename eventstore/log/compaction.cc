@@ -83,7 +83,7 @@ std::size_t Compaction::end_of_group(std::size_t from) const {
 Result<CompactionReport> Compaction::run(Offset hold, RewriteOptions rewriting) {
   report_.segments = log_.sealed();
   MILLRACE_ASSIGN_OR_RETURN(policies_,
-                            load_policies(store_.paths.directory, *store_.files));
+                            load_policies(store_.paths.directory, *store_.files, log_.durable.end));
   if (policies_.keep_everything()) return std::move(report_);
   for (const std::uint64_t segment : log_.segments) {
     if (segment > log_.durable.segment) break;

@@ -56,6 +56,7 @@ class StoreWriter final : public EventStore, private UpkeepHost {
  private:
   Result<LogMark> durable_mark() override;
   Result<LogMark> synced_mark() override;
+  Result<LogMark> sync() override;
   Result<void> seal() override;
   Result<Offset> append_tombstone(const NewEvent& event) override;
 
@@ -74,7 +75,7 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   bool wait_for_flush(Offset end, std::chrono::steady_clock::time_point deadline)
       MILLRACE_REQUIRES(mutex_);
   void wake_flushed() MILLRACE_REQUIRES(mutex_);
-  bool is_sync_due() const;
+  bool is_sync_due() const MILLRACE_REQUIRES(mutex_);
   Result<void> flush_in_flight();
   Result<void> sync_and_publish();
   void finish_flush(const Result<void>& flushed) MILLRACE_REQUIRES(mutex_);
@@ -133,6 +134,7 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   std::chrono::steady_clock::time_point gather_until_ MILLRACE_GUARDED_BY(mutex_);
   bool rewind_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool seal_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
+  bool sync_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool stopping_ MILLRACE_GUARDED_BY(mutex_) = false;
   std::optional<Error> poison_ MILLRACE_GUARDED_BY(mutex_);
   LogMark durable_ MILLRACE_GUARDED_BY(mutex_);

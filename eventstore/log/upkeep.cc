@@ -53,8 +53,10 @@ Result<CompactionReport> Upkeep::compact_now(CompactionOptions options) {
   if (!options.merge) options.merge = store_.partials.merge;
   if (!options.is_moved) options.is_moved = store_.partials.is_moved;
   const auto run = [&]() -> Result<CompactionReport> {
-    // No event may go for one that a power loss would take back.
-    MILLRACE_ASSIGN_OR_RETURN(const LogExtent log, extent_to(host_.synced_mark()));
+    // No event may go for one that a power loss would take back, nor by a policy that it would.
+    // And what policies say now counts, not what they said before.
+    MILLRACE_ASSIGN_OR_RETURN(const LogExtent log,
+                              extent_to(options.dry_run ? host_.durable_mark() : host_.sync()));
     MILLRACE_ASSIGN_OR_RETURN(const Offset hold, held_offset());
     MILLRACE_ASSIGN_OR_RETURN(
         auto report,

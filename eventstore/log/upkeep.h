@@ -19,6 +19,8 @@ class UpkeepHost {
   virtual Result<LogMark> durable_mark() = 0;
   /// What of that has been synced: no power loss takes it back.
   virtual Result<LogMark> synced_mark() = 0;
+  /// The same, after all that is durable now has been synced.
+  virtual Result<LogMark> sync() = 0;
   /// Begins a new segment, so that all that is durable lies in sealed ones. Errors: kUnavailable (a
   /// transaction stays open too long), what poisons the store.
   virtual Result<void> seal() = 0;
