@@ -170,6 +170,8 @@ Result<void> Capture::open_store() {
   StoreOptions store_options;
   store_options.files = options_.files;
   store_options.durability = options_.durability;
+  store_options.scrub_bytes_per_second = options_.scrub_bytes_per_second;
+  store_options.compaction_bytes_per_second = options_.compaction_bytes_per_second;
   store_options.partials = partial_changes();
   store_options.before_flush = [this] { return schemas_ ? schemas_->flush() : Result<void>{}; };
   auto deadline = std::chrono::steady_clock::now() + options_.store_patience;
