@@ -241,14 +241,16 @@ void set_policy(EventStore& store, Retention retention) {
 TEST_CASE("mode os: a power loss does not take back the policy that compaction acted on",
           "[eventstore][durability]") {
   FaultFs files;
-  const auto store = must(EventStore::open(kStore, options_with(files, Durability::kOs)));
+  auto store = must(EventStore::open(kStore, options_with(files, Durability::kOs)));
   append_rows(*store, 60);
   set_policy(*store, Retention::kCompact);
   REQUIRE_FALSE(must(store->maintenance().compact({.dead_share_min = 0})).rewritten.empty());
-  const auto disk = files.clone();
-  disk->lose_power();
-  const auto recovered = must(EventStore::open(kStore, options_with(*disk, Durability::kGroup)));
-  CHECK_FALSE(must(load_policies(kStore, *disk)).keep_everything());
+  files.die_at(1);
+  store.reset();
+  files.lose_power();
+  files.clear_faults();
+  const auto recovered = must(EventStore::open(kStore, options_with(files, Durability::kGroup)));
+  CHECK_FALSE(must(load_policies(kStore, files)).keep_everything());
 }
 
 TEST_CASE("mode os: compaction heeds a policy that was set last though it is not synced",

@@ -315,11 +315,11 @@ TEST_CASE("a store that serves a long call is not given back as idle", "[service
   options.store = small_options(FileSystem::real());
   const auto holder = must(SharedStore::open(path, options));
   set_compacting(*holder, "cart");
-  fill(*holder);
+  fill(*holder, 6000);
   const auto shared = must(SharedStore::open(path));
   MaintenanceProgress last;
   bool began_anew = false;
-  must(shared->compact({.bytes_per_second = 30'000, .progress = [&](const auto& now) {
+  must(shared->compact({.bytes_per_second = 150'000, .progress = [&](const auto& now) {
                           began_anew = began_anew || now.done_bytes < last.done_bytes;
                           last = now;
                         }}));
