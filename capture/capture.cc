@@ -31,6 +31,8 @@ constexpr milliseconds kBackoffFirst{200};
 /// A slot stays taken for a moment after its client was killed.
 constexpr milliseconds kSlotReleaseMax{15'000};
 constexpr milliseconds kStorePause{20};
+/// So much longer, if the one who holds the store has promised to make room.
+constexpr milliseconds kYieldPatience{30'000};
 constexpr int kStuckAttempts = 3;
 constexpr int kSnapshotAttempts = 5;
 
@@ -168,10 +170,12 @@ Result<void> Capture::open_store() {
   StoreOptions store_options;
   store_options.files = options_.files;
   store_options.durability = options_.durability;
+  store_options.scrub_bytes_per_second = options_.scrub_bytes_per_second;
+  store_options.compaction_bytes_per_second = options_.compaction_bytes_per_second;
   store_options.partials = partial_changes();
   store_options.before_flush = [this] { return schemas_ ? schemas_->flush() : Result<void>{}; };
-  const auto deadline = std::chrono::steady_clock::now() + options_.store_patience;
-  for (;;) {
+  auto deadline = std::chrono::steady_clock::now() + options_.store_patience;
+  for (bool promised = false;;) {
     auto store = EventStore::open(options_.store, store_options);
     if (store) {
       store_ = *std::move(store);
@@ -180,7 +184,11 @@ Result<void> Capture::open_store() {
     if (store.error().code() != ErrorCode::kLocked || stop_.stop_requested() ||
         std::chrono::steady_clock::now() >= deadline)
       return std::move(store).error();
-    ask_to_yield(options_.store);  // somebody who only appends, perhaps
+    // Somebody who only appends, perhaps, or compacts: that ends at its next step.
+    if (ask_to_yield(options_.store) && !promised) {
+      promised = true;
+      deadline += kYieldPatience;
+    }
     pause(kStorePause, stop_);
   }
   if (options_.serve) {

@@ -7,7 +7,7 @@
 
 #include "base/file.h"
 #include "base/result.h"
-#include "eventstore/types.h"
+#include "eventstore/event_store.h"
 
 namespace millrace {
 
@@ -34,11 +34,15 @@ struct CaptureOptions {
   std::chrono::milliseconds look_interval{10'000};
   /// The longest pause between attempts to connect again.
   std::chrono::milliseconds backoff_max{30'000};
+  /// What the store's looking after itself may take of the disk: see StoreOptions. 0: nothing.
+  std::uint64_t scrub_bytes_per_second = StoreOptions{}.scrub_bytes_per_second;
+  std::uint64_t compaction_bytes_per_second = StoreOptions{}.compaction_bytes_per_second;
   /// Appends of other processes to the store go through this one: see service/shared_store.h. The
   /// store must lie in the kernel's file system.
   bool serve = false;
-  /// How long to wait for a process that holds the store for a moment only, such as one that appends
-  /// to it.
+  /// How long to wait for a process that holds the store for a moment only, such as one that
+  /// appends to it. One that has to end something first, such as a compaction, and says so, has
+  /// longer.
   std::chrono::milliseconds store_patience{800};
   FileSystem* files = &FileSystem::real();
 };

@@ -11,6 +11,7 @@
 #include "capture/tail.h"
 #include "cli/command.h"
 #include "cli/json.h"
+#include "cli/quantity.h"
 #include "cli/text.h"
 
 namespace millrace {
@@ -171,7 +172,8 @@ constexpr CommandText kRun{
     "capture run", "capture a database into a store, until stopped",
     "--source URI --store DIR [--tables PATTERNS] [--slot NAME]\n"
     "                            [--publication NAME] [--snapshot initial|never]\n"
-    "                            [--durability group|always] [--until-caught-up]\n"
+    "                            [--durability group|always] [--scrub-rate BYTES]\n"
+    "                            [--compaction-rate BYTES] [--until-caught-up]\n"
     "                            [--accept-publication-change]",
     "Makes the publication and the replication slot where they are missing, reads the tables'\n"
     "present rows once, then appends every committed transaction to the store, until SIGTERM or\n"
@@ -205,6 +207,18 @@ class CaptureRun final : public Command {
         ("durability", po::value(&durability_)->value_name("MODE")->default_value("group"),
          "group: one sync for what was committed meanwhile; always: a sync for each commit as soon "
          "as the disk is free. Either way PostgreSQL is told only of what was synced")  //
+        ("scrub-rate",
+         po::value(&scrub_rate_)
+             ->value_name("BYTES")
+             ->default_value(bytes_text(capture_.scrub_bytes_per_second)),
+         "check full segments for damage again, about once a week, reading at most so much in a "
+         "second; 0: never")  //
+        ("compaction-rate",
+         po::value(&compaction_rate_)
+             ->value_name("BYTES")
+             ->default_value(bytes_text(capture_.compaction_bytes_per_second)),
+         "compact as the policies say, by itself, reading so much in a second while it does; 0: "
+         "only `millrace log compact` does")  //
         ("until-caught-up", po::bool_switch(&capture_.until_caught_up),
          "end once everything committed before the start is in the store")  //
         ("accept-publication-change", po::bool_switch(&capture_.accept_publication_change),
@@ -221,6 +235,10 @@ class CaptureRun final : public Command {
       return Error(ErrorCode::kInvalidArgument,
                    "--durability '" + durability_ + "' is neither 'group' nor 'always'");
     capture_.durability = *durability;
+    MILLRACE_ASSIGN_OR_RETURN(capture_.scrub_bytes_per_second,
+                              parse_bytes("--scrub-rate", scrub_rate_));
+    MILLRACE_ASSIGN_OR_RETURN(capture_.compaction_bytes_per_second,
+                              parse_bytes("--compaction-rate", compaction_rate_));
     MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.tables));
     capture_.initial_snapshot = snapshot_ == "initial";
     capture_.store = store_;
@@ -235,7 +253,7 @@ class CaptureRun final : public Command {
 
  private:
   CaptureOptions capture_;
-  std::string store_, snapshot_, durability_;
+  std::string store_, snapshot_, durability_, scrub_rate_, compaction_rate_;
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/output.h"
 #include "base/progress.h"
+#include "base/stop_signals.h"
 #include "cli/command.h"
 #include "cli/json.h"
 #include "cli/maintenance.h"
@@ -16,6 +17,11 @@ namespace millrace {
 namespace {
 
 namespace po = boost::program_options;
+
+/// On the terminal.
+ProgressFunction show(Progress& line) {
+  return [&line](const MaintenanceProgress& now) { line.update(now.done_bytes, now.total_bytes); };
+}
 
 constexpr CommandText kErase{
     "log erase", "remove every event of some rows or entities, physically",
@@ -69,8 +75,11 @@ class LogErase final : public Command {
       wanted.push_back(
           {.key = key, .tombstone_type = entity.type, .tombstone_payload = entity.tombstone});
     }
+    const StopSignals signals;
+    EraseOptions options;
+    options.stop = signals.token();
     MILLRACE_ASSIGN_OR_RETURN(const EraseReport report,
-                              store->erase({.category = category_, .entities = wanted}));
+                              store->erase({.category = category_, .entities = wanted}, options));
     return print(json_ ? json(report) : text(report));
   }
 
@@ -190,12 +199,14 @@ class LogErase final : public Command {
   bool yes_ = false, json_ = false;
 };
 
-std::string copy_text(const StoreCopyReport& report, bool json) {
-  if (json)
-    return to_line({{"end", report.end.value},
-                    {"segments", report.segments},
-                    {"linked_files", report.linked},
-                    {"copied_bytes", report.copied_bytes}});
+Json copy_json(const StoreCopyReport& report) {
+  return {{"end", report.end.value},
+          {"segments", report.segments},
+          {"linked_files", report.linked},
+          {"copied_bytes", report.copied_bytes}};
+}
+
+std::string copy_text(const StoreCopyReport& report) {
   return grouped(report.end.value) + " offsets in " + grouped(report.segments) + " segments; " +
          grouped(report.linked) + " files are links, " + grouped(report.copied_bytes) +
          " bytes copied\n";
@@ -205,7 +216,8 @@ constexpr CommandText kSnapshot{
     "log snapshot", "copy a whole store, as of now", "--store DIR --to DIR [--json]",
     "Makes a copy of the store in a new folder. Its sealed segments are hard links where the file\n"
     "system has them, so it takes seconds and little space; on another file system they are\n"
-    "copied. The copy can be read like a store; `millrace log restore` makes a store of it."};
+    "copied. The copy can be read like a store; `millrace log restore` makes a store of it. One\n"
+    "that is interrupted leaves nothing but empty folders; another one can be made in them."};
 
 class LogSnapshot final : public Command {
  public:
@@ -220,8 +232,13 @@ class LogSnapshot final : public Command {
 
   Result<void> run() override {
     MILLRACE_ASSIGN_OR_RETURN(const auto store, open_existing(store_));
-    MILLRACE_ASSIGN_OR_RETURN(const auto report, store->snapshot(to_));
-    return print(copy_text(report, json_));
+    const StopSignals signals;
+    Progress progress("log snapshot", 0, ProgressUnit::kBytes);
+    CopyOptions options{.progress = show(progress)};
+    options.stop = signals.token();
+    MILLRACE_ASSIGN_OR_RETURN(const auto report, store->snapshot(to_, options));
+    progress.finish();
+    return print(json_ ? to_line(copy_json(report)) : copy_text(report));
   }
 
  private:
@@ -232,7 +249,8 @@ class LogSnapshot final : public Command {
 constexpr CommandText kRestore{
     "log restore", "make a store of a snapshot", "--from DIR --store DIR [--json]",
     "Checks every byte of the snapshot first, copies it to a new folder, and checks the result. A\n"
-    "snapshot that is damaged, not whole, or mixed with another one is refused.\n"
+    "snapshot that is damaged, not whole, or mixed with another one is refused; indexes that are\n"
+    "damaged or missing are no reason, they are made anew.\n"
     "\n"
     "The restored store ends where the snapshot was taken. A capture that goes on with it "
     "compares\n"
@@ -251,11 +269,26 @@ class LogRestore final : public Command {
   }
 
   Result<void> run() override {
-    MILLRACE_ASSIGN_OR_RETURN(const auto report, restore_store(from_, store_));
-    return print(copy_text(report, json_));
+    Progress progress("log restore", 0, ProgressUnit::kBytes);
+    MILLRACE_ASSIGN_OR_RETURN(const auto report,
+                              restore_store(from_, store_, FileSystem::real(), show(progress)));
+    progress.finish();
+    return print(json_ ? json(report) : text(report));
   }
 
  private:
+  static std::string text(const RestoreReport& report) {
+    std::string out = copy_text(report.copy);
+    for (const std::string& index : report.indexes_made)
+      out += "log/" + index + " was damaged or missing, and made anew\n";
+    return out;
+  }
+  static std::string json(const RestoreReport& report) {
+    Json json = copy_json(report.copy);
+    json["indexes_made"] = report.indexes_made;
+    return to_line(json);
+  }
+
   std::string from_, store_;
   bool json_ = false;
 };

@@ -7,7 +7,7 @@
 #include "base/progress.h"
 #include "base/stop_signals.h"
 #include "cli/command.h"
-#include "cli/event_record.h"
+#include "cli/event_output.h"
 #include "cli/log_report.h"
 #include "cli/text.h"
 #include "eventstore/inspect.h"
@@ -18,10 +18,6 @@ namespace millrace {
 namespace {
 
 namespace po = boost::program_options;
-
-/// So long a quiet log is waited for at once; a signal ends the wait earlier.
-/// Also how soon a reader that went away is noticed.
-constexpr std::chrono::milliseconds kWait{1'000};
 
 constexpr CommandText kTail{
     "log tail", "print the events of a store, oldest first",
@@ -86,9 +82,7 @@ class LogTail final : public Command {
         continue;
       }
       if (!follow_) break;
-      MILLRACE_RETURN_IF_ERROR(output_.flush());
-      MILLRACE_RETURN_IF_ERROR(output_.check_reader());
-      MILLRACE_RETURN_IF_ERROR(reader->wait(kWait, stop));
+      MILLRACE_RETURN_IF_ERROR(output_.wait_for_more(*reader, stop));
     }
     return {};
   }
@@ -123,10 +117,7 @@ class LogTail final : public Command {
       if (event->offset < first_) continue;
       if (!category_.empty() && event->category != category_) continue;
       if (!key_.empty() && event->key != key_) continue;
-      const EventRecord record = to_record(*event, batch.info);
-      MILLRACE_RETURN_IF_ERROR(json_ ? append_event_json(record, schemas, output_.text())
-                                     : append_event_text(record, schemas, output_.text()));
-      MILLRACE_RETURN_IF_ERROR(output_.end_of_line());
+      MILLRACE_RETURN_IF_ERROR(output_.print(*event, batch.info, schemas, json_));
       if (--limit_ == 0) return {};
     }
     return batch.status();
@@ -137,7 +128,7 @@ class LogTail final : public Command {
   std::uint64_t limit_ = ~std::uint64_t{0};
   Offset first_;
   std::optional<UnixMicros> from_time_;
-  Output output_;
+  EventOutput output_;
 };
 
 constexpr CommandText kStat{

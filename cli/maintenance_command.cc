@@ -40,7 +40,8 @@ constexpr CommandText kCompact{
     "Rewrites the segments of the log in which enough is superseded or has expired, as the\n"
     "policies say that `millrace log policy` sets; what stays keeps its offset. The newest\n"
     "segment is never rewritten. Readers go on undisturbed. It may be interrupted at any moment:\n"
-    "each segment is then the old one or the new one, and the next run goes on.\n"
+    "each segment is then the old one or the new one, and the next run goes on. A capture that\n"
+    "starts meanwhile need not wait: this goes on through it.\n"
     "\n"
     "Changes of a captured row that lack unchanged values get them from older ones before those\n"
     "go. A tombstone goes in the run after the one that removed what it deletes, when its grace "
@@ -83,7 +84,7 @@ class LogCompact final : public Command {
     const StopSignals signals;
     options_.stop = signals.token();
     Progress progress("log compact", 0, ProgressUnit::kBytes);
-    options_.progress = [&](const CompactionProgress& now) {
+    options_.progress = [&](const MaintenanceProgress& now) {
       progress.update(now.done_bytes, now.total_bytes);
     };
     MILLRACE_ASSIGN_OR_RETURN(const auto report, store->compact(options_));

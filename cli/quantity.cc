@@ -44,4 +44,11 @@ Result<std::uint64_t> parse_bytes(std::string_view option, std::string_view text
   return parse(option, text, kSizes, "10GiB or 500MiB");
 }
 
+std::string bytes_text(std::uint64_t bytes) {
+  Unit best{{}, 1};
+  for (const Unit& unit : kSizes)
+    if (bytes != 0 && bytes % unit.size == 0) best = unit;
+  return std::to_string(bytes / best.size) + std::string(best.name);
+}
+
 }  // namespace millrace

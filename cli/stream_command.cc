@@ -10,7 +10,7 @@
 #include "base/stop_signals.h"
 #include "capture/partial_changes.h"
 #include "cli/command.h"
-#include "cli/event_record.h"
+#include "cli/event_output.h"
 #include "cli/json.h"
 #include "cli/text.h"
 #include "eventstore/event_metadata.h"
@@ -24,7 +24,6 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr std::chrono::milliseconds kWait{1'000};  // as in log_command.cc
 constexpr std::uint64_t kDataBytesMax = kAppendBytesMax;
 
 /// "cart/9f3a" apart at the first '/'; views into `text`.
@@ -211,35 +210,23 @@ class StreamRead final : public Command {
       const auto print = [&](const EventView& event, const TransactionInfo& transaction) {
         if (event.offset < next && !backward_) return true;
         next = {event.offset.value + 1};
-        printed = print_event(event, transaction, *schemas);
+        printed = output_.print(event, transaction, *schemas, json_);
         return printed.has_value() && --range_.limit > 0;
       };
       MILLRACE_RETURN_IF_ERROR(
           reader->read(stream_, {.from = range_.from, .direction = range_.direction}, print));
       MILLRACE_RETURN_IF_ERROR(printed);
       if (!follow_ || range_.limit == 0) return {};
-      for (bool more = false; !more;) {
-        MILLRACE_RETURN_IF_ERROR(output_.flush());
-        MILLRACE_RETURN_IF_ERROR(output_.check_reader());
-        MILLRACE_ASSIGN_OR_RETURN(more, reader->wait(kWait, stop));
-        if (stop.stop_requested()) return {};
-      }
+      MILLRACE_ASSIGN_OR_RETURN(const bool more, output_.wait_for_more(*reader, stop));
+      if (!more) return {};
     }
-  }
-
-  Result<void> print_event(const EventView& event, const TransactionInfo& transaction,
-                           SchemaRegistry& schemas) {
-    const EventRecord record = to_record(event, transaction);
-    MILLRACE_RETURN_IF_ERROR(json_ ? append_event_json(record, schemas, output_.text())
-                                   : append_event_text(record, schemas, output_.text()));
-    return output_.end_of_line();
   }
 
   std::string store_, stream_text_, from_text_, limit_text_;
   bool backward_ = false, follow_ = false, json_ = false;
   StreamName stream_;
   StreamRange range_;
-  Output output_;
+  EventOutput output_;
 };
 
 constexpr CommandText kList{

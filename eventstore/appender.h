@@ -74,10 +74,10 @@ class Appender {
   ///
   /// Errors, nothing appended: kConflict (a stream is not at its expected version; the message says
   /// where it is), kInvalidArgument (a name, an event or the whole is over a limit, no events, a
-  /// stream named twice, an idempotency key that was used for other streams), kGone (the append of
-  /// that idempotency key was made, and events of one of its streams have been erased since; if
-  /// they were all it had in its first batch, the key went with them, and the append is a new one),
-  /// what poisoned the store. Outcome unknown, so repeat with an idempotency key: kUnavailable.
+  /// stream named twice, an idempotency key that was used for other streams), kGone (it was done
+  /// before, but of what it wrote to one of its streams nothing is left, or some was erased; where
+  /// all of its first batch was erased the key went with it, and this is a new append), what
+  /// poisoned the store. Outcome unknown, so repeat with an idempotency key: kUnavailable.
   /// Threads: any.
   virtual Result<AppendResult> append_durably(const AppendRequest& request) = 0;
 };

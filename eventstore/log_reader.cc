@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "eventstore/log/batch_file.h"
 #include "eventstore/log/head.h"
 #include "eventstore/log/recovery.h"
 #include "eventstore/log/removal.h"
@@ -228,14 +229,7 @@ Error Reader::damaged(const SegmentReader::Found& found) const {
 
 Error Reader::damaged(std::uint64_t segment, const SegmentReader::Found& found,
                       Offset offset) const {
-  const std::string where = "log/" + StorePaths::segment_name(segment) + " at byte " +
-                            std::to_string(found.position) + " (offset " +
-                            std::to_string(offset.value) + ")";
-  if (found.fault == BatchFault::kUnsupported)
-    return Error(ErrorCode::kUnsupported, where + ": written by a newer millrace")
-        .hint("Install that version, or a newer one.");
-  return Error(ErrorCode::kCorruption, where + ": " + std::string(describe(found.fault)))
-      .hint("`millrace log verify` lists every fault; put the file back from a backup.");
+  return log::fault_error(segment, found.position, found.fault, offset);
 }
 
 Error gone(const StorePaths& paths, const log::Removal& removal, Offset from) {

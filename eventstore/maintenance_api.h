@@ -34,10 +34,16 @@ struct PartialEvents {
   IsMovedFunction is_moved{};
 };
 
-struct CompactionProgress {
+struct MaintenanceProgress {
   std::uint64_t done_bytes = 0;   ///< Read so far.
   std::uint64_t total_bytes = 0;  ///< As far as it is known by now.
 };
+/// Called about every MiB that is read, and every 50 ms while it waits, on the thread that works:
+/// it holds up the work, and who waits for it. Must not throw.
+using ProgressFunction = std::function<void(const MaintenanceProgress&)>;
+
+struct CompactionReport;
+struct EraseReport;
 
 struct CompactionOptions {
   /// Tells what it would do, changes nothing.
@@ -55,8 +61,10 @@ struct CompactionOptions {
   /// Mixed into the hashes of keys; nothing: a random one, so that nobody can choose keys with
   /// equal hashes. With one that is given, the same run does the same reads and writes.
   std::optional<std::uint64_t> hash_secret{};
-  /// Called about every MiB that is read, and every 50 ms while it waits. Must not throw.
-  std::function<void(const CompactionProgress&)> progress{};
+  ProgressFunction progress{};
+  /// Called after each segment that was rewritten, with what the report says so far: that stays
+  /// true if the run ends with an error. Not in a dry run. As `progress` else.
+  std::function<void(const CompactionReport&)> so_far{};
   /// Ends with kCancelled, between two events; what was rewritten by then stays so.
   std::stop_token stop{};
 };
@@ -120,12 +128,32 @@ struct EraseReport {
   std::uint64_t bytes() const;
 };
 
+struct EraseOptions {
+  ProgressFunction progress{};
+  /// As CompactionOptions::so_far.
+  std::function<void(const EraseReport&)> so_far{};
+  /// Ends with kCancelled, at the latest after a MiB more; another call goes on.
+  std::stop_token stop{};
+};
+
+struct CopyOptions {
+  ProgressFunction progress{};
+  /// Ends with kCancelled, at the latest after a MiB more, and leaves no copy.
+  std::stop_token stop{};
+};
+
 struct StoreCopyReport {
   Offset end;  ///< After its last event.
   std::size_t segments = 0;
   std::size_t linked = 0;  ///< Of its files; they take no space of their own.
   std::uint64_t copied_bytes = 0;
 };
+
+/// The report of two runs of which the second went on where the first one was ended.
+CompactionReport joined(CompactionReport first, const CompactionReport& second);
+EraseReport joined(const EraseReport& first, EraseReport second);
+/// Adds to what a report tells of the same category and reason.
+void add_removed(const RemovedEvents& more, std::vector<RemovedEvents>& to);
 
 /// What is done to a store as a whole: by the process that holds it.
 ///
@@ -153,17 +181,19 @@ class StoreMaintenance {
   /// is what that call removed.
   /// The cost is that of one entity: the segments that hold any of them are rewritten once.
   /// Errors: kInvalidArgument (a category of the store's own, no entity or too many, a key twice),
-  /// kUnavailable (a transaction stays
-  /// open too long for the newest segment to be sealed), kCorruption, kNoSpace, kIo.
-  virtual Result<EraseReport> erase(const EraseRequest& request) = 0;
+  /// kUnavailable (a transaction stays open too long for the newest segment to be sealed),
+  /// kCancelled, kCorruption, kNoSpace, kIo.
+  virtual Result<EraseReport> erase(const EraseRequest& request,
+                                    const EraseOptions& options = {}) = 0;
 
   /// Makes a copy of the whole store, as of now, in the directory `to`, which is made; its sealed
   /// segments are hard links where the file system has them. Appends and readers go on meanwhile;
   /// rewritten segments and registrations of consumers wait for it.
   /// The copy is a store that can be read, and what `restore_store` takes.
-  /// Errors: kFailedPrecondition (`to` is there and not empty), kNoSpace, kIo: what is in `to` then
-  /// is no store.
-  virtual Result<StoreCopyReport> snapshot(const Path& to) = 0;
+  /// Errors: kFailedPrecondition (`to` is there and not empty), kNotFound (the folder above it is
+  /// missing), kCancelled, kNoSpace, kIo: what was made in `to` is removed again as far as that
+  /// goes, and is no store.
+  virtual Result<StoreCopyReport> snapshot(const Path& to, const CopyOptions& options = {}) = 0;
 
   /// Makes a consumer known at `offset`. Errors: kInvalidArgument (its name; an offset beyond the
   /// durable end), kConflict (there is one of that name), kNoSpace, kIo.

@@ -209,7 +209,7 @@ bool Policies::keep_everything() const {
                      [](const auto& entry) { return entry.second.retention == Retention::kKeep; });
 }
 
-Result<Policies> load_policies(const Path& directory, FileSystem& files) {
+Result<Policies> load_policies(const Path& directory, FileSystem& files, Offset end) {
   MILLRACE_ASSIGN_OR_RETURN(
       const auto reader,
       LogReader::open(directory,
@@ -219,7 +219,7 @@ Result<Policies> load_policies(const Path& directory, FileSystem& files) {
     MILLRACE_ASSIGN_OR_RETURN(Batch* const batch, reader->next());
     if (batch == nullptr) return policies;
     while (const EventView* event = batch->next())
-      if (event->category == kPolicyCategory) policies.apply(*event);
+      if (event->category == kPolicyCategory && event->offset < end) policies.apply(*event);
     MILLRACE_RETURN_IF_ERROR(batch->status());
   }
 }

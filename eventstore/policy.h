@@ -96,8 +96,9 @@ class Policies {
   std::map<StreamName, StreamPolicy, ByName> streams_;
 };
 
-/// Those that hold at the durable end. Errors: as LogReader.
-Result<Policies> load_policies(const Path& directory, FileSystem& files = FileSystem::real());
+/// Those that hold at the durable end, or at `end` if that is before it. Errors: as LogReader.
+Result<Policies> load_policies(const Path& directory, FileSystem& files = FileSystem::real(),
+                               Offset end = Offset{~std::uint64_t{0}});
 
 /// For people and `--json`.
 std::string to_json(const CategoryPolicy& policy);

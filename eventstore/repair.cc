@@ -11,6 +11,7 @@
 #include "eventstore/log/format.h"
 #include "eventstore/log/generation_file.h"
 #include "eventstore/log/repair_planner.h"
+#include "eventstore/log/store_copy.h"
 #include "eventstore/log/store_files.h"
 #include "eventstore/scrub_report.h"
 
@@ -20,8 +21,6 @@ namespace {
 using log::RepairPlanner;
 using log::StorePaths;
 using Kind = RepairStep::Kind;
-
-constexpr std::size_t kCopyBytes = 1 << 20;
 
 std::string_view name_of(Kind kind) {
   switch (kind) {
@@ -128,17 +127,7 @@ Result<void> Repairer::make_folder() {
 Result<void> Repairer::keep_copy(const Path& file) {
   MILLRACE_ASSIGN_OR_RETURN(const bool there, files_.exists(file));
   if (!there) return {};
-  MILLRACE_ASSIGN_OR_RETURN(const auto from, files_.open(file, OpenMode::kRead));
-  MILLRACE_ASSIGN_OR_RETURN(const auto to,
-                            files_.open(folder_ / file.filename(), OpenMode::kCreate));
-  std::string bytes(kCopyBytes, '\0');
-  for (std::uint64_t at = 0;;) {
-    MILLRACE_ASSIGN_OR_RETURN(const std::size_t count, from->read_at(at, bytes));
-    if (count == 0) break;
-    MILLRACE_RETURN_IF_ERROR(to->write_at(at, std::string_view(bytes).substr(0, count)));
-    at += count;
-  }
-  MILLRACE_RETURN_IF_ERROR(to->sync());
+  MILLRACE_RETURN_IF_ERROR(log::copy_file(files_, file, folder_ / file.filename()));
   return files_.sync_directory(folder_);
 }
 

@@ -3,12 +3,15 @@
 #include <grpcpp/channel.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <stop_token>
 #include <thread>
+#include <type_traits>
+#include <utility>
 
 #include "base/mutex.h"
 #include "eventstore/inspect.h"
@@ -42,17 +45,17 @@ class Remote {
     return service::from_message(response);
   }
 
-  /// Any call of one message and one answer.
+  /// Any call of one message and one answer. When `stop` is asked it ends with kCancelled.
   template <typename Request, typename Response>
   Result<void> call(grpc::Status (v1::StoreService::Stub::*method)(grpc::ClientContext*,
                                                                    const Request&, Response*),
                     const Request& request, Response* response,
-                    std::optional<std::chrono::milliseconds> patience = {}) {
+                    std::optional<std::chrono::milliseconds> patience = {},
+                    const std::stop_token& stop = {}) {
     grpc::ClientContext context;
     if (patience) context.set_deadline(std::chrono::system_clock::now() + *patience);
-    const grpc::Status status = (stub_.*method)(&context, request, response);
-    if (!status.ok()) return service::from_status(status);
-    return {};
+    const std::stop_callback cancel(stop, [&] { context.TryCancel(); });
+    return result_of((stub_.*method)(&context, request, response), stop);
   }
 
   Result<CompactionReport> compact(const CompactionOptions& options, const StoreId& store) {
@@ -61,21 +64,46 @@ class Remote {
     const auto updates = stub_.Compact(&context, service::to_message(options, store));
     std::optional<CompactionReport> report;
     for (v1::CompactUpdate update; updates->Read(&update);) {
-      if (update.has_report())
+      if (update.has_report()) {
         report = service::from_message(update.report());
-      else if (options.progress)
+        if (options.so_far) options.so_far(*report);
+      } else if (options.progress) {
         options.progress({.done_bytes = update.progress().done_bytes(),
                           .total_bytes = update.progress().total_bytes()});
+      }
     }
-    const grpc::Status status = updates->Finish();
-    if (options.stop.stop_requested() && status.error_code() == grpc::StatusCode::CANCELLED)
-      return Error(ErrorCode::kCancelled, "asked to stop");
-    if (!status.ok()) return service::from_status(status);
-    if (!report) return Error(ErrorCode::kInternal, "the holder of the store sent no report");
+    MILLRACE_RETURN_IF_ERROR(result_of(updates->Finish(), options.stop));
+    if (!report) return no_report();
     return *std::move(report);
   }
 
+  Result<EraseReport> erase(const EraseRequest& request, const EraseOptions& options,
+                            const StoreId& store) {
+    grpc::ClientContext context;
+    const std::stop_callback cancel(options.stop, [&] { context.TryCancel(); });
+    const auto reports = stub_.Erase(&context, service::to_message(request, store));
+    std::optional<EraseReport> report;
+    for (v1::EraseReport message; reports->Read(&message);) {
+      report = service::from_message(message);
+      if (options.so_far) options.so_far(*report);
+    }
+    MILLRACE_RETURN_IF_ERROR(result_of(reports->Finish(), options.stop));
+    if (!report) return no_report();
+    return *report;
+  }
+
  private:
+  static Result<void> result_of(const grpc::Status& status, const std::stop_token& stop) {
+    if (status.ok()) return {};
+    if (stop.stop_requested() && status.error_code() == grpc::StatusCode::CANCELLED)
+      return Error(ErrorCode::kCancelled, "asked to stop");
+    return service::from_status(status);
+  }
+
+  static Error no_report() {
+    return Error(ErrorCode::kInternal, "the holder of the store sent no report");
+  }
+
   static std::shared_ptr<grpc::Channel> connect(const std::string& uri) {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(service::kMessageBytesMax);
@@ -95,6 +123,8 @@ struct Way {
   std::unique_ptr<StoreServer> server;  // of `store`
   std::unique_ptr<Remote> remote;
   StoreId id;
+  /// `store` is to be given back: what takes long in it ends.
+  std::stop_source leaving;
 };
 
 /// Errors: kLocked if somebody holds the store who can't be reached.
@@ -103,8 +133,13 @@ Result<std::shared_ptr<Way>> hold(const Path& directory, const StoreOptions& opt
   auto way = std::make_shared<Way>();
   MILLRACE_ASSIGN_OR_RETURN(way->store, EventStore::open(directory, options));
   way->id = way->store->id();
-  MILLRACE_ASSIGN_OR_RETURN(way->server,
-                            StoreServer::start(*way->store, directory, std::move(on_yield)));
+  MILLRACE_ASSIGN_OR_RETURN(
+      way->server,
+      StoreServer::start(*way->store, directory,
+                         [leaving = way->leaving, on_yield = std::move(on_yield)]() mutable {
+                           leaving.request_stop();
+                           on_yield();
+                         }));
   return way;
 }
 
@@ -148,41 +183,49 @@ class Shared final : public SharedStore {
   }
 
   Result<CompactionReport> compact(const CompactionOptions& options) override {
-    MILLRACE_ASSIGN_OR_RETURN(auto way, reach());
-    while (way->remote) {
-      auto report = way->remote->compact(options, id_);
-      const bool left = !report && (report.error().code() == ErrorCode::kCancelled ||
-                                    report.error().code() == ErrorCode::kUnavailable);
-      if (!left || options.stop.stop_requested()) return report;
-      // Its holder went; what it had not done yet is still to do.
-      way.reset();
-      MILLRACE_ASSIGN_OR_RETURN(way, reach());
-    }
+    CompactionReport before, now;  // by holders that left; by the present one
     CompactionOptions here = options;
     here.merge = {}, here.is_moved = {};  // the same wherever it is done
-    return way->store->maintenance().compact(here);
+    here.so_far = [&](const CompactionReport& report) {
+      now = report;
+      if (options.so_far && !options.dry_run) options.so_far(joined(before, now));
+    };
+    const auto call = [&](Way& way, std::stop_token stop) {
+      here.stop = std::move(stop);
+      return way.store ? way.store->maintenance().compact(here) : way.remote->compact(here, id_);
+    };
+    const auto left = [&] { before = joined(std::move(before), std::exchange(now, {})); };
+    MILLRACE_ASSIGN_OR_RETURN(const auto report,
+                              by_holders("compacting", options.stop, true, call, left));
+    return joined(std::move(before), report);
   }
 
-  Result<EraseReport> erase(const EraseRequest& request) override {
-    MILLRACE_ASSIGN_OR_RETURN(const auto way, reach());
-    if (way->store) return way->store->maintenance().erase(request);
-    v1::EraseResponse response;
-    MILLRACE_RETURN_IF_ERROR(
-        way->remote->call(&Stub::Erase, service::to_message(request, id_), &response));
-    return service::from_message(response);
+  Result<EraseReport> erase(const EraseRequest& request, const EraseOptions& options) override {
+    EraseReport before, now;
+    EraseOptions here = options;
+    here.so_far = [&](const EraseReport& report) {
+      now = report;
+      if (options.so_far) options.so_far(joined(before, now));
+    };
+    const auto call = [&](Way& way, std::stop_token stop) {
+      here.stop = std::move(stop);
+      return way.store ? way.store->maintenance().erase(request, here)
+                       : way.remote->erase(request, here, id_);
+    };
+    const auto left = [&] { before = joined(before, std::exchange(now, {})); };
+    MILLRACE_ASSIGN_OR_RETURN(const auto report,
+                              by_holders("erasing", options.stop, false, call, left));
+    return joined(before, report);
   }
 
-  Result<StoreCopyReport> snapshot(const Path& to) override {
-    MILLRACE_ASSIGN_OR_RETURN(const auto way, reach());
-    if (way->store) return way->store->maintenance().snapshot(to);
+  Result<StoreCopyReport> snapshot(const Path& to, const CopyOptions& options) override {
     std::error_code failed;  // the holder works in another folder
     const Path absolute = std::filesystem::absolute(to, failed);
     if (failed) return Error::from_errno(failed.value(), "find the current folder");
-    auto request = with_store<v1::SnapshotRequest>();
-    request.set_to(absolute.string());
-    v1::SnapshotResponse response;
-    MILLRACE_RETURN_IF_ERROR(way->remote->call(&Stub::Snapshot, request, &response));
-    return service::from_message(response);
+    const auto call = [&](Way& way, std::stop_token stop) {
+      return copy(way, absolute, {.progress = options.progress, .stop = std::move(stop)});
+    };
+    return by_holders("the snapshot", options.stop, false, call, [] {});
   }
 
   Result<void> register_consumer(std::string_view name, Offset offset,
@@ -229,17 +272,68 @@ class Shared final : public SharedStore {
     return request;
   }
 
+  Result<StoreCopyReport> copy(Way& way, const Path& to, const CopyOptions& options) {
+    if (way.store) return way.store->maintenance().snapshot(to, options);
+    auto request = with_store<v1::SnapshotRequest>();
+    request.set_to(to.string());
+    v1::SnapshotResponse response;
+    MILLRACE_RETURN_IF_ERROR(
+        way.remote->call(&Stub::Snapshot, request, &response, {}, options.stop));
+    return service::from_message(response);
+  }
+
+  /// Gives `call(way, stop)`, which takes long. Where the holder of the store ends it to make room
+  /// for another one, `left()` is called and that one goes on with it; if `again_if_unknown`, also
+  /// where the holder died.
+  template <typename Call, typename Left>
+  auto by_holders(std::string_view what, const std::stop_token& stop, bool again_if_unknown,
+                  const Call& call, const Left& left)
+      -> std::invoke_result_t<Call, Way&, std::stop_token> {
+    for (bool has_left = false;; has_left = true) {
+      auto reached = reach();
+      if (!reached && !has_left) return std::move(reached).error();
+      if (!reached)
+        return std::move(reached)
+            .error()
+            .context(std::string(what) +
+                     " was ended to make room for another process (what was done stays done)")
+            .hint("Do it again once that process runs: it is then done through it.");
+      std::shared_ptr<Way> way = *std::move(reached);
+      std::stop_source either;
+      const std::stop_callback by_caller(stop, [&] { either.request_stop(); });
+      const std::stop_callback by_holder(way->leaving.get_token(), [&] { either.request_stop(); });
+      auto result = call(*way, either.get_token());
+      if (result || stop.stop_requested()) return result;
+      const ErrorCode code = result.error().code();
+      const bool died = way->remote && code == ErrorCode::kUnavailable;
+      if (code != ErrorCode::kCancelled && !(died && again_if_unknown)) return result;
+      spdlog::info("store {}: {} goes on with the next process that holds the store",
+                   directory_.string(), what);
+      left();
+      leave(std::move(way));
+    }
+  }
+
+  /// Lets go of a way that leads no further, so that the next call looks for another one.
+  void leave(std::shared_ptr<Way> way) {
+    {
+      MutexLock lock(mutex_);
+      if (way_ == way && way->remote) way_.reset();
+    }
+    way.reset();  // closes the store if it is the last to use it
+    MutexLock lock(mutex_);
+    changed_.wait_until(mutex_, Clock::now() + kPauseMin);
+  }
+
   void give_back_when_idle(const std::stop_token& stop) {
     MutexLock lock(mutex_);
     while (!stop.stop_requested()) {
       const bool held = way_ && way_->store;
       if (!held) {
         changed_.wait(mutex_);
-      } else if (const auto until = used_at_ + options_.hold;
-                 !is_yielding() && Clock::now() < until) {
+      } else if (const auto until = idle_since() + std::max(options_.hold, kPauseMin);
+                 !is_leaving() && Clock::now() < until) {
         changed_.wait_until(mutex_, until);
-      } else if (way_.use_count() > 1 && !is_yielding()) {
-        used_at_ = Clock::now();  // a call is under way
       } else {
         // Whoever still uses it ends what he does. The lock is not kept: the server waits for
         // calls.
@@ -249,6 +343,18 @@ class Shared final : public SharedStore {
         mutex_.lock();
       }
     }
+  }
+
+  /// Since when the store that is held had nothing to do, for this process or for others.
+  Clock::time_point idle_since() const MILLRACE_REQUIRES(mutex_) {
+    const auto served = way_->server->idle_since();
+    if (way_.use_count() > 1 || !served) return Clock::now();
+    return std::max(used_at_, *served);
+  }
+
+  /// The store that is held has to be given back.
+  bool is_leaving() const MILLRACE_REQUIRES(mutex_) {
+    return is_yielding() || way_->leaving.stop_requested();
   }
 
   bool is_yielding() const MILLRACE_REQUIRES(mutex_) { return Clock::now() < yield_until_; }
@@ -261,16 +367,23 @@ class Shared final : public SharedStore {
 
   /// The way that works now; looks for another one where it does no longer.
   Result<std::shared_ptr<Way>> reach() {
+    // What is not wanted goes without the lock: its server waits for calls, and they for the lock.
+    std::shared_ptr<Way> found;
     MutexLock lock(mutex_);
     auto pause = kPauseMin;
     for (const auto deadline = Clock::now() + options_.patience;;) {
       used_at_ = Clock::now();
       if (way_ && way_->remote && !way_->remote->is_connected()) way_.reset();
       if (!way_) {
-        MILLRACE_ASSIGN_OR_RETURN(way_, look());
+        MILLRACE_ASSIGN_OR_RETURN(found, look());
+        if (found && id_ != StoreId{} && found->id != id_)
+          return Error(ErrorCode::kFailedPrecondition,
+                       directory_.string() + " holds another store now, " + to_string(found->id))
+              .hint("Open it anew.");
+        way_ = std::move(found);
         if (way_) changed_.notify_all();
       }
-      if (way_ && (way_->remote || !is_yielding())) return way_;
+      if (way_ && (way_->remote || !is_leaving())) return way_;
       if (Clock::now() >= deadline) return locked_;
       changed_.wait_until(mutex_, Clock::now() + pause);  // its holder is just starting, or ending
       pause = std::min(pause * 2, kPauseMax);
@@ -291,10 +404,6 @@ class Shared final : public SharedStore {
     if (!way) {
       MILLRACE_ASSIGN_OR_RETURN(way, ask(directory_, *options_.store.files));
     }
-    if (way && id_ != StoreId{} && way->id != id_)
-      return Error(ErrorCode::kFailedPrecondition,
-                   directory_.string() + " holds another store now, " + to_string(way->id))
-          .hint("Open it anew.");
     return way;
   }
 
@@ -303,25 +412,25 @@ class Shared final : public SharedStore {
   StoreId id_;
   Mutex mutex_;
   ConditionVariable changed_;
-  std::shared_ptr<Way> way_ MILLRACE_GUARDED_BY(mutex_);
   Clock::time_point used_at_ MILLRACE_GUARDED_BY(mutex_);
   Clock::time_point yield_until_ MILLRACE_GUARDED_BY(mutex_){};
   Error locked_ MILLRACE_GUARDED_BY(mutex_){ErrorCode::kLocked,
                                             "somebody else is about to open the store"};
-  std::jthread giver_;  // last: it uses all the others
+  std::shared_ptr<Way> way_ MILLRACE_GUARDED_BY(mutex_);  // its server uses the others to the end
+  std::jthread giver_;                                    // last: it uses all of them
 };
 
 }  // namespace
 
-void ask_to_yield(const Path& directory) {
+bool ask_to_yield(const Path& directory) {
   auto address = service::SocketAddress::open(directory);
-  if (!address) return;
+  if (!address) return false;
   Remote holder(*std::move(address));
   v1::Done done;
   // Refused, or nobody there: then whoever opens the store is told who has it.
-  if (holder.wait_connected())
-    static_cast<void>(
-        holder.call(&v1::StoreService::Stub::Yield, v1::YieldRequest(), &done, kConnectTimeout));
+  return holder.wait_connected() &&
+         holder.call(&v1::StoreService::Stub::Yield, v1::YieldRequest(), &done, kConnectTimeout)
+             .has_value();
 }
 
 Result<std::unique_ptr<SharedStore>> SharedStore::open(const Path& directory,

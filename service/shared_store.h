@@ -25,7 +25,9 @@ struct SharedStoreOptions {
 /// while it has something to do, and serves the others; else the one who holds it is asked, through
 /// the socket in the store's folder. When that one ends, the next call looks again.
 ///
-/// Of CompactionOptions the holder's own StoreOptions::partials count, not those of the call.
+/// A compaction, an erasure or a copy that its holder ends to make room for a capture goes on with
+/// that one; the report is of all of it. Of CompactionOptions the holder's own
+/// StoreOptions::partials count, not those of the call.
 ///
 /// Errors beside those of the calls: kLocked (the holder serves nobody), kUnavailable (it ended in
 /// the middle of a call, and whether that was done is not known; an append with an idempotency key
@@ -38,8 +40,8 @@ class SharedStore : public Appender, public StoreMaintenance {
 };
 
 /// Asks whoever holds the store only as a SharedStore to make room for this process, which is going
-/// to open it: for a second it does not take it back. Nothing happens if nobody is there, or one
-/// that keeps it.
-void ask_to_yield(const Path& directory);
+/// to open it: for a second it does not take it back. True if it will: it ends what it does, at the
+/// next step at which it can. Nothing happens if nobody is there, or one that keeps the store.
+bool ask_to_yield(const Path& directory);
 
 }  // namespace millrace

@@ -10,18 +10,23 @@
 #include <chrono>
 #include <stop_token>
 #include <type_traits>
+#include <utility>
 
+#include "base/mutex.h"
 #include "millrace/v1/store_service.grpc.pb.h"
+#include "service/updates.h"
 #include "service/wire.h"
 
 namespace millrace {
 namespace {
 
+using Time = std::chrono::steady_clock::time_point;
+
 /// Each call has a thread while it waits for the disk. More wait in line.
 constexpr int kThreadsMax = 128;
 constexpr std::chrono::seconds kGrace{5};
 
-/// So often a client is told how far a compaction is.
+/// So often a client is told how far a long call is.
 constexpr std::chrono::milliseconds kProgressInterval{200};
 
 /// gRPC's threads call these, several at once: so does EventStore allow it.
@@ -44,35 +49,48 @@ class Service final : public v1::StoreService::Service {
                        grpc::ServerWriter<v1::CompactUpdate>* writer) override {
     v1::CompactUpdate last;
     const grpc::Status status = answer(message->store(), &last, [&] {
-      std::stop_source cancelled;
+      service::Updates<v1::CompactUpdate> updates(kProgressInterval, [&](const auto& update) {
+        writer->Write(update);  // false: the client has gone, which the call notices
+      });
       CompactionOptions options = service::from_message(*message);
-      options.stop = cancelled.get_token();
-      auto next = std::chrono::steady_clock::now();
-      options.progress = [&](const CompactionProgress& progress) {
-        if (context->IsCancelled() || stopping_) cancelled.request_stop();
-        const auto now = std::chrono::steady_clock::now();
-        if (now < next) return;
-        next = now + kProgressInterval;
-        writer->Write(service::to_message(progress));
+      options.so_far = [&](const CompactionReport& report) {
+        updates.tell(updates.kReport, service::to_message(report));
       };
+      watch(*context, options, [&](const MaintenanceProgress& progress) {
+        updates.tell(updates.kProgress, service::to_message(progress));
+      });
       return store_.maintenance().compact(options);
     });
     if (status.ok()) writer->Write(last);
     return status;
   }
 
-  grpc::Status Erase(grpc::ServerContext*, const v1::EraseRequest* message,
-                     v1::EraseResponse* response) override {
-    const auto entities = service::entities_of(*message);
-    return answer(message->store(), response, [&] {
-      return store_.maintenance().erase({.category = message->category(), .entities = entities});
+  grpc::Status Erase(grpc::ServerContext* context, const v1::EraseRequest* message,
+                     grpc::ServerWriter<v1::EraseReport>* writer) override {
+    v1::EraseReport last;
+    const grpc::Status status = answer(message->store(), &last, [&] {
+      service::Updates<v1::EraseReport> updates(kProgressInterval,
+                                                [&](const auto& update) { writer->Write(update); });
+      EraseOptions options;
+      options.so_far = [&](const EraseReport& report) {
+        updates.tell(updates.kReport, service::to_message(report));
+      };
+      watch(*context, options);
+      const auto entities = service::entities_of(*message);
+      return store_.maintenance().erase({.category = message->category(), .entities = entities},
+                                        options);
     });
+    if (status.ok()) writer->Write(last);
+    return status;
   }
 
-  grpc::Status Snapshot(grpc::ServerContext*, const v1::SnapshotRequest* message,
+  grpc::Status Snapshot(grpc::ServerContext* context, const v1::SnapshotRequest* message,
                         v1::SnapshotResponse* response) override {
-    return answer(message->store(), response,
-                  [&] { return store_.maintenance().snapshot(message->to()); });
+    return answer(message->store(), response, [&] {
+      CopyOptions options;
+      watch(*context, options);
+      return store_.maintenance().snapshot(message->to(), options);
+    });
   }
 
   grpc::Status RegisterConsumer(grpc::ServerContext*, const v1::RegisterConsumerRequest* message,
@@ -101,14 +119,34 @@ class Service final : public v1::StoreService::Service {
   grpc::Status Yield(grpc::ServerContext*, const v1::YieldRequest*, v1::Done*) override {
     if (!on_yield_)
       return service::to_status(Error(ErrorCode::kFailedPrecondition, "the store is in use"));
+    stop();
     on_yield_();
     return grpc::Status::OK;
   }
 
+  std::optional<Time> idle_since() const {
+    MutexLock lock(mutex_);
+    if (calls_ != 0) return std::nullopt;
+    return idle_since_;
+  }
+
  private:
+  /// Lets a long call end when its client has gone, or has given up, and when the service ends.
+  template <typename Options>
+  void watch(grpc::ServerContext& context, Options& options, ProgressFunction tell = {}) {
+    auto stop = std::make_shared<std::stop_source>();
+    options.stop = stop->get_token();
+    options.progress = [this, &context, stop,
+                        tell = std::move(tell)](const MaintenanceProgress& progress) {
+      if (context.IsCancelled() || stopping_) stop->request_stop();
+      if (tell) tell(progress);
+    };
+  }
+
   template <typename Message, typename Call>
   grpc::Status answer(const v1::StoreIdentity& identity, Message* response, Call call) {
     if (const auto here = check_store(identity); !here) return service::to_status(here.error());
+    const Busy busy(*this);
     const auto result = call();
     if (!result) return service::to_status(result.error());
     if constexpr (!std::is_same_v<Message, v1::Done>) *response = service::to_message(*result);
@@ -123,9 +161,31 @@ class Service final : public v1::StoreService::Service {
         .hint("Open it anew.");
   }
 
+  /// A call that is being served.
+  class Busy {
+   public:
+    explicit Busy(Service& service) : service_(service) {
+      MutexLock lock(service_.mutex_);
+      ++service_.calls_;
+    }
+    ~Busy() {
+      MutexLock lock(service_.mutex_);
+      --service_.calls_;
+      service_.idle_since_ = std::chrono::steady_clock::now();
+    }
+    Busy(const Busy&) = delete;
+    Busy& operator=(const Busy&) = delete;
+
+   private:
+    Service& service_;
+  };
+
   EventStore& store_;
   const std::function<void()> on_yield_;
   std::atomic<bool> stopping_ = false;
+  mutable Mutex mutex_;
+  int calls_ MILLRACE_GUARDED_BY(mutex_) = 0;
+  Time idle_since_ MILLRACE_GUARDED_BY(mutex_) = std::chrono::steady_clock::now();
 };
 
 class Server final : public StoreServer {
@@ -137,6 +197,8 @@ class Server final : public StoreServer {
     service_.stop();
     if (server_) server_->Shutdown(std::chrono::system_clock::now() + kGrace);
   }
+
+  std::optional<Time> idle_since() const override { return service_.idle_since(); }
 
   Result<void> start() {
     grpc::ServerBuilder builder;

@@ -138,7 +138,7 @@ CompactionOptions from_message(const v1::CompactRequest& message) {
   return options;
 }
 
-v1::CompactUpdate to_message(const CompactionProgress& progress) {
+v1::CompactUpdate to_message(const MaintenanceProgress& progress) {
   v1::CompactUpdate message;
   message.mutable_progress()->set_done_bytes(progress.done_bytes);
   message.mutable_progress()->set_total_bytes(progress.total_bytes);
@@ -213,12 +213,12 @@ std::vector<EntityToErase> entities_of(const v1::EraseRequest& message) {
   return entities;
 }
 
-v1::EraseResponse to_message(const EraseReport& report) {
-  v1::EraseResponse message;
+v1::EraseReport to_message(const EraseReport& report) {
+  v1::EraseReport message;
   message.set_segments(report.segments);
   message.set_segments_rewritten(report.segments_rewritten);
   for (const ErasedEntity& entity : report.entities) {
-    v1::EraseResponse::Entity& added = *message.add_entities();
+    v1::EraseReport::Entity& added = *message.add_entities();
     added.set_key(entity.key);
     added.set_tombstone(entity.tombstone.value);
     added.set_events(entity.events);
@@ -229,11 +229,11 @@ v1::EraseResponse to_message(const EraseReport& report) {
   return message;
 }
 
-EraseReport from_message(const v1::EraseResponse& message) {
+EraseReport from_message(const v1::EraseReport& message) {
   EraseReport report{.segments = message.segments(),
                      .segments_rewritten = message.segments_rewritten(),
                      .entities = {}};
-  for (const v1::EraseResponse::Entity& entity : message.entities())
+  for (const v1::EraseReport::Entity& entity : message.entities())
     report.entities.push_back({.key = entity.key(),
                                .tombstone = {entity.tombstone()},
                                .events = entity.events(),

@@ -59,15 +59,15 @@ class AppendRequestView {
 /// Of the options what a message can say: not its functions.
 v1::CompactRequest to_message(const CompactionOptions& options, const StoreId& store);
 CompactionOptions from_message(const v1::CompactRequest& message);
-v1::CompactUpdate to_message(const CompactionProgress& progress);
+v1::CompactUpdate to_message(const MaintenanceProgress& progress);
 v1::CompactUpdate to_message(const CompactionReport& report);
 CompactionReport from_message(const v1::CompactUpdate::Report& message);
 
 v1::EraseRequest to_message(const EraseRequest& request, const StoreId& store);
 /// Views into `message`.
 std::vector<EntityToErase> entities_of(const v1::EraseRequest& message);
-v1::EraseResponse to_message(const EraseReport& report);
-EraseReport from_message(const v1::EraseResponse& message);
+v1::EraseReport to_message(const EraseReport& report);
+EraseReport from_message(const v1::EraseReport& message);
 
 v1::SnapshotResponse to_message(const StoreCopyReport& report);
 StoreCopyReport from_message(const v1::SnapshotResponse& message);

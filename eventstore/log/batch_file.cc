@@ -18,9 +18,12 @@ BatchFile::BatchFile(SegmentReader segment, const StoreId& store)
       seal_(store, segment_),
       file_(std::move(segment).take_file()) {}
 
-Error fault_error(std::uint64_t segment, std::uint64_t position, BatchFault fault) {
-  const std::string where =
-      "log/" + StorePaths::segment_name(segment) + " at byte " + std::to_string(position) + ": ";
+Error fault_error(std::uint64_t segment, std::uint64_t position, BatchFault fault,
+                  std::optional<Offset> offset) {
+  std::string where =
+      "log/" + StorePaths::segment_name(segment) + " at byte " + std::to_string(position);
+  if (offset) where += " (offset " + std::to_string(offset->value) + ")";
+  where += ": ";
   if (fault == BatchFault::kUnsupported)
     return Error(ErrorCode::kUnsupported, where + "written by a newer millrace")
         .hint("Install that version, or a newer one.");

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "base/file.h"
 #include "base/result.h"
@@ -13,8 +14,10 @@
 
 namespace millrace::log {
 
-/// What a reader says of a batch that is not fine.
-Error fault_error(std::uint64_t segment, std::uint64_t position, BatchFault fault);
+/// What a reader says of a batch that is not fine; with the offset that it should have, if that is
+/// known.
+Error fault_error(std::uint64_t segment, std::uint64_t position, BatchFault fault,
+                  std::optional<Offset> offset = {});
 
 /// The batches of one segment in any order, by their positions. Each is checked by itself: header
 /// (which counts in this place of this segment only) and payload; not that it follows another one.

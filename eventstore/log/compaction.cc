@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/check.h"
+#include "eventstore/log/batch_file.h"
 #include "eventstore/log/liveness.h"
 #include "eventstore/policy.h"
 
@@ -37,7 +38,7 @@ class Compaction {
         log_(log),
         options_(options),
         ranges_(ranges_of(log)),
-        pace_(options, *store.clock) {}
+        pace_(options.bytes_per_second, options.progress, options.stop, *store.clock) {}
 
   Result<CompactionReport> run(Offset hold, RewriteOptions rewriting);
 
@@ -81,7 +82,8 @@ std::size_t Compaction::end_of_group(std::size_t from) const {
 
 Result<CompactionReport> Compaction::run(Offset hold, RewriteOptions rewriting) {
   report_.segments = log_.sealed();
-  MILLRACE_ASSIGN_OR_RETURN(policies_, load_policies(store_.paths.directory, *store_.files));
+  MILLRACE_ASSIGN_OR_RETURN(policies_,
+                            load_policies(store_.paths.directory, *store_.files, log_.durable.end));
   if (policies_.keep_everything()) return std::move(report_);
   for (const std::uint64_t segment : log_.segments) {
     if (segment > log_.durable.segment) break;
@@ -162,6 +164,8 @@ Result<void> Compaction::do_group(Liveness& liveness, std::size_t from, std::siz
       if (rewritten.events_removed + rewritten.events_completed == 0) continue;
     }
     report_.rewritten.push_back(std::move(done));
+    report_.bytes_read = pace_.bytes();
+    if (!options_.dry_run && options_.so_far) options_.so_far(report_);
   }
   return {};
 }
@@ -236,10 +240,7 @@ Result<void> walk_segment(SegmentReader& reader, std::uint64_t limit, Batch& bat
     MILLRACE_ASSIGN_OR_RETURN(auto found, reader.peek(limit));
     if (found.fault == BatchFault::kNone) MILLRACE_RETURN_IF_ERROR(reader.load(found, limit));
     if (found.fault != BatchFault::kNone)
-      return Error(ErrorCode::kCorruption,
-                   "log/" + StorePaths::segment_name(reader.header().segment) + " at byte " +
-                       std::to_string(found.position) + ": " + std::string(describe(found.fault)))
-          .hint("`millrace log verify` lists every fault; put the file back from a backup.");
+      return fault_error(reader.header().segment, found.position, found.fault);
     batch.load(found.header, found.payload, Offset{0});
     while (const EventView* event = batch.next()) MILLRACE_RETURN_IF_ERROR(see(*event, batch));
     MILLRACE_RETURN_IF_ERROR(batch.status());
@@ -298,16 +299,6 @@ Result<CompactionReport> compact_log(const StoreContext& store, const LogExtent&
                   .clock = store.clock,
                   .compression = store.compression,
                   .around_swap = around_swap});
-}
-
-void add_removed(const RemovedEvents& more, std::vector<RemovedEvents>& to) {
-  const auto known = std::find_if(to.begin(), to.end(), [&](const RemovedEvents& one) {
-    return one.category == more.category && one.reason == more.reason;
-  });
-  if (known == to.end()) return to.push_back(more);
-  known->first = std::min(known->first, more.first);
-  known->last = std::max(known->last, more.last);
-  known->count += more.count;
 }
 
 void add_removals(const std::vector<Removal>& removals, std::vector<RemovedEvents>& to) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -41,10 +42,12 @@ Result<void> walk_log(const StoreContext& store, const LogExtent& log, std::size
 /// is asked.
 class Pace {
  public:
-  Pace(const CompactionOptions& options, Clock& clock)
-      : bytes_per_second_(options.bytes_per_second),
-        stop_(options.stop),
-        progress_(options.progress),
+  /// `bytes_per_second` 0: as fast as it can be.
+  Pace(std::uint64_t bytes_per_second, ProgressFunction progress, std::stop_token stop,
+       Clock& clock)
+      : bytes_per_second_(bytes_per_second),
+        stop_(std::move(stop)),
+        progress_(std::move(progress)),
         clock_(clock),
         start_(clock.monotonic()) {}
   /// So many bytes more are going to be read.
@@ -56,10 +59,10 @@ class Pace {
  private:
   const std::uint64_t bytes_per_second_;
   const std::stop_token stop_;
-  const std::function<void(const CompactionProgress&)> progress_;
+  const ProgressFunction progress_;
   Clock& clock_;
   const Clock::Monotonic start_;
-  CompactionProgress told_;
+  MaintenanceProgress told_;
 };
 
 /// One run of compaction over the log. What is at `hold` or above is never removed for good.
@@ -68,8 +71,6 @@ Result<CompactionReport> compact_log(const StoreContext& store, const LogExtent&
                                      const CompactionOptions& options,
                                      const AroundSwap& around_swap);
 
-/// Adds to what a report tells of the same category and reason.
-void add_removed(const RemovedEvents& more, std::vector<RemovedEvents>& to);
 /// Adds what a segment lost to what a report tells so far.
 void add_removals(const std::vector<Removal>& removals, std::vector<RemovedEvents>& to);
 

@@ -21,12 +21,12 @@ namespace {
 class Erasure {
  public:
   Erasure(const StoreContext& store, const LogExtent& log, const EraseRequest& request,
-          Offset tombstones);
+          Offset tombstones, const EraseOptions& options);
 
   Result<EraseReport> run(const AroundSwap& around_swap);
 
  private:
-  Result<bool> may_hold(std::uint64_t segment) const;
+  Result<std::optional<std::uint64_t>> find_holder(std::uint64_t segment) const;
   Result<void> find_appends(std::uint64_t segment);
   ErasedEntity* find(const EventView& event);
   Verdict judge(const EventView& event, const Batch& batch);
@@ -36,6 +36,8 @@ class Erasure {
   const LogExtent& log_;
   const std::string_view category_;
   const Offset tombstones_;
+  const EraseOptions& options_;
+  Pace pace_;
   EraseReport report_;
   std::unordered_map<std::string_view, std::size_t> by_key_;  // of report_.entities
   /// Where appends begin that have an entity's event behind their first batch: at most one for each
@@ -46,8 +48,13 @@ class Erasure {
 };
 
 Erasure::Erasure(const StoreContext& store, const LogExtent& log, const EraseRequest& request,
-                 Offset tombstones)
-    : store_(store), log_(log), category_(request.category), tombstones_(tombstones) {
+                 Offset tombstones, const EraseOptions& options)
+    : store_(store),
+      log_(log),
+      category_(request.category),
+      tombstones_(tombstones),
+      options_(options),
+      pace_(0, options.progress, options.stop, *store.clock) {
   report_.segments = log.sealed();
   for (const EntityToErase& entity : request.entities) {
     by_key_.emplace(entity.key, report_.entities.size());
@@ -58,18 +65,19 @@ Erasure::Erasure(const StoreContext& store, const LogExtent& log, const EraseReq
   }
 }
 
-/// False only if the segment's index says that it holds no event of them.
-Result<bool> Erasure::may_hold(std::uint64_t segment) const {
+/// The bytes of a segment that may hold events of them: it does not only if its index says so.
+Result<std::optional<std::uint64_t>> Erasure::find_holder(std::uint64_t segment) const {
   MILLRACE_ASSIGN_OR_RETURN(
       auto reader, SegmentReader::open(*store_.files, store_.paths, store_.store, segment));
   const auto index = SegmentIndex::open(*store_.files, store_.paths, reader);
-  if (!index) return true;
+  MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t bytes, reader.file_size());
+  if (!index) return std::optional(bytes);
   std::vector<std::uint64_t> positions;
   for (const ErasedEntity& entity : report_.entities) {
     const auto found = index->find(stream_hash(category_, entity.key), positions);
-    if (!found || !positions.empty()) return true;
+    if (!found || !positions.empty()) return std::optional(bytes);
   }
-  return false;
+  return std::optional<std::uint64_t>();
 }
 
 ErasedEntity* Erasure::find(const EventView& event) {
@@ -99,6 +107,7 @@ Result<void> Erasure::find_appends(std::uint64_t segment) {
         if (find(*event) != nullptr) appends_.insert(header.base - header.ordinal);
       MILLRACE_RETURN_IF_ERROR(batch_.status());
     }
+    MILLRACE_RETURN_IF_ERROR(pace_(header.length));
     reader.advance(found);
   }
 }
@@ -122,11 +131,14 @@ Result<EraseReport> Erasure::run(const AroundSwap& around_swap) {
   const auto& segments = log_.segments;
   std::set<std::size_t> needed;
   for (std::size_t i = 0; i < log_.sealed(); ++i) {
-    MILLRACE_ASSIGN_OR_RETURN(const bool may, may_hold(segments[i]));
-    if (!may) continue;
+    MILLRACE_ASSIGN_OR_RETURN(const auto bytes, find_holder(segments[i]));
+    MILLRACE_RETURN_IF_ERROR(pace_(0));
+    if (!bytes) continue;
     needed.insert(i);
-    MILLRACE_RETURN_IF_ERROR(find_appends(segments[i]));
+    pace_.expect(2 * *bytes);
   }
+  const std::vector<std::size_t> holders(needed.begin(), needed.end());
+  for (const std::size_t i : holders) MILLRACE_RETURN_IF_ERROR(find_appends(segments[i]));
   for (const std::uint64_t start : appends_) {
     const auto behind = std::upper_bound(segments.begin(), segments.end(), start);
     if (behind != segments.begin())
@@ -142,9 +154,12 @@ Result<EraseReport> Erasure::run(const AroundSwap& around_swap) {
             {.files = store_.files,
              .clock = store_.clock,
              .compression = store_.compression,
+             .pace = [this](std::uint64_t more) { return pace_(more); },
              .forgets_key = [this](const Batch& batch) { return forgets_key(batch); },
              .around_swap = around_swap}));
-    report_.segments_rewritten += rewritten.changes();
+    if (!rewritten.changes()) continue;
+    ++report_.segments_rewritten;
+    if (options_.so_far) options_.so_far(report_);
   }
   return std::move(report_);
 }
@@ -153,24 +168,8 @@ Result<EraseReport> Erasure::run(const AroundSwap& around_swap) {
 
 Result<EraseReport> erase_events(const StoreContext& store, const LogExtent& log,
                                  const EraseRequest& request, Offset tombstones,
-                                 const AroundSwap& around_swap) {
-  return Erasure(store, log, request, tombstones).run(around_swap);
+                                 const EraseOptions& options, const AroundSwap& around_swap) {
+  return Erasure(store, log, request, tombstones, options).run(around_swap);
 }
 
 }  // namespace millrace::log
-
-namespace millrace {
-
-std::uint64_t EraseReport::events() const {
-  std::uint64_t sum = 0;
-  for (const ErasedEntity& entity : entities) sum += entity.events;
-  return sum;
-}
-
-std::uint64_t EraseReport::bytes() const {
-  std::uint64_t sum = 0;
-  for (const ErasedEntity& entity : entities) sum += entity.bytes;
-  return sum;
-}
-
-}  // namespace millrace

@@ -12,6 +12,6 @@ namespace millrace::log {
 /// RewriteOptions.
 Result<EraseReport> erase_events(const StoreContext& store, const LogExtent& log,
                                  const EraseRequest& request, Offset tombstones,
-                                 const AroundSwap& around_swap);
+                                 const EraseOptions& options, const AroundSwap& around_swap);
 
 }  // namespace millrace::log

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "eventstore/log/batch_file.h"
 #include "eventstore/log/generation_file.h"
 #include "eventstore/log/record_writer.h"
 #include "eventstore/log/segment_index.h"
@@ -184,21 +185,15 @@ Result<void> Rewriter::finish() {
   return write_kept();
 }
 
-Error damaged(const SegmentReader& reader, const SegmentReader::Found& found) {
-  return Error(ErrorCode::kCorruption, "log/" + StorePaths::segment_name(reader.header().segment) +
-                                           " at byte " + std::to_string(found.position) + ": " +
-                                           std::string(describe(found.fault)))
-      .hint("`millrace log verify` lists every fault; put the file back from a backup.");
-}
-
-Result<void> Rewriter::run() {
+Result<void> Rewriter::run(const RewriteOptions& options) {
   std::uint64_t paced = reader_.state().position();
   for (;;) {
     MILLRACE_ASSIGN_OR_RETURN(const bool ends, reader_.at_end());
     if (ends) break;
     MILLRACE_ASSIGN_OR_RETURN(auto found, reader_.peek());
     if (found.fault == BatchFault::kNone) MILLRACE_RETURN_IF_ERROR(reader_.load(found));
-    if (found.fault != BatchFault::kNone) return damaged(reader_, found);
+    if (found.fault != BatchFault::kNone)
+      return fault_error(reader_.header().segment, found.position, found.fault);
     if (!found.header.has(kControl)) MILLRACE_RETURN_IF_ERROR(take(found));
     reader_.advance(found);
     const std::uint64_t position = reader_.state().position();

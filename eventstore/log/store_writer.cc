@@ -331,6 +331,17 @@ Result<LogMark> StoreWriter::synced_mark() {
   return synced_;
 }
 
+Result<LogMark> StoreWriter::sync() {
+  MutexLock lock(mutex_);
+  for (const Offset end = durable_.end; synced_.end < end && !poison_;) {
+    sync_requested_ = true;
+    work_.notify_one();
+    progress_.wait(mutex_);
+  }
+  if (poison_) return *poison_;
+  return synced_;
+}
+
 Result<Offset> StoreWriter::append_tombstones(std::span<const NewEvent> events) {
   for (const NewEvent& event : events) MILLRACE_RETURN_IF_ERROR(check_limits(event));
   if (transaction_thread_ == std::this_thread::get_id())
@@ -412,7 +423,8 @@ void StoreWriter::wait_for_work() {
 
 bool StoreWriter::is_sync_due() const {
   return !writer_.is_synced() &&
-         options_.clock->monotonic() - unsynced_since_ >= options_.os_sync_interval;
+         (sync_requested_ ||
+          options_.clock->monotonic() - unsynced_since_ >= options_.os_sync_interval);
 }
 
 void StoreWriter::run_flusher() {
@@ -432,7 +444,7 @@ void StoreWriter::run_flusher() {
       mutex_.lock();
       finish_flush(sealed);
       seal_requested_ = false;
-    } else if (!pending_.empty()) {
+    } else if (!pending_.empty() && (is_flush_due() || !sync_requested_)) {
       in_flight_.swap(pending_);
       pending_bytes_.store(0, std::memory_order_relaxed);
       flush_requested_ = false;
@@ -458,6 +470,10 @@ void StoreWriter::run_flusher() {
         synced_ = writer_.synced_mark();
       else
         poison(synced.error());
+    }
+    if (!poison_ && writer_.is_synced()) {
+      synced_ = writer_.synced_mark();  // taking a transaction back syncs, too
+      sync_requested_ = false;
     }
     progress_.notify_all();
   }

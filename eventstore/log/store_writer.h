@@ -58,6 +58,7 @@ class StoreWriter final : public EventStore, private UpkeepHost {
  private:
   Result<LogMark> durable_mark() override;
   Result<LogMark> synced_mark() override;
+  Result<LogMark> sync() override;
   Result<void> seal() override;
   Result<Offset> append_tombstones(std::span<const NewEvent> events) override;
   Result<void> note_swap() override;
@@ -78,7 +79,7 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   bool is_seal_due() const MILLRACE_REQUIRES(mutex_);
   void wait_for_work() MILLRACE_REQUIRES(mutex_);
   Result<void> wait_until_durable(Offset end);
-  bool is_sync_due() const;
+  bool is_sync_due() const MILLRACE_REQUIRES(mutex_);
   Result<void> flush_in_flight();
   Result<void> sync_and_publish();
   void finish_flush(const Result<void>& flushed) MILLRACE_REQUIRES(mutex_);
@@ -127,6 +128,7 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   bool flush_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool rewind_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool seal_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
+  bool sync_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool stopping_ MILLRACE_GUARDED_BY(mutex_) = false;
   std::optional<Error> poison_ MILLRACE_GUARDED_BY(mutex_);
   LogMark durable_ MILLRACE_GUARDED_BY(mutex_);

@@ -3,7 +3,11 @@
 #include <algorithm>
 
 #include "base/bytes.h"
+#include "eventstore/log/batch_file.h"
 #include "eventstore/log/index_format.h"
+#include "eventstore/log/removal.h"
+#include "eventstore/log/segment_reader.h"
+#include "eventstore/log/store_files.h"
 #include "eventstore/log_reader.h"
 
 namespace millrace::log {
@@ -89,6 +93,8 @@ Result<StreamVersions::KeyedAppend> StreamVersions::read_append(Offset first) {
     MILLRACE_RETURN_IF_ERROR(batch->status());
     last = batch->last_of_transaction;
   }
+  MILLRACE_ASSIGN_OR_RETURN(const Batch* const next, reader->next());
+  append.end_max = next != nullptr ? next->first : reader->durable_end();
   return append;
 }
 
@@ -127,29 +133,98 @@ Result<std::optional<AppendResult>> StreamVersions::find_append(const AppendRequ
                                        std::to_string(append->first.value) +
                                        ", was made, and a part of it has been erased since")
         .hint("Do not repeat it: what is left of it is in the log.");
+  MILLRACE_ASSIGN_OR_RETURN(auto result, result_of(*append, request));
+  return std::optional(std::move(result));
+}
+
+Result<AppendResult> StreamVersions::result_of(const KeyedAppend& append,
+                                               const AppendRequest& request) {
   AppendResult result{
-      .first = append->first, .end = append->end, .next_versions = {}, .repeated = true};
-  std::size_t with_events = 0;
+      .first = append.first, .end = append.end, .next_versions = {}, .repeated = true};
+  std::size_t found = 0, missing = 0;
+  std::uint64_t events = 0;
   for (const StreamAppend& part : request.streams) {
+    events += part.events.size();
     if (part.events.empty()) {
       MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t next, find_next(part.stream));
       result.next_versions.push_back(next);
       continue;
     }
-    ++with_events;
     set_name(part.stream, name_);
-    const auto stream = std::find_if(append->next_versions.begin(), append->next_versions.end(),
+    const auto stream = std::find_if(append.next_versions.begin(), append.next_versions.end(),
                                      [&](const auto& one) { return one.first == name_; });
-    if (stream != append->next_versions.end()) result.next_versions.push_back(stream->second);
+    if (stream == append.next_versions.end()) {
+      ++missing;
+      continue;
+    }
+    ++found;
+    result.next_versions.push_back(stream->second);
   }
-  if (result.next_versions.size() != request.streams.size() ||
-      with_events != append->next_versions.size())
-    return Error(ErrorCode::kInvalidArgument,
-                 "idempotency key " + printable(request.idempotency_key) +
-                     " was used for an append to other streams, at offset " +
-                     std::to_string(append->first.value))
-        .hint("Use a key of its own for each append, the same one only to repeat it.");
-  return std::optional(std::move(result));
+  const bool names_all = found == append.next_versions.size();
+  if (names_all && missing == 0) return result;
+  // What is missing may have been there: if there is room for it, and all that is left is named.
+  const std::uint64_t end = append.first.value + events;
+  if (names_all && append.end_max && end >= append.end.value && end <= append.end_max->value) {
+    MILLRACE_ASSIGN_OR_RETURN(Error error, gone(append, request));
+    return error;
+  }
+  return Error(ErrorCode::kInvalidArgument,
+               "idempotency key " + printable(request.idempotency_key) +
+                   " was used for an append to other streams, at offset " +
+                   std::to_string(append.first.value))
+      .hint("Use a key of its own for each append, the same one only to repeat it.");
+}
+
+/// Tells of the first stream of which nothing is left.
+Result<Error> StreamVersions::gone(const KeyedAppend& append, const AppendRequest& request) {
+  Offset from = append.first;
+  for (const StreamAppend& part : request.streams) {
+    const Offset end{from.value + part.events.size()};
+    set_name(part.stream, name_);
+    const bool is_left = std::any_of(append.next_versions.begin(), append.next_versions.end(),
+                                     [&](const auto& one) { return one.first == name_; });
+    if (from != end && !is_left) {
+      MILLRACE_ASSIGN_OR_RETURN(const std::string what, what_became_of(part.stream, from, end));
+      return Error(ErrorCode::kGone,
+                   "the append with idempotency key " + printable(request.idempotency_key) +
+                       " was done, at offset " + std::to_string(append.first.value) +
+                       ", but its result is not known any more: what it wrote to stream " +
+                       printable(std::string(part.stream.category) + "/" +
+                                 std::string(part.stream.key)) +
+                       " " + what)
+          .hint("Do not append it again. Read its streams to see where they are now.");
+    }
+    from = end;
+  }
+  return Error(ErrorCode::kInternal, "an append lacks nothing of what it lacks");
+}
+
+/// As the segments say in which it was.
+Result<std::string> StreamVersions::what_became_of(const StreamName& stream, Offset from,
+                                                   Offset end) {
+  const StorePaths paths(store_);
+  MILLRACE_ASSIGN_OR_RETURN(const auto segments, list_segments(files_, paths));
+  for (std::size_t i = 0; i < segments.size() && segments[i] < end.value; ++i) {
+    if (i + 1 < segments.size() && segments[i + 1] <= from.value) continue;
+    MILLRACE_ASSIGN_OR_RETURN(auto segment,
+                              SegmentReader::open(files_, paths, lookup_->store_id(), segments[i]));
+    if (!segment.header().rewritten) continue;
+    MILLRACE_ASSIGN_OR_RETURN(const auto control, segment.read_control());
+    if (control.fault != BatchFault::kNone)
+      return fault_error(segments[i], control.position, control.fault);
+    MILLRACE_ASSIGN_OR_RETURN(const auto removals, decode_removals(control.payload));
+    for (const Removal& removal : removals) {
+      if (removal.category != stream.category || removal.last < from || removal.first >= end)
+        continue;
+      switch (removal.kind) {
+        case RemovalKind::kExpired: return std::string("has expired");
+        case RemovalKind::kErased: return std::string("was erased");
+        case RemovalKind::kTombstone: return std::string("was a deletion, past its grace");
+        case RemovalKind::kLost: break;
+      }
+    }
+  }
+  return std::string("was compacted: newer events stand for it");
 }
 
 void StreamVersions::drop_replaced() {

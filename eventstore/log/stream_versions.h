@@ -35,7 +35,8 @@ class StreamVersions {
 
   Result<std::uint64_t> next_version(const StreamName& stream);
   /// The result of the append that had the request's idempotency key, if one did. Errors too:
-  /// kInvalidArgument (it was to other streams than `request` is), kGone (some of it was erased).
+  /// kInvalidArgument (it was to other streams than `request` is), kGone (some of it was erased, or
+  /// what it wrote to one of them is not in the log any more).
   Result<std::optional<AppendResult>> find_append(const AppendRequest& request);
   /// Takes note of an append that is in the log now.
   void note(const AppendRequest& request, const AppendResult& result);
@@ -60,7 +61,10 @@ class StreamVersions {
   struct KeyedAppend {
     Offset first, end;
     std::vector<std::pair<std::string, std::uint64_t>> next_versions;  // by stream
-    bool erased = false;  // some of it: only `first` is known
+    /// Of one that was read from the log, which may have lost some of it: what comes behind it
+    /// begins here or before.
+    std::optional<Offset> end_max{};
+    bool erased = false;  ///< Some of it: only `first` is known.
   };
 
   Result<std::uint64_t> find_next(const StreamName& stream) MILLRACE_REQUIRES(mutex_);
@@ -69,6 +73,12 @@ class StreamVersions {
   Result<std::optional<KeyedAppend>> look_up_append(std::string_view idempotency_key)
       MILLRACE_REQUIRES(mutex_);
   Result<KeyedAppend> read_append(Offset first) MILLRACE_REQUIRES(mutex_);
+  Result<AppendResult> result_of(const KeyedAppend& append, const AppendRequest& request)
+      MILLRACE_REQUIRES(mutex_);
+  Result<Error> gone(const KeyedAppend& append, const AppendRequest& request)
+      MILLRACE_REQUIRES(mutex_);
+  Result<std::string> what_became_of(const StreamName& stream, Offset from, Offset end)
+      MILLRACE_REQUIRES(mutex_);
   void set(std::string_view name, std::uint64_t next, Offset end) MILLRACE_REQUIRES(mutex_);
 
   FileSystem& files_;

@@ -76,8 +76,10 @@ Result<CompactionReport> Upkeep::compact_now(CompactionOptions options) {
   if (!options.merge) options.merge = store_.partials.merge;
   if (!options.is_moved) options.is_moved = store_.partials.is_moved;
   const auto run = [&]() -> Result<CompactionReport> {
-    // No event may go for one that a power loss would take back.
-    MILLRACE_ASSIGN_OR_RETURN(const LogExtent log, extent_to(host_.synced_mark()));
+    // No event may go for one that a power loss would take back, nor by a policy that it would.
+    // And what policies say now counts, not what they said before.
+    MILLRACE_ASSIGN_OR_RETURN(const LogExtent log,
+                              extent_to(options.dry_run ? host_.durable_mark() : host_.sync()));
     MILLRACE_ASSIGN_OR_RETURN(const Offset hold, held_offset());
     MILLRACE_ASSIGN_OR_RETURN(
         auto report,
@@ -141,12 +143,12 @@ Result<void> Upkeep::tell_losers(const std::vector<Removal>& removed) {
   return {};
 }
 
-Result<EraseReport> Upkeep::erase(const EraseRequest& request) {
+Result<EraseReport> Upkeep::erase(const EraseRequest& request, const EraseOptions& options) {
   MILLRACE_RETURN_IF_ERROR(check(request));
   background_.interrupt();
   MutexLock lock(running_);
   MILLRACE_RETURN_IF_ERROR(check_swaps());
-  auto report = erase_from_log(request);
+  auto report = erase_from_log(request, options);
   if (!report)
     return std::move(report).error().context(
         "erase " +
@@ -156,7 +158,10 @@ Result<EraseReport> Upkeep::erase(const EraseRequest& request) {
   return report;
 }
 
-Result<EraseReport> Upkeep::erase_from_log(const EraseRequest& request) {
+Result<EraseReport> Upkeep::erase_from_log(const EraseRequest& request,
+                                           const EraseOptions& options) {
+  // Whoever gave up while others had their turn gets no tombstone.
+  MILLRACE_RETURN_IF_ERROR(Pace(0, options.progress, options.stop, *store_.clock)(0));
   std::vector<NewEvent> tombstones;
   for (const EntityToErase& entity : request.entities)
     tombstones.push_back({.category = request.category,
@@ -171,7 +176,7 @@ Result<EraseReport> Upkeep::erase_from_log(const EraseRequest& request) {
   MILLRACE_ASSIGN_OR_RETURN(const LogExtent log, extent_to(host_.synced_mark()));
   MILLRACE_RETURN_IF_ERROR(remove_snapshots(request));
   auto report =
-      erase_events(store_, log, request, first,
+      erase_events(store_, log, request, first, options,
                    [this](const auto& removed, const auto& step) { return swap(removed, step); });
   // Again: who had read the state before may have written it meanwhile.
   if (report) MILLRACE_RETURN_IF_ERROR(remove_snapshots(request));
@@ -185,14 +190,15 @@ Result<void> Upkeep::remove_snapshots(const EraseRequest& request) {
   return {};
 }
 
-Result<StoreCopyReport> Upkeep::snapshot(const Path& to) {
+Result<StoreCopyReport> Upkeep::snapshot(const Path& to, const CopyOptions& options) {
   MutexLock lock(files_);
   MutexLock consumers_lock(consumers_);  // none shall stand beyond the copy's end
   // What is durable but was only written, recovery may take back after a power loss, and with it
   // the end of the segment before: so that one must not be the snapshot's, too.
   MILLRACE_ASSIGN_OR_RETURN(const LogMark synced, host_.synced_mark());
   MILLRACE_ASSIGN_OR_RETURN(const LogExtent log, extent_to(host_.durable_mark()));
-  auto report = copy_store(store_, log, to, synced.segment, true);
+  auto report = copy_store(
+      store_, log, to, {.link_below = synced.segment, .mark_as_copy = true, .watched = options});
   if (!report)
     return std::move(report).error().context("snapshot of store " +
                                              store_.paths.directory.string());

@@ -19,6 +19,8 @@ class UpkeepHost {
   virtual Result<LogMark> durable_mark() = 0;
   /// What of that has been synced: no power loss takes it back.
   virtual Result<LogMark> synced_mark() = 0;
+  /// The same, after all that is durable now has been synced.
+  virtual Result<LogMark> sync() = 0;
   /// Begins a new segment, so that all that is durable lies in sealed ones. Errors: kUnavailable (a
   /// transaction stays open too long), what poisons the store.
   virtual Result<void> seal() = 0;
@@ -44,8 +46,8 @@ class Upkeep final : public StoreMaintenance {
   void stop() { background_.stop(); }
 
   Result<CompactionReport> compact(const CompactionOptions& options) override;
-  Result<EraseReport> erase(const EraseRequest& request) override;
-  Result<StoreCopyReport> snapshot(const Path& to) override;
+  Result<EraseReport> erase(const EraseRequest& request, const EraseOptions& options) override;
+  Result<StoreCopyReport> snapshot(const Path& to, const CopyOptions& options) override;
   Result<void> register_consumer(std::string_view name, Offset offset,
                                  ConsumerPolicy policy) override;
   Result<void> advance_consumer(std::string_view name, Offset offset) override;
@@ -57,7 +59,7 @@ class Upkeep final : public StoreMaintenance {
   Result<LogExtent> extent_to(Result<LogMark> end);
   Result<void> swap(const std::vector<Removal>& removed, const std::function<Result<void>()>& swap);
   Result<void> check_swaps() const MILLRACE_REQUIRES(running_);
-  Result<EraseReport> erase_from_log(const EraseRequest& request);
+  Result<EraseReport> erase_from_log(const EraseRequest& request, const EraseOptions& options);
   Result<void> remove_snapshots(const EraseRequest& request);
   Result<Offset> held_offset();
   Result<void> tell_losers(const std::vector<Removal>& removed);

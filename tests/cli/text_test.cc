@@ -1,5 +1,6 @@
 #include "cli/text.h"
 
+#include "cli/quantity.h"
 #include "tests/support/catch.h"
 
 namespace millrace::test {
@@ -30,6 +31,17 @@ TEST_CASE("a table aligns text left and numbers right, by characters", "[cli]") 
         "name   events\n"
         "größe       7\n"
         "b       1,200\n");
+}
+
+TEST_CASE("B26: a number of bytes is written as it is read", "[cli]") {
+  CHECK(bytes_text(0) == "0");
+  CHECK(bytes_text(1023) == "1023");
+  CHECK(bytes_text(4 << 20) == "4MiB");
+  CHECK(bytes_text((4 << 20) + 1024) == "4097KiB");
+  for (const std::uint64_t bytes : {std::uint64_t{0}, std::uint64_t{1} << 40, std::uint64_t{12345}})
+    CHECK(parse_bytes("--rate", bytes_text(bytes)).value() == bytes);
+  for (const char* wrong : {"", "x", "-1", "4MB", "4 MiB", "99999999TiB"})
+    CHECK_FALSE(parse_bytes("--rate", wrong));
 }
 
 }  // namespace

@@ -105,6 +105,12 @@ TEST_CASE("wrong usage says in a line what is wrong, how to get help, and ends w
       {{"status", "--store", "x", "--store", "y"},
        "millrace status: option '--store' is given more than once\n"
        "  Try 'millrace status --help'.\n"},
+      {{"capture", "run", "--source", "x", "--store", "y", "--scrub-rate", "fast"},
+       "millrace capture run: --scrub-rate is 'fast', not a quantity like 10GiB or 500MiB\n"
+       "  Try 'millrace capture run --help'.\n"},
+      {{"capture", "run", "--source", "x", "--store", "y", "--compaction-rate", "1MB"},
+       "millrace capture run: --compaction-rate is '1MB', not a quantity like 10GiB or 500MiB\n"
+       "  Try 'millrace capture run --help'.\n"},
       {{"capture", "run", "--source", "x", "--store", "y", "--snapshot", "maybe"},
        "millrace capture run: --snapshot 'maybe' is neither 'initial' nor 'never'\n"
        "  Try 'millrace capture run --help'.\n"},

@@ -8,6 +8,7 @@
 #include "eventstore/inspect.h"
 #include "eventstore/log/store_files.h"
 #include "eventstore/policy.h"
+#include "tests/support/manual_clock.h"
 #include "tests/support/store_fixture.h"
 
 using namespace millrace;
@@ -20,16 +21,6 @@ namespace {
 const Path kStore = "/store";
 constexpr std::string_view kCompacted = "compacted", kTruncated = "truncated", kKept = "kept",
                            kExpiring = "expiring";
-
-class ManualClock final : public Clock {
- public:
-  Monotonic monotonic() override { return std::chrono::steady_clock::now(); }
-  UnixMicros wall() override { return {now_}; }
-  void advance(seconds by) { now_ += std::chrono::microseconds(by).count(); }
-
- private:
-  std::atomic<std::int64_t> now_ = 1'767'225'600'000'000;
-};
 
 // A payload is "a" with a number and, unless the event is partial, "b" with one.
 Result<std::optional<std::string>> merge(std::string_view, std::string_view older,

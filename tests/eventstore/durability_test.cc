@@ -2,6 +2,7 @@
 
 #include "eventstore/inspect.h"
 #include "eventstore/log/head.h"
+#include "eventstore/policy.h"
 #include "tests/support/store_fixture.h"
 
 using namespace millrace;
@@ -212,4 +213,53 @@ TEST_CASE("F22, F23: os: a power loss takes whole transactions back, from the en
     taken_back += read_history(kStore, files).size() - 1 < run.acknowledged ? 1 : 0;
   }
   CHECK(taken_back > 50);  // else this has shown nothing
+}
+
+namespace {
+
+void append_rows(EventStore& store, int count) {
+  for (int i = 0; i < count; ++i) {
+    const std::string payload(500, static_cast<char>('a' + i % 26));
+    const NewEvent event{
+        .category = "rows", .key = "1", .type = {}, .payload = payload, .metadata = {}};
+    const Offset at = must(store.append({}, {&event, 1}));
+    store.request_flush();
+    REQUIRE(must(store.wait_durable(Offset{at.value + 1}, 0, std::chrono::minutes(1))));
+  }
+}
+
+void set_policy(EventStore& store, Retention retention) {
+  const PolicyEvent policy = must(policy_event("rows", CategoryPolicy{.retention = retention}));
+  const NewEvent view = policy.view();
+  const Offset at = must(store.append({}, {&view, 1}));
+  store.request_flush();
+  REQUIRE(must(store.wait_durable(Offset{at.value + 1}, 0, std::chrono::minutes(1))));
+}
+
+}  // namespace
+
+TEST_CASE("mode os: a power loss does not take back the policy that compaction acted on",
+          "[eventstore][durability]") {
+  FaultFs files;
+  auto store = must(EventStore::open(kStore, options_with(files, Durability::kOs)));
+  append_rows(*store, 60);
+  set_policy(*store, Retention::kCompact);
+  REQUIRE_FALSE(must(store->maintenance().compact({.dead_share_min = 0})).rewritten.empty());
+  files.die_at(1);
+  store.reset();
+  files.lose_power();
+  files.clear_faults();
+  const auto recovered = must(EventStore::open(kStore, options_with(files, Durability::kGroup)));
+  CHECK_FALSE(must(load_policies(kStore, files)).keep_everything());
+}
+
+TEST_CASE("mode os: compaction heeds a policy that was set last though it is not synced",
+          "[eventstore][durability]") {
+  FaultFs files;
+  const auto store = must(EventStore::open(kStore, options_with(files, Durability::kOs)));
+  append_rows(*store, 60);
+  set_policy(*store, Retention::kCompact);
+  append_rows(*store, 60);  // the first policy lies in a sealed segment
+  set_policy(*store, Retention::kKeep);
+  CHECK(must(store->maintenance().compact({.dead_share_min = 0})).rewritten.empty());
 }

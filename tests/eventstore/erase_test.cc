@@ -416,3 +416,37 @@ TEST_CASE("F3: what an interrupted save of a snapshot left goes with erasing, an
   }
   CHECK(leftovers > 1);
 }
+
+TEST_CASE("an erasure that is stopped tells what went, and another one does the rest",
+          "[eventstore][erase]") {
+  FaultFs files;
+  const auto store = must(EventStore::open(kStore, plain_options(files)));
+  fill(*store);
+  const auto before = read_all(files);
+  const auto events = static_cast<std::uint64_t>(std::count_if(
+      before.begin(), before.end(), [](const auto& one) { return is_entity(one.second); }));
+  std::stop_source stop;
+  EraseReport so_far;
+  EraseOptions options;
+  options.stop = stop.get_token();
+  options.so_far = [&](const EraseReport& report) {
+    so_far = report;
+    stop.request_stop();
+  };
+  CHECK(store->maintenance().erase(kRequest, options).error().code() == ErrorCode::kCancelled);
+  CHECK(so_far.segments_rewritten == 1);
+  const std::uint64_t left = [&] {
+    std::uint64_t count = 0;
+    for (const auto& [offset, seen] : read_all(files)) count += is_entity(seen);
+    return count;
+  }();
+  CHECK(left == events - so_far.events() + 1);  // the tombstone
+  const EraseReport report = joined(so_far, must(store->maintenance().erase(kRequest)));
+  CHECK(report.events() == events + 1);
+  CHECK(report.entities[0].first == so_far.entities[0].first);
+  check_erased(files, before);
+  // Nothing is begun for one that gave up before its turn came.
+  const Offset end = store->appended_end();
+  CHECK(store->maintenance().erase(kRequest, options).error().code() == ErrorCode::kCancelled);
+  CHECK(store->appended_end() == end);
+}

@@ -445,7 +445,8 @@ TEST_CASE("F2: a repair that was interrupted at an empty last segment loses as m
     const auto store = must(EventStore::open(kStore, quiet_options(disk)));
     for (std::uint64_t number = 1; number <= 8; ++number)
       must(append_durably(*store, sample_transaction(number, 20, 100)));
-    must(store->maintenance().erase({.category = "public.table1", .key = "1/0"}));
+    const EntityToErase row{.key = "1/0"};
+    must(store->maintenance().erase({.category = "public.table1", .entities = {&row, 1}}));
   }
   const auto segments = must(log::list_segments(disk, log::StorePaths(kStore)));
   REQUIRE(must(summarize_store(kStore, disk)).durable_end.value == segments.back());

@@ -286,3 +286,77 @@ TEST_CASE("F37: a copy that was made file by file while a writer wrote is a pref
   }
   CHECK(prefixes > 0);
 }
+
+TEST_CASE("F42: an index that is damaged or missing is made anew by restoring, which says so",
+          "[eventstore][snapshot]") {
+  FaultFs files;
+  const History then = fill(files, 1, 14);
+  must(must(EventStore::open(kStore, small_options(files)))->run_maintenance());
+  snapshot(files);
+  const log::StorePaths copy(kCopy);
+  const auto segments = must(log::list_segments(files, copy));
+  REQUIRE(segments.size() > 3);
+  const std::string good = files.content(copy.index(segments[1]));
+  std::string bad = good;
+  bad[bad.size() / 2] = static_cast<char>(bad[bad.size() / 2] ^ 0x10);
+  files.set_content(copy.index(segments[0]), "");
+  files.set_content(copy.index(segments[1]), bad);
+  files.erase(copy.index(segments[2]));
+  const RestoreReport report = must(restore_store(kCopy, kRestored, files));
+  CHECK(report.indexes_made == std::vector{log::StorePaths::index_name(segments[0]),
+                                           log::StorePaths::index_name(segments[1]),
+                                           log::StorePaths::index_name(segments[2])});
+  CHECK(files.content(log::StorePaths(kRestored).index(segments[1])) == good);
+  CHECK(read_history(kRestored, files) == then);
+  CHECK(must(verify_store(kRestored, {}, files)).faults.empty());
+}
+
+TEST_CASE("restoring tells how far it is, up to the end", "[eventstore][snapshot]") {
+  FaultFs files;
+  fill(files, 1, 14);
+  snapshot(files);
+  MaintenanceProgress last;
+  must(restore_store(kCopy, kRestored, files, [&](const MaintenanceProgress& now) {
+    CHECK(now.done_bytes >= last.done_bytes);
+    CHECK(now.done_bytes <= now.total_bytes);
+    last = now;
+  }));
+  CHECK(last.done_bytes > 0);
+  CHECK(last.done_bytes == last.total_bytes);
+}
+
+TEST_CASE("a snapshot that is stopped leaves nothing that is in the way of another one",
+          "[eventstore][snapshot]") {
+  FaultFs files;
+  files.allow_links(GENERATE(true, false));
+  const History then = fill(files, 1, 14);
+  const auto store = must(EventStore::open(kStore, small_options(files)));
+  must(store->run_maintenance());
+  must(store->maintenance().register_consumer("view", Offset{7}, ConsumerPolicy::kHold));
+  std::uint64_t calls = 0;
+  for (std::uint64_t stop_at = 1;; ++stop_at) {
+    std::stop_source stop;
+    CopyOptions options;
+    options.stop = stop.get_token();
+    options.progress = [&, call = std::uint64_t{0}](const MaintenanceProgress&) mutable {
+      if (++call == stop_at) stop.request_stop();
+      calls = call;
+    };
+    const auto report = store->maintenance().snapshot(kCopy, options);
+    if (report) break;
+    CHECK(report.error().code() == ErrorCode::kCancelled);
+    for (const std::string& name : files.names(kCopy)) CHECK(files.names(kCopy / name).empty());
+  }
+  CHECK(calls > 5);
+  check_restores(files, then);
+}
+
+TEST_CASE("a folder that is missing above a copy is named, with what to do", "[snapshot]") {
+  const TemporaryDirectory directory;
+  const auto store = must(EventStore::open(directory / "store"));
+  const auto report = store->maintenance().snapshot(directory / "missing/copy");
+  REQUIRE_FALSE(report);
+  CHECK(report.error().code() == ErrorCode::kNotFound);
+  CHECK(report.error().hint() ==
+        "Make that one first: mkdir -p " + (directory / "missing").string());
+}

@@ -117,7 +117,7 @@ TEST_CASE("F122: a consumer that loses is told also by a compaction that was end
   std::stop_source stop;
   CompactionOptions options{.dead_share_min = 0, .stop = stop.get_token()};
   std::size_t lost = 0;
-  options.progress = [&](const CompactionProgress&) {
+  options.progress = [&](const MaintenanceProgress&) {
     lost = must(find_consumer(kStore, "late", store.files)).lost.size();
     if (lost != 0) stop.request_stop();  // one segment is done
   };

@@ -7,52 +7,10 @@
 #include <atomic>
 #include <thread>
 
-#include "eventstore/consumers.h"
-#include "eventstore/policy.h"
-#include "eventstore/store_snapshot.h"
-#include "eventstore/stream_reader.h"
-#include "service/store_server.h"
-#include "tests/support/store_fixture.h"
+#include "tests/service/service_store.h"
 
 using namespace millrace;
 using namespace millrace::test;
-
-namespace {
-
-Result<AppendResult> append_one(Appender& appender, std::string_view key,
-                                ExpectedVersion expected = {}, std::string_view id = {},
-                                std::string_view payload = "p") {
-  const NewStreamEvent event{.type = "Happened", .payload = payload, .metadata = {}};
-  const StreamAppend part{.stream = {"cart", key}, .expected = expected, .events = {&event, 1}};
-  return appender.append_durably({.streams = {&part, 1}, .idempotency_key = id});
-}
-
-/// A store that is held and served, as a running capture does it.
-struct Held {
-  explicit Held(const Path& directory)
-      : store(must(EventStore::open(directory))),
-        server(must(StoreServer::start(*store, directory))) {}
-  std::unique_ptr<EventStore> store;
-  std::unique_ptr<StoreServer> server;
-};
-
-std::vector<std::size_t> payload_sizes(const Path& directory, std::string_view key) {
-  const auto reader = must(StreamReader::open(directory));
-  std::vector<std::size_t> sizes;
-  must(reader->read({"cart", key}, {}, [&](const EventView& event, const TransactionInfo&) {
-    sizes.push_back(event.payload.size());
-    return true;
-  }));
-  return sizes;
-}
-
-SharedStoreOptions impatient() {
-  SharedStoreOptions options;
-  options.patience = std::chrono::milliseconds(300);
-  return options;
-}
-
-}  // namespace
 
 TEST_CASE("an append is the same call whether somebody holds the store or not", "[service]") {
   const TemporaryDirectory directory;
@@ -189,103 +147,6 @@ TEST_CASE("a store that was replaced under a client is not written to", "[servic
   REQUIRE_FALSE(result);
   CHECK(result.error().code() == ErrorCode::kFailedPrecondition);
   CHECK(other.store->appended_end().value == 0);
-}
-
-namespace {
-
-void set_compacting(Appender& store, std::string_view category) {
-  const PolicyEvent policy = must(policy_event(category, {.retention = Retention::kCompact}));
-  const NewStreamEvent event{.type = "PolicySet", .payload = policy.payload, .metadata = {}};
-  const StreamAppend part{
-      .stream = {kPolicyCategory, policy.key}, .expected = {}, .events = {&event, 1}};
-  must(store.append_durably({.streams = {&part, 1}, .idempotency_key = {}}));
-}
-
-/// Segments of which most can go.
-void fill(Appender& store) {
-  for (int i = 0; i < 40; ++i) {
-    must(append_one(store, "a", {}, {}, std::string(600, 'x')));
-  }
-}
-
-}  // namespace
-
-TEST_CASE("maintenance is the same whether somebody holds the store or not", "[service]") {
-  const TemporaryDirectory directory;
-  const Path path = directory / "store";
-  const bool held_by_other = GENERATE(false, true);
-  SharedStoreOptions options;
-  options.store = small_options(FileSystem::real());
-  std::unique_ptr<EventStore> holder;
-  std::unique_ptr<StoreServer> server;
-  if (held_by_other) {
-    holder = must(EventStore::open(path, options.store));
-    server = must(StoreServer::start(*holder, path));
-  }
-  const auto shared = must(SharedStore::open(path, options));
-  set_compacting(*shared, "cart");
-  fill(*shared);
-
-  must(shared->register_consumer("search", Offset{2}, ConsumerPolicy::kHold));
-  must(shared->register_consumer("cache", Offset{0}, ConsumerPolicy::kLose));
-  must(shared->advance_consumer("search", Offset{5}));
-  CHECK(shared->advance_consumer("search", Offset{4}).error().code() ==
-        ErrorCode::kInvalidArgument);
-  CHECK(must(find_consumer(path, "search")).offset.value == 5);
-  CHECK(must(find_consumer(path, "cache")).policy == ConsumerPolicy::kLose);
-  must(shared->remove_consumer("cache"));
-  CHECK(shared->remove_consumer("cache").error().code() == ErrorCode::kNotFound);
-
-  CompactionProgress last;
-  const auto dry = must(shared->compact(
-      {.dry_run = true, .progress = [&](const auto& progress) { last = progress; }}));
-  CHECK(last.done_bytes > 0);
-  CHECK(last.done_bytes <= last.total_bytes);
-  const auto report = must(shared->compact({}));
-  REQUIRE_FALSE(report.rewritten.empty());
-  CHECK(report.rewritten.size() == dry.rewritten.size());
-  CHECK(report.rewritten[0].file == dry.rewritten[0].file);
-  CHECK(report.rewritten[0].bytes_after < report.rewritten[0].bytes_before);
-  CHECK(report.rewritten[0].events_removed > 0);
-  CHECK(payload_sizes(path, "a").size() < 40);
-
-  const std::vector<EntityToErase> entities{
-      {.key = "a", .tombstone_type = "Forgotten", .tombstone_payload = "bye"}, {.key = "nobody"}};
-  const auto erased = must(shared->erase({.category = "cart", .entities = entities}));
-  REQUIRE(erased.entities.size() == 2);
-  CHECK(erased.entities[0].key == "a");
-  CHECK(erased.entities[0].events > 0);
-  CHECK(erased.entities[0].events == erased.events());
-  CHECK(erased.entities[0].last < erased.entities[0].tombstone);
-  CHECK(erased.entities[1].key == "nobody");
-  CHECK(erased.entities[1].tombstone.value == erased.entities[0].tombstone.value + 1);
-  CHECK(payload_sizes(path, "a") == std::vector<std::size_t>{3});
-  CHECK(shared->erase({.category = "$policy", .entities = entities}).error().code() ==
-        ErrorCode::kInvalidArgument);
-
-  const auto copied = must(shared->snapshot(directory / "copy"));
-  CHECK(copied.end.value == erased.entities[1].tombstone.value + 1);
-  CHECK(copied.linked > 0);
-  CHECK(must(restore_store(directory / "copy", directory / "restored")).end == copied.end);
-  CHECK(shared->snapshot(directory / "copy").error().code() == ErrorCode::kFailedPrecondition);
-}
-
-TEST_CASE("a compaction that another process does stops when the caller is stopped", "[service]") {
-  const TemporaryDirectory directory;
-  const Path path = directory / "store";
-  const auto holder = must(EventStore::open(path, small_options(FileSystem::real())));
-  const auto server = must(StoreServer::start(*holder, path));
-  const auto shared = must(SharedStore::open(path));
-  set_compacting(*shared, "cart");
-  fill(*shared);
-  std::stop_source stop;
-  CompactionOptions options{.bytes_per_second = 1};  // it would take hours
-  options.stop = stop.get_token();
-  options.progress = [&](const CompactionProgress&) { stop.request_stop(); };
-  const auto stopped = shared->compact(options);
-  REQUIRE_FALSE(stopped);
-  CHECK(stopped.error().code() == ErrorCode::kCancelled);
-  must(shared->compact({}));  // the holder's has ended
 }
 
 TEST_CASE("who only appends gives the store to one who wants to keep it", "[service]") {

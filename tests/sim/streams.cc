@@ -81,7 +81,9 @@ void append_to_streams(Simulation& sim, const Arguments& a) {
       check(conflicts, "I4 an append conflicts that should not", result.error().to_string());
       return hit(Probe::kAppendConflicted);
     }
-    if (is_known && result.error().code() == ErrorCode::kInvalidArgument) return;  // other streams
+    if (is_known && (result.error().code() == ErrorCode::kInvalidArgument ||
+                     result.error().code() == ErrorCode::kGone))
+      return;  // other streams, or what may be left of as many
     check(sim.files.fault_was_hit(), "I9 append to streams", result.error().to_string());
     if (store.status() && !sim.files.is_down()) sim.files.clear_faults();  // it could not read
     return;
