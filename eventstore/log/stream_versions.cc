@@ -21,6 +21,13 @@ void set_name(const StreamName& stream, std::string& name) {
 
 }  // namespace
 
+const std::pair<std::string, std::uint64_t>* StreamVersions::KeyedAppend::find(
+    std::string_view name) const {
+  const auto one = std::find_if(next_versions.begin(), next_versions.end(),
+                                [&](const auto& stream) { return stream.first == name; });
+  return one == next_versions.end() ? nullptr : &*one;
+}
+
 /// Everything with a version that is durable is in the log's part that the lookup knows, or in the
 /// tables: nobody but this class gives versions, and it forgets only what the lookup has.
 Result<void> StreamVersions::look_up() {
@@ -35,7 +42,7 @@ Result<void> StreamVersions::forget_durable() {
   if (versions_.size() + appends_.size() <= recent_max_) return {};
   MILLRACE_RETURN_IF_ERROR(look_up());
   MILLRACE_RETURN_IF_ERROR(lookup_->refresh());
-  const auto known = [&](const auto& entry) { return entry.second.end <= lookup_->end(); };
+  const auto known = [end = lookup_->end()](const auto& entry) { return entry.second.end <= end; };
   std::erase_if(versions_, known);
   std::erase_if(appends_, known);
   return {};
@@ -151,9 +158,8 @@ Result<AppendResult> StreamVersions::result_of(const KeyedAppend& append,
       continue;
     }
     set_name(part.stream, name_);
-    const auto stream = std::find_if(append.next_versions.begin(), append.next_versions.end(),
-                                     [&](const auto& one) { return one.first == name_; });
-    if (stream == append.next_versions.end()) {
+    const auto* const stream = append.find(name_);
+    if (stream == nullptr) {
       ++missing;
       continue;
     }
@@ -181,9 +187,7 @@ Result<Error> StreamVersions::gone(const KeyedAppend& append, const AppendReques
   for (const StreamAppend& part : request.streams) {
     const Offset end{from.value + part.events.size()};
     set_name(part.stream, name_);
-    const bool is_left = std::any_of(append.next_versions.begin(), append.next_versions.end(),
-                                     [&](const auto& one) { return one.first == name_; });
-    if (from != end && !is_left) {
+    if (from != end && append.find(name_) == nullptr) {
       MILLRACE_ASSIGN_OR_RETURN(const std::string what, what_became_of(part.stream, from, end));
       return Error(ErrorCode::kGone,
                    "the append with idempotency key " + printable(request.idempotency_key) +
@@ -235,7 +239,8 @@ void StreamVersions::drop_replaced() {
     lookup_.reset();  // who needs it next opens another one
     return;
   }
-  std::erase_if(appends_, [&](const auto& entry) { return entry.second.end <= lookup_->end(); });
+  std::erase_if(appends_,
+                [end = lookup_->end()](const auto& entry) { return entry.second.end <= end; });
 }
 
 void StreamVersions::note(const AppendRequest& request, const AppendResult& result) {

@@ -65,6 +65,8 @@ class StreamVersions {
     /// begins here or before.
     std::optional<Offset> end_max{};
     bool erased = false;  ///< Some of it: only `first` is known.
+
+    const std::pair<std::string, std::uint64_t>* find(std::string_view name) const;
   };
 
   Result<std::uint64_t> find_next(const StreamName& stream) MILLRACE_REQUIRES(mutex_);
