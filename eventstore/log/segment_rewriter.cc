@@ -185,7 +185,7 @@ Result<void> Rewriter::finish() {
   return write_kept();
 }
 
-Result<void> Rewriter::run(const RewriteOptions& options) {
+Result<void> Rewriter::run() {
   std::uint64_t paced = reader_.state().position();
   for (;;) {
     MILLRACE_ASSIGN_OR_RETURN(const bool ends, reader_.at_end());
