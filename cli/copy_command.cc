@@ -217,7 +217,8 @@ constexpr CommandText kSnapshot{
     "Makes a copy of the store in a new folder. Its sealed segments are hard links where the file\n"
     "system has them, so it takes seconds and little space; on another file system they are\n"
     "copied. The copy can be read like a store; `millrace log restore` makes a store of it. One\n"
-    "that is interrupted leaves nothing but empty folders; another one can be made in them."};
+    "that is stopped leaves nothing but empty folders, in which another one can be made; one that\n"
+    "was killed leaves a folder without store.json: remove it."};
 
 class LogSnapshot final : public Command {
  public:

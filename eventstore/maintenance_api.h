@@ -105,7 +105,7 @@ struct EntityToErase {
   std::string_view tombstone_type = {}, tombstone_payload = {};
 };
 
-inline constexpr std::size_t kErasedAtOnceMax = 10'000;
+inline constexpr std::size_t kErasedAtOnceMax = 1'000;
 
 struct EraseRequest {
   std::string_view category;
@@ -115,9 +115,10 @@ struct EraseRequest {
 struct ErasedEntity {
   std::string key;
   Offset tombstone;
-  std::uint64_t events = 0;  ///< That are gone, ...
-  std::uint64_t bytes = 0;   ///< ... of keys, payloads and metadata, ...
-  Offset first, last;        ///< ... and where they were, if there were any.
+  /// That are gone, a tombstone of a call that was ended before counted in, ...
+  std::uint64_t events = 0;
+  std::uint64_t bytes = 0;  ///< ... of keys, payloads and metadata, ...
+  Offset first, last;       ///< ... and where they were, if there were any.
 };
 
 struct EraseReport {
@@ -132,13 +133,13 @@ struct EraseOptions {
   ProgressFunction progress{};
   /// As CompactionOptions::so_far.
   std::function<void(const EraseReport&)> so_far{};
-  /// Ends with kCancelled, at the latest after a MiB more; another call goes on.
+  /// Ends with kCancelled, at the latest after a MiB more once it has begun; another call goes on.
   std::stop_token stop{};
 };
 
 struct CopyOptions {
   ProgressFunction progress{};
-  /// Ends with kCancelled, at the latest after a MiB more, and leaves no copy.
+  /// Ends with kCancelled, at the latest after a MiB more once it has begun, and leaves no copy.
   std::stop_token stop{};
 };
 
@@ -188,7 +189,7 @@ class StoreMaintenance {
 
   /// Makes a copy of the whole store, as of now, in the directory `to`, which is made; its sealed
   /// segments are hard links where the file system has them. Appends and readers go on meanwhile;
-  /// rewritten segments and registrations of consumers wait for it.
+  /// rewritten segments and changes of consumers wait for it.
   /// The copy is a store that can be read, and what `restore_store` takes.
   /// Errors: kFailedPrecondition (`to` is there and not empty), kNotFound (the folder above it is
   /// missing), kCancelled, kNoSpace, kIo: what was made in `to` is removed again as far as that

@@ -142,14 +142,21 @@ Result<RestoreReport> restore_store(const Path& from, const Path& to, FileSystem
                                                          {.without_index = std::move(bad_indexes),
                                                           .watched = std::move(copying)}));
   const log::StorePaths restored(to);
-  MILLRACE_ASSIGN_OR_RETURN(report.indexes_made, make_indexes(store, restored, extent));
-  rounds.begin(2);
-  MILLRACE_ASSIGN_OR_RETURN(const auto still_bad, check_bytes(to, files, rounds));
-  if (!still_bad.empty())
+  const auto finish = [&]() -> Result<void> {
+    MILLRACE_ASSIGN_OR_RETURN(report.indexes_made, make_indexes(store, restored, extent));
+    rounds.begin(2);
+    MILLRACE_ASSIGN_OR_RETURN(const auto still_bad, check_bytes(to, files, rounds));
+    if (still_bad.empty()) return {};
     return Error(ErrorCode::kCorruption, "the store in " + to.string() +
                                              " is not what was written to it: log/" +
                                              log::StorePaths::index_name(*still_bad.begin()))
         .hint("The disk gives other bytes than it got: restore to another one.");
+  };
+  if (auto finished = finish(); !finished) {
+    static_cast<void>(files.remove(restored.description()));  // it is no store then
+    static_cast<void>(files.sync_directory(to));
+    return std::move(finished).error();
+  }
   return report;
 }
 

@@ -61,6 +61,7 @@ Result<void> Reader::read(const StreamName& stream, const StreamRange& range, co
       before = !is_in(*event, range);
       if (!*before) break;
     }
+    if (!batch.status()) before = false;  // taken, it tells
     return before;
   };
   MILLRACE_RETURN_IF_ERROR(

@@ -25,6 +25,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kConnectTimeout{200}, kPauseMin{2}, kPauseMax{100};
+/// A call that so many holders in a row did not survive is not sent to another one.
+constexpr int kDeathsMax = 3;
 /// For so long one that was asked to yield leaves the store alone.
 constexpr std::chrono::seconds kYieldTime{1};
 
@@ -89,6 +91,11 @@ class Remote {
     }
     MILLRACE_RETURN_IF_ERROR(result_of(reports->Finish(), options.stop));
     if (!report) return no_report();
+    if (report->entities.size() != request.entities.size())
+      return Error(ErrorCode::kUnsupported,
+                   "the process that holds the store is of another version of millrace, and "
+                   "nothing is known of what it has erased")
+          .hint("Start it anew with this version, and erase again.");
     return *report;
   }
 
@@ -289,6 +296,8 @@ class Shared final : public SharedStore {
   auto by_holders(std::string_view what, const std::stop_token& stop, bool again_if_unknown,
                   const Call& call, const Left& left)
       -> std::invoke_result_t<Call, Way&, std::stop_token> {
+    int deaths = 0;
+    auto pause = kPauseMin;
     for (bool has_left = false;; has_left = true) {
       auto reached = reach();
       if (!reached && !has_left) return std::move(reached).error();
@@ -306,23 +315,25 @@ class Shared final : public SharedStore {
       if (result || stop.stop_requested()) return result;
       const ErrorCode code = result.error().code();
       const bool died = way->remote && code == ErrorCode::kUnavailable;
-      if (code != ErrorCode::kCancelled && !(died && again_if_unknown)) return result;
+      if (code != ErrorCode::kCancelled && !(died && again_if_unknown && ++deaths < kDeathsMax))
+        return result;
       spdlog::info("store {}: {} goes on with the next process that holds the store",
                    directory_.string(), what);
       left();
-      leave(std::move(way));
+      leave(std::move(way), pause);
+      pause = std::min(pause * 2, kPauseMax);
     }
   }
 
   /// Lets go of a way that leads no further, so that the next call looks for another one.
-  void leave(std::shared_ptr<Way> way) {
+  void leave(std::shared_ptr<Way> way, std::chrono::milliseconds pause) {
     {
       MutexLock lock(mutex_);
       if (way_ == way && way->remote) way_.reset();
     }
     way.reset();  // closes the store if it is the last to use it
     MutexLock lock(mutex_);
-    changed_.wait_until(mutex_, Clock::now() + kPauseMin);
+    changed_.wait_until(mutex_, Clock::now() + pause);
   }
 
   void give_back_when_idle(const std::stop_token& stop) {

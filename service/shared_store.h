@@ -27,7 +27,8 @@ struct SharedStoreOptions {
 ///
 /// A compaction, an erasure or a copy that its holder ends to make room for a capture goes on with
 /// that one; the report is of all of it. Of CompactionOptions the holder's own
-/// StoreOptions::partials count, not those of the call.
+/// StoreOptions::partials count, not those of the call, and of its progress only a compaction's is
+/// told.
 ///
 /// Errors beside those of the calls: kLocked (the holder serves nobody), kUnavailable (it ended in
 /// the middle of a call, and whether that was done is not known; an append with an idempotency key

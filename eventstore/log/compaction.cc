@@ -13,7 +13,6 @@
 namespace millrace::log {
 namespace {
 
-constexpr std::uint64_t kPaceBytes = 1 << 20;
 constexpr std::chrono::milliseconds kNapMax{50};
 
 std::uint64_t random_secret() {

@@ -90,8 +90,12 @@ ErasedEntity* Erasure::find(const EventView& event) {
 Result<void> Erasure::find_appends(std::uint64_t segment) {
   MILLRACE_ASSIGN_OR_RETURN(
       auto reader, SegmentReader::open(*store_.files, store_.paths, store_.store, segment));
+  std::uint64_t paced = reader.state().position();
   for (;;) {
     MILLRACE_ASSIGN_OR_RETURN(const bool ends, reader.at_end());
+    const std::uint64_t position = reader.state().position();
+    if (position - paced >= kPaceBytes || ends)
+      MILLRACE_RETURN_IF_ERROR(pace_(position - std::exchange(paced, position)));
     if (ends) return {};
     MILLRACE_ASSIGN_OR_RETURN(auto found, reader.peek());
     const BatchHeader& header = found.header;
@@ -107,7 +111,6 @@ Result<void> Erasure::find_appends(std::uint64_t segment) {
         if (find(*event) != nullptr) appends_.insert(header.base - header.ordinal);
       MILLRACE_RETURN_IF_ERROR(batch_.status());
     }
-    MILLRACE_RETURN_IF_ERROR(pace_(header.length));
     reader.advance(found);
   }
 }

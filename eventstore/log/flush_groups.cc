@@ -14,13 +14,14 @@ void FlushGroups::wait(std::uint32_t flush) {
   Group& group = group_of(flush);
   for (std::uint32_t ended; !is_over(flush, ended = group.ended.load(std::memory_order_acquire));)
     group.ended.wait(ended, std::memory_order_acquire);
-  if (group.wake_others.exchange(false, std::memory_order_relaxed)) group.ended.notify_all();
+  // Whoever sees the flag sees the number that it was set after: nobody is woken for nothing.
+  if (group.wake_others.exchange(false)) group.ended.notify_all();
 }
 
 void FlushGroups::end(std::uint32_t flush) {
   Group& group = group_of(flush);
-  group.wake_others.store(true, std::memory_order_relaxed);
   group.ended.store(flush);  // sequentially consistent: waking looks for sleepers after it
+  group.wake_others.store(true);
   group.ended.notify_one();
 }
 

@@ -73,7 +73,7 @@ class HeadWriter {
   Durability durability_ = Durability::kGroup;
   std::uint64_t boot_ = 0;
   std::uint64_t identity_ = 0;
-  std::unique_ptr<Mutex> mutex_ = std::make_unique<Mutex>();
+  std::unique_ptr<Mutex> mutex_ = std::make_unique<Mutex>();  // so that it can be moved
   LogMark durable_ MILLRACE_GUARDED_BY(*mutex_), synced_ MILLRACE_GUARDED_BY(*mutex_);
   std::uint32_t sequence_ MILLRACE_GUARDED_BY(*mutex_) = 0;
   std::uint32_t swapped_ MILLRACE_GUARDED_BY(*mutex_) = 0;

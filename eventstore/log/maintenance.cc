@@ -110,7 +110,7 @@ Result<void> Maintenance::remove_leftovers() {
   const StreamSnapshots snapshots(paths_.directory, options_.store, *options_.files);
   Result<void> removed = snapshots.remove_leftovers();
   leftovers_removed_ = removed.has_value();
-  if (!removed)
+  if (!removed && !std::exchange(leftovers_told_, true))
     spdlog::warn("store {}: unfinished snapshots of streams stay for now: {}",
                  paths_.directory.string(), removed.error().message());
   return removed;

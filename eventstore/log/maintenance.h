@@ -63,7 +63,8 @@ class Maintenance {
   std::uint64_t checked_before_ MILLRACE_GUARDED_BY(work_) = 0;
   /// ... failed: worth another attempt.
   std::set<std::uint64_t> failed_ MILLRACE_GUARDED_BY(work_);
-  bool leftovers_removed_ MILLRACE_GUARDED_BY(work_) = false;
+  bool leftovers_removed_ MILLRACE_GUARDED_BY(work_) = false, leftovers_told_
+                                                              MILLRACE_GUARDED_BY(work_) = false;
 
   Mutex mutex_;
   ConditionVariable due_changed_;

@@ -13,8 +13,6 @@
 namespace millrace::log {
 namespace {
 
-constexpr std::uint64_t kPaceBytes = 1 << 20;
-
 /// A batch of the new generation that waits until it is known whether it is the last one of its
 /// transaction.
 struct KeptBatch {

@@ -39,6 +39,9 @@ using Judge = std::function<Result<Verdict>(const EventView& event, const Batch&
 using AroundSwap = std::function<Result<void>(const std::vector<Removal>& removed,
                                               const std::function<Result<void>()>& swap)>;
 
+/// So many bytes are read between two calls of a pace.
+inline constexpr std::uint64_t kPaceBytes = 1 << 20;
+
 struct RewriteOptions {
   FileSystem* files = nullptr;
   Clock* clock = nullptr;

@@ -343,10 +343,19 @@ Result<LogMark> StoreWriter::sync() {
 }
 
 Result<Offset> StoreWriter::append_tombstones(std::span<const NewEvent> events) {
-  for (const NewEvent& event : events) MILLRACE_RETURN_IF_ERROR(check_limits(event));
+  std::uint64_t bytes = 0;
+  for (const NewEvent& event : events) {
+    MILLRACE_RETURN_IF_ERROR(check_limits(event));
+    bytes += event.category.size() + event.key.size() + event.type.size() + event.payload.size();
+  }
+  if (bytes > kAppendBytesMax)
+    return invalid("tombstones have at most " + std::to_string(kAppendBytesMax) +
+                   " bytes together, not " + std::to_string(bytes) + ": erase fewer keys at once");
   if (transaction_thread_ == std::this_thread::get_id())
     return Error(ErrorCode::kFailedPrecondition,
                  "this thread has a transaction open: commit it first");
+  for (const NewEvent& event : events)
+    MILLRACE_RETURN_IF_ERROR(versions_.learn({event.category, event.key}));
   Offset end;
   {
     MutexLock lock(streams_mutex_);
@@ -364,7 +373,12 @@ Result<Offset> StoreWriter::append_tombstones(std::span<const NewEvent> events) 
 /// What is open here is dropped after readers elsewhere have been told: HEAD tells both.
 Result<void> StoreWriter::note_swap() {
   Result<void> told = head_.publish_swap();
-  versions_.drop_replaced();
+  LogMark durable;
+  {
+    MutexLock lock(mutex_);
+    durable = durable_;
+  }
+  versions_.drop_replaced(durable);
   return told;
 }
 

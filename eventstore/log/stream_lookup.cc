@@ -105,7 +105,14 @@ Result<void> StreamLookup::close_replaced() {
 
 /// What is sealed now may be rewritten, and may have an index: it is opened anew when it is used.
 void StreamLookup::move_to(std::uint64_t newest) {
-  segments_[newest_].file.reset();
+  const auto newest_now = segments_.find(newest_);
+  newest_now->second.file.reset();
+  // The one before it has an index by now, or is walked when it is asked: else a lookup that is
+  // seldom asked would grow with the log.
+  if (newest_now != segments_.begin()) {
+    Segment& before = std::prev(newest_now)->second;
+    if (!before.file) before.walked.reset();
+  }
   newest_ = newest;
   segments_[newest].walked.emplace();
 }

@@ -51,6 +51,8 @@ class StreamLookup {
 
   /// Below it everything is known.
   Offset end() const { return end_; }
+  /// Where that is, by its first offset.
+  std::uint64_t newest_segment() const { return newest_; }
   const StoreId& store_id() const { return tail_->store_id(); }
 
  private:

@@ -1,5 +1,7 @@
 #include "eventstore/log/stream_versions.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 
 #include "base/bytes.h"
@@ -231,16 +233,28 @@ Result<std::string> StreamVersions::what_became_of(const StreamName& stream, Off
   return std::string("was compacted: newer events stand for it");
 }
 
-void StreamVersions::drop_replaced() {
+Result<void> StreamVersions::learn(const StreamName& stream) {
   MutexLock lock(mutex_);
-  if (!lookup_) return;
-  // First to the end: the segment that was the newest when it was read last may be one of them.
-  if (const auto refreshed = lookup_->refresh(); !refreshed) {
-    lookup_.reset();  // who needs it next opens another one
-    return;
-  }
+  MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t next, find_next(stream));
+  set_name(stream, name_);
+  if (!versions_.contains(name_)) set(name_, next, lookup_->end());
+  return {};
+}
+
+void StreamVersions::drop_replaced(const LogMark& durable) {
+  MutexLock lock(mutex_);
   std::erase_if(appends_,
-                [end = lookup_->end()](const auto& entry) { return entry.second.end <= end; });
+                [end = durable.end](const auto& entry) { return entry.second.end <= end; });
+  if (!lookup_) return;
+  // The segment that was the newest when it was read last may be one of those replaced, so it has
+  // to come to the end; from far behind a new one, which begins at the newest segment, is there
+  // sooner.
+  const bool is_near = lookup_->newest_segment() == durable.segment;
+  const Result<void> refreshed = is_near ? lookup_->refresh() : Result<void>();
+  if (!refreshed)
+    spdlog::warn("store {}: what it knows of streams is read anew: {}", store_.string(),
+                 refreshed.error().message());
+  if (!is_near || !refreshed) lookup_.reset();  // who needs it next opens another one
 }
 
 void StreamVersions::note(const AppendRequest& request, const AppendResult& result) {

@@ -40,9 +40,11 @@ class StreamVersions {
   Result<std::optional<AppendResult>> find_append(const AppendRequest& request);
   /// Takes note of an append that is in the log now.
   void note(const AppendRequest& request, const AppendResult& result);
+  /// Takes into memory what next_version() would look up, so that who appends need not wait for it.
+  Result<void> learn(const StreamName& stream);
   /// Lets go of old generations of segments that were replaced, and of appends that may have been
-  /// erased with them.
-  void drop_replaced();
+  /// erased with them. The log is durable up to `durable`.
+  void drop_replaced(const LogMark& durable);
 
  private:
   struct Hash {

@@ -130,14 +130,16 @@ Result<void> Upkeep::check_swaps() const {
 Result<void> Upkeep::tell_losers(const std::vector<Removal>& removed) {
   std::vector<RemovedEvents> lost;
   add_removals(removed, lost);
+  // What was erased nobody shall have, and what depends on no consumer fails for none.
+  std::erase_if(
+      lost, [](const RemovedEvents& one) { return one.reason == name_of(RemovalKind::kErased); });
   if (lost.empty()) return {};
   MutexLock lock(consumers_);
   MILLRACE_ASSIGN_OR_RETURN(auto consumers, list_consumers(store_.paths.directory, *store_.files));
   for (Consumer& consumer : consumers) {
     const auto before = consumer.lost;
     for (const RemovedEvents& one : lost)
-      if (one.last >= consumer.offset && one.reason != name_of(RemovalKind::kErased))
-        add_removed(one, consumer.lost);
+      if (one.last >= consumer.offset) add_removed(one, consumer.lost);
     if (consumer.lost != before) MILLRACE_RETURN_IF_ERROR(consumer_files_.write(consumer));
   }
   return {};

@@ -368,9 +368,9 @@ TEST_CASE("several entities are erased at once: one segment is ended, each is re
     CHECK(error.code() == ErrorCode::kInvalidArgument);
     return error.message();
   };
-  CHECK(refused({}) == "1 to 10000 keys are erased at once, not 0");
+  CHECK(refused({}) == "1 to 1000 keys are erased at once, not 0");
   CHECK(refused(std::vector<EntityToErase>(kErasedAtOnceMax + 1)) ==
-        "1 to 10000 keys are erased at once, not 10001");
+        "1 to 1000 keys are erased at once, not 1001");
   entities.push_back(entities.front());
   CHECK(refused(entities) == "the key another 0 is named twice");
 }

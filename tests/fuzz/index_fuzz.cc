@@ -34,6 +34,7 @@ class MemoryFile final : public File {
   Result<std::uint64_t> size() override { return std::uint64_t{bytes_.size()}; }
   Result<void> write_at(std::uint64_t, std::string_view) override { return refuse(); }
   Result<void> sync() override { return refuse(); }
+  void start_writeback(std::uint64_t, std::uint64_t) override {}
   Result<void> truncate(std::uint64_t) override { return refuse(); }
   Result<void> allocate(std::uint64_t, std::uint64_t) override { return refuse(); }
   Result<std::uint64_t> identity() override { return std::uint64_t{1}; }

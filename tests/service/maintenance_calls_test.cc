@@ -235,7 +235,7 @@ TEST_CASE("a capture need not wait for a copy or an erasure, which go on through
   working.join();
   if (erases) {
     REQUIRE(erased);
-    CHECK(erased->events >= 40);
+    CHECK(erased->events() >= 40);
     CHECK(payload_sizes(path, "a") == std::vector<std::size_t>{3});
   } else {
     REQUIRE(copied);
