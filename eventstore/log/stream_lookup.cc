@@ -153,6 +153,14 @@ Result<void> StreamLookup::walk(SegmentReader reader, Segment& segment) {
     }
     reader.advance(found);
   }
+  // Of a sealed segment nothing may be missing at the end.
+  if (const auto next = segments_.upper_bound(first); next != segments_.end()) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool at_end, reader.at_end());
+    MILLRACE_ASSIGN_OR_RETURN(
+        const auto after, SegmentReader::open(files_, paths_, tail_->store_id(), next->first));
+    if (!at_end || after.header().predecessor != reader.link())
+      return fault_error(first, reader.state().position(), BatchFault::kAbsent);
+  }
   segment.walked.emplace(std::move(walked));
   segment.walked_generation = reader.header().generation();
   segment.is_begun = true;
