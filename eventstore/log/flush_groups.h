@@ -24,6 +24,7 @@ class FlushGroups {
   static constexpr std::size_t kCacheLine = 64;
   struct alignas(kCacheLine) Group {
     std::atomic<std::uint32_t> ended = 0;  ///< The last flush of this group that is over.
+    std::atomic<std::uint32_t> waiting = 0;
     std::atomic<bool> wake_others = false;
   };
   Group& group_of(std::uint32_t flush) { return groups_[flush % groups_.size()]; }

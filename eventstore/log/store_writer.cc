@@ -131,12 +131,17 @@ Result<Offset> StoreWriter::commit(std::uint64_t source_end) {
   const bool captured = info_.source.epoch != 0;
   builder_.commit(captured ? source_end : 0);
   if (captured) last_source_ = info_.source;
-  MutexLock lock(mutex_);
-  const Offset end = builder_.rebase(spilled_ ? builder_.first() : appended_end());
-  appended_epoch_ = last_source_.epoch;
-  appended_end_.store(end.value, std::memory_order_release);
-  move_to_pending(open_, open_.size());
-  end_transaction();
+  Offset end;
+  bool wakes_flusher = false;
+  {
+    MutexLock lock(mutex_);
+    end = builder_.rebase(spilled_ ? builder_.first() : appended_end());
+    appended_epoch_ = last_source_.epoch;
+    appended_end_.store(end.value, std::memory_order_release);
+    wakes_flusher = move_to_pending(open_, open_.size());
+    end_transaction();
+  }
+  if (wakes_flusher) work_.notify_one();
   return end;
 }
 
@@ -179,16 +184,22 @@ Result<AppendResult> StoreWriter::append(const AppendRequest& request, FlushNumb
 Result<Offset> StoreWriter::place(BatchBuilder& builder, ByteBuffer& batches,
                                   FlushNumber* durable_with) {
   if (!holds_less_than(kOvershoot)) MILLRACE_RETURN_IF_ERROR(wait_to_add());
-  MutexLock lock(mutex_);
-  while (spilling_ && !poison_) progress_.wait(mutex_);
-  if (poison_) return *poison_;
-  const Offset end = builder.rebase(appended_end());
-  appended_end_.store(end.value, std::memory_order_release);
-  move_to_pending(batches, batches.size());
-  if (durable_with != nullptr) {
-    *durable_with = flushes_begun_ + 1;
-    request_flush_locked();
+  Offset end;
+  bool wakes_flusher = false;
+  {
+    MutexLock lock(mutex_);
+    while (spilling_ && !poison_) progress_.wait(mutex_);
+    if (poison_) return *poison_;
+    end = builder.rebase(appended_end());
+    appended_end_.store(end.value, std::memory_order_release);
+    wakes_flusher = move_to_pending(batches, batches.size());
+    if (durable_with != nullptr) {
+      *durable_with = flushes_begun_ + 1;
+      wakes_flusher |= !std::exchange(flush_requested_, true);
+    }
   }
+  // Without the lock, which is the first thing that it takes.
+  if (wakes_flusher) work_.notify_one();
   return end;
 }
 
@@ -202,11 +213,12 @@ void StoreWriter::spill() {
     spill_taken_ = false;
   }
   spilled_ = spilling_ = true;
-  move_to_pending(open_, closed);
+  if (move_to_pending(open_, closed)) work_.notify_one();
   builder_.closed_taken(closed);
 }
 
-void StoreWriter::move_to_pending(ByteBuffer& from, std::size_t bytes) {
+/// True if the flusher is to be woken.
+bool StoreWriter::move_to_pending(ByteBuffer& from, std::size_t bytes) {
   const std::size_t before = pending_.size();
   if (before == 0) oldest_pending_ = options_.clock->monotonic();
   if (before == 0 && bytes == from.size()) {
@@ -220,7 +232,7 @@ void StoreWriter::move_to_pending(ByteBuffer& from, std::size_t bytes) {
   open_bytes_.store(open_.size(), std::memory_order_relaxed);
   // The flusher sleeps without end while there is nothing, else until the interval is over.
   const bool now_enough = before < options_.flush_bytes && pending_.size() >= options_.flush_bytes;
-  if (before == 0 || now_enough) work_.notify_one();
+  return before == 0 || now_enough;
 }
 
 Result<void> StoreWriter::rollback() {
@@ -471,7 +483,9 @@ void StoreWriter::run_flusher() {
       in_flight_.clear(2 * options_.pending_bytes_max);
       mutex_.lock();
       finish_flush(flushed);
-      if (flushed) flush_groups_.end(flush);
+      mutex_.unlock();
+      if (flushed) flush_groups_.end(flush);  // who is woken may append: it takes the lock
+      mutex_.lock();
     } else if (stopping_) {
       break;
     }

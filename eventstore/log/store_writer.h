@@ -66,7 +66,7 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   bool holds_less_than(std::size_t times) const;
   Result<void> wait_to_add();
   void spill();
-  void move_to_pending(ByteBuffer& from, std::size_t bytes) MILLRACE_REQUIRES(mutex_);
+  [[nodiscard]] bool move_to_pending(ByteBuffer& from, std::size_t bytes) MILLRACE_REQUIRES(mutex_);
   /// The flush that takes what an append has placed.
   using FlushNumber = std::optional<std::uint32_t>;
   Result<AppendResult> append(const AppendRequest& request, FlushNumber* durable_with);
