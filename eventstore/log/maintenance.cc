@@ -143,7 +143,9 @@ Result<void> Maintenance::build_index(std::uint64_t segment) {
     if (SegmentIndex::open(files, paths_, *reader)) return {};
     auto bytes = SegmentIndex::build(*reader, stop_.get_token());
     if (!bytes) return std::move(bytes).error();
-    MILLRACE_RETURN_IF_ERROR(write_file_atomically(files, paths_.index(segment), *bytes));
+    const Result<void> written = write_file_atomically(files, paths_.index(segment), *bytes);
+    // A rewriting writes its own under the same temporary name and may have taken ours.
+    if (!written && written.error().code() != ErrorCode::kNotFound) return written;
   }
   return {};
 }

@@ -282,7 +282,11 @@ Result<RewriteReport> rewrite_segment(const StorePaths& paths, const StoreId& st
     MILLRACE_RETURN_IF_ERROR(files.sync_directory(paths.log()));
     MILLRACE_RETURN_IF_ERROR(remove_index(files, paths, segment));
     // Before anybody is told of the swap: who opens the new one needs it.
-    if (const auto indexed = write_index(files, paths, store, segment); !indexed)
+    Result<void> indexed = write_index(files, paths, store, segment);
+    // The maintenance writes its own under the same temporary name and may have taken ours.
+    if (!indexed && indexed.error().code() == ErrorCode::kNotFound)
+      indexed = write_index(files, paths, store, segment);
+    if (!indexed)
       spdlog::warn("log/{} has no index until the store is opened again: {}",
                    StorePaths::segment_name(segment), indexed.error().message());
     return {};

@@ -282,6 +282,8 @@ TEST_CASE("F37: a copy that was made file by file while a writer wrote is a pref
       continue;
     }
     ++prefixes;
+    // What the copy found written is on its way to be durable in the store, too.
+    REQUIRE(must(store->wait_durable((*opened)->durable_end(), 0, std::chrono::minutes(1))));
     CHECK(is_prefix(read_history(copy, files), read_history(kStore, files)));
   }
   CHECK(prefixes > 0);
