@@ -5,7 +5,6 @@
 #include <set>
 #include <unordered_map>
 
-#include "eventstore/log/batch_file.h"
 #include "eventstore/log/index_format.h"
 #include "eventstore/log/segment_index.h"
 #include "eventstore/log/segment_rewriter.h"
@@ -27,7 +26,7 @@ class Erasure {
 
  private:
   Result<std::optional<std::uint64_t>> find_holder(std::uint64_t segment) const;
-  Result<void> find_appends(std::uint64_t segment);
+  Result<void> find_appends(std::size_t segment);
   ErasedEntity* find(const EventView& event);
   Verdict judge(const EventView& event, const Batch& batch);
   bool forgets_key(const Batch& batch) const;
@@ -44,7 +43,6 @@ class Erasure {
   /// batch's bytes.
   std::set<std::uint64_t> appends_;
   std::optional<std::uint64_t> erased_at_;  // the last batch of the segment at hand that held one
-  Batch batch_;
 };
 
 Erasure::Erasure(const StoreContext& store, const LogExtent& log, const EraseRequest& request,
@@ -86,33 +84,15 @@ ErasedEntity* Erasure::find(const EventView& event) {
   return known == by_key_.end() ? nullptr : &report_.entities[known->second];
 }
 
-/// What was captured has no idempotency key.
-Result<void> Erasure::find_appends(std::uint64_t segment) {
-  MILLRACE_ASSIGN_OR_RETURN(
-      auto reader, SegmentReader::open(*store_.files, store_.paths, store_.store, segment));
-  std::uint64_t paced = reader.state().position();
-  for (;;) {
-    MILLRACE_ASSIGN_OR_RETURN(const bool ends, reader.at_end());
-    const std::uint64_t position = reader.state().position();
-    if (position - paced >= kPaceBytes || ends)
-      MILLRACE_RETURN_IF_ERROR(pace_(position - std::exchange(paced, position)));
-    if (ends) return {};
-    MILLRACE_ASSIGN_OR_RETURN(auto found, reader.peek());
-    const BatchHeader& header = found.header;
-    const bool is_asked = found.fault == BatchFault::kNone && !header.has(kControl) &&
-                          header.ordinal != 0 && header.source.epoch == 0;
-    if (is_asked) MILLRACE_RETURN_IF_ERROR(reader.load(found));
-    if (found.fault != BatchFault::kNone) return fault_error(segment, found.position, found.fault);
-    if (is_asked) {
-      batch_.segment = segment;
-      batch_.position = found.position;
-      batch_.load(header, found.payload, Offset{0});
-      while (const EventView* event = batch_.next())
-        if (find(*event) != nullptr) appends_.insert(header.base - header.ordinal);
-      MILLRACE_RETURN_IF_ERROR(batch_.status());
-    }
-    reader.advance(found);
-  }
+/// Those that begin before the batch that holds an entity's event. What was captured has none.
+Result<void> Erasure::find_appends(std::size_t segment) {
+  const auto see = [this](const EventView& event, const Batch& batch) -> Result<void> {
+    if (batch.ordinal != 0 && batch.info.source.epoch == 0 && find(event) != nullptr)
+      appends_.insert(batch.first.value - batch.ordinal);
+    return {};
+  };
+  return walk_log(store_, log_, segment, segment + 1, see,
+                  [this](std::uint64_t bytes) { return pace_(bytes); });
 }
 
 Verdict Erasure::judge(const EventView& event, const Batch& batch) {
@@ -141,7 +121,7 @@ Result<EraseReport> Erasure::run(const AroundSwap& around_swap) {
     pace_.expect(2 * *bytes);
   }
   const std::vector<std::size_t> holders(needed.begin(), needed.end());
-  for (const std::size_t i : holders) MILLRACE_RETURN_IF_ERROR(find_appends(segments[i]));
+  for (const std::size_t i : holders) MILLRACE_RETURN_IF_ERROR(find_appends(i));
   for (const std::uint64_t start : appends_) {
     const auto behind = std::upper_bound(segments.begin(), segments.end(), start);
     if (behind != segments.begin())

@@ -85,22 +85,22 @@ Result<void> StreamLookup::refresh() {
   }
   // The newest segment may begin in the middle of a transaction: the tail then waits beyond the
   // end.
-  end_ = std::min(tail_->position(), tail_->durable_end());
-  return close_replaced();
+  MILLRACE_ASSIGN_OR_RETURN(const HeadView head, head_.read());
+  end_ = std::min(tail_->position(), head.durable ? head.durable->end : tail_->durable_end());
+  close_replaced(head);
+  return {};
 }
 
 /// They are opened anew when they are used. What is opened after HEAD was read may be replaced,
 /// too, but HEAD says so afterwards. Without a HEAD to trust each one is looked at, each time.
-Result<void> StreamLookup::close_replaced() {
-  MILLRACE_ASSIGN_OR_RETURN(const HeadView head, head_.read());
-  if (head.swapped && head.swapped == swapped_) return {};
+void StreamLookup::close_replaced(const HeadView& head) {
+  if (head.swapped && head.swapped == swapped_) return;
   for (auto& [first, segment] : segments_) {
     if (!segment.file || segment.file->is_in_place(files_, paths_)) continue;
     segment.file.reset();
     segment.index.reset();
   }
   swapped_ = head.swapped;
-  return {};
 }
 
 /// What is sealed now may be rewritten, and may have an index: it is opened anew when it is used.
@@ -156,8 +156,8 @@ Result<void> StreamLookup::walk(SegmentReader reader, Segment& segment) {
   // Of a sealed segment nothing may be missing at the end.
   if (const auto next = segments_.upper_bound(first); next != segments_.end()) {
     MILLRACE_ASSIGN_OR_RETURN(const bool at_end, reader.at_end());
-    MILLRACE_ASSIGN_OR_RETURN(
-        const auto after, SegmentReader::open(files_, paths_, tail_->store_id(), next->first));
+    MILLRACE_ASSIGN_OR_RETURN(const auto after,
+                              SegmentReader::open(files_, paths_, tail_->store_id(), next->first));
     if (!at_end || after.header().predecessor != reader.link())
       return fault_error(first, reader.state().position(), BatchFault::kAbsent);
   }
@@ -260,7 +260,8 @@ Result<void> StreamLookup::visit(std::uint64_t hash, bool newest_first, const Vi
 Result<bool> StreamLookup::wait(std::chrono::milliseconds timeout, const std::stop_token& stop) {
   const auto start = std::chrono::steady_clock::now();
   for (;;) {
-    MILLRACE_RETURN_IF_ERROR(close_replaced());
+    MILLRACE_ASSIGN_OR_RETURN(const HeadView head, head_.read());
+    close_replaced(head);
     const auto rest = timeout - std::chrono::duration_cast<std::chrono::milliseconds>(
                                     std::chrono::steady_clock::now() - start);
     const auto slice = std::clamp(rest, std::chrono::milliseconds(0), kReplacedPoll);

@@ -71,7 +71,7 @@ class StreamLookup {
       : files_(files), paths_(std::move(paths)), head_(files_, paths_, store) {}
 
   Result<void> list_segments();
-  Result<void> close_replaced();
+  void close_replaced(const HeadView& head);
   Result<Segment*> use(std::uint64_t first);
   Result<void> open_segment(std::uint64_t first, Segment& segment);
   Result<void> walk(SegmentReader reader, Segment& segment);
