@@ -3,7 +3,7 @@
 #include "bench/bench.h"
 #include "capture/pgoutput/builtin_types.h"
 #include "capture/pipeline/change_encoder.h"
-#include "capture/stream_session.h"
+#include "capture/daemon/stream_session.h"
 #include "eventstore/event_store.h"
 #include "projections/projections.h"
 #include "public.documents.pb.h"

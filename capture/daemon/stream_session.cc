@@ -1,4 +1,4 @@
-#include "capture/stream_session.h"
+#include "capture/daemon/stream_session.h"
 
 #include <algorithm>
 #include <thread>
@@ -30,13 +30,6 @@ constexpr milliseconds kSoon{20};
 constexpr milliseconds kFinishTimeout{10'000};
 
 }  // namespace
-
-Result<void> StoreOut::commit(std::uint64_t source_end) {
-  auto end = store_.commit(source_end);
-  if (!end) return std::move(end).error();
-  end_ = Lsn{source_end};
-  return {};
-}
 
 StreamSession::StreamSession(PostgresConnection& connection, EventStore& store, StoreOut& out,
                              StreamApplier& applier, const Options& options)

@@ -7,29 +7,13 @@
 
 #include "base/clock.h"
 #include "base/wakeup.h"
+#include "capture/daemon/store_out.h"
 #include "capture/pgoutput/framing.h"
 #include "capture/pipeline/stream_applier.h"
 #include "capture/postgres/connection.h"
 #include "eventstore/event_store.h"
 
 namespace millrace {
-
-/// What the encoder writes to, and the last position that went in.
-class StoreOut final : public EventOut {
- public:
-  StoreOut(EventStore& store, Lsn end) : store_(store), end_(end) {}
-
-  Result<void> begin(const TransactionInfo& info) override { return store_.begin(info); }
-  Result<void> add(const NewEvent& event) override { return store_.add(event); }
-  Result<void> commit(std::uint64_t source_end) override;
-  Result<void> rollback() override { return store_.rollback(); }
-
-  Lsn end() const { return end_; }  ///< Source position up to which everything was appended.
-
- private:
-  EventStore& store_;
-  Lsn end_;
-};
 
 /// The life of one streaming connection: receives, appends, and tells PostgreSQL what is durable.
 ///

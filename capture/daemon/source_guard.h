@@ -1,0 +1,58 @@
+#pragma once
+
+#include <stop_token>
+#include <string>
+#include <string_view>
+
+#include "base/file.h"
+#include "base/result.h"
+#include "capture/postgres/catalog.h"
+#include "capture/postgres/replication.h"
+#include "capture/source_state.h"
+#include "eventstore/event_store.h"
+
+namespace millrace {
+
+/// A discontinuity between store and source: a named state such as "SLOT_MISSING", what is so, and
+/// the way out. kFailedPrecondition.
+Error halted(std::string_view state, const std::string& message, std::string way_out);
+/// Whether `error` is one: nothing that trying again could mend.
+bool is_halt(const Error& error);
+
+/// "slot millrace is in use by pid 4711 (psql)".
+std::string in_use(const SlotInfo& slot, const std::string& name);
+
+/// Looks whether the source is still the one that the store was fed from: PostgreSQL starts later
+/// than asked when a slot is ahead, and says nothing. What it finds is a halted() error, kLocked
+/// (somebody else streams from the slot), or one of the catalog. Threads: one.
+class SourceGuard {
+ public:
+  struct Options {
+    Path store;
+    FileSystem* files = &FileSystem::real();
+    /// Record a changed publication in the store and go on.
+    bool accept_publication_change = false;
+    std::stop_token stop{};
+  };
+
+  /// `state` is what the store knows; it is written anew when a change is accepted.
+  SourceGuard(Catalog& catalog, EventStore& store, SourceState& state, Options options)
+      : catalog_(catalog), store_(store), state_(state), options_(std::move(options)) {}
+
+  /// Everything, on a new connection to `system`, before streaming from `store_end`.
+  Result<void> check_all(const SystemIdentity& system, Lsn store_end);
+  /// What may change while a connection lasts.
+  Result<void> check_publication(Lsn store_end);
+
+ private:
+  Result<void> check_source(const SystemIdentity& system, Lsn store_end) const;
+  Result<void> check_slot(Lsn store_end);
+  Result<void> record_publication_change(const std::string& changes, Lsn store_end);
+
+  Catalog& catalog_;
+  EventStore& store_;
+  SourceState& state_;
+  Options options_;
+};
+
+}  // namespace millrace

@@ -1,0 +1,30 @@
+#include "capture/daemon/store_out.h"
+
+#include <chrono>
+
+namespace millrace {
+namespace {
+
+/// How soon a wait for the disk sees that it should stop.
+constexpr std::chrono::milliseconds kLook{1000};
+
+}  // namespace
+
+Result<void> StoreOut::commit(std::uint64_t source_end) {
+  auto end = store_.commit(source_end);
+  if (!end) return std::move(end).error();
+  end_ = Lsn{source_end};
+  return {};
+}
+
+Result<void> wait_until_durable(EventStore& store, Offset end, std::uint64_t source_end,
+                                const std::stop_token& stop) {
+  store.request_flush();
+  for (;;) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool durable, store.wait_durable(end, source_end, kLook));
+    if (durable) return {};
+    if (stop.stop_requested()) return Error(ErrorCode::kCancelled, "asked to stop");
+  }
+}
+
+}  // namespace millrace

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <stop_token>
+
+#include "base/result.h"
+#include "capture/pipeline/change_encoder.h"
+#include "eventstore/event_store.h"
+#include "schemas/lsn.h"
+
+namespace millrace {
+
+/// What the encoder writes to, and the last position that went in.
+class StoreOut final : public EventOut {
+ public:
+  StoreOut(EventStore& store, Lsn end) : store_(store), end_(end) {}
+
+  Result<void> begin(const TransactionInfo& info) override { return store_.begin(info); }
+  Result<void> add(const NewEvent& event) override { return store_.add(event); }
+  Result<void> commit(std::uint64_t source_end) override;
+  Result<void> rollback() override { return store_.rollback(); }
+
+  Lsn end() const { return end_; }  ///< Source position up to which everything was appended.
+
+ private:
+  EventStore& store_;
+  Lsn end_;
+};
+
+/// Asks for a flush of what `store` was given and waits until everything before `end` and up to
+/// `source_end` is durable. kCancelled on `stop`.
+Result<void> wait_until_durable(EventStore& store, Offset end, std::uint64_t source_end,
+                                const std::stop_token& stop);
+
+}  // namespace millrace
