@@ -14,8 +14,10 @@
 //   streams         reading a stream of 20 events among 1,000,000 streams, and appending to a
 //   stream
 //                   with the version it is at, against without
-//   stream          a backlog of W1 and W2 through `capture run`, against pg_recvlogical into
-//                   /dev/null; also peak memory, CPU, and bytes on disk against those sent
+//   stream          a backlog of W1 and W2 through `capture run` over a socket and TCP, against
+//                   pg_recvlogical into /dev/null over the same; also peak memory, CPU, and bytes
+//                   on disk against those sent
+//   catchup         the same backlogs with --catch-up-from, against the same
 //   latency         commit to durable at 500 transactions/s, against pg_recvlogical's output
 //   project_table   a worker that folds events into a SQLite cache table, against a bare SQLite
 //                   loop that writes the same rows with its settings, as many in a commit
@@ -44,6 +46,7 @@ std::vector<Workload> workloads() {
            run_compact},
           {"streams", "one stream among a million, and appends to it", run_streams},
           {"stream", "a backlog through the replication protocol", run_stream},
+          {"catchup", "a backlog by stretches of WAL", run_catchup},
           {"latency", "commit to durable", run_latency},
           {"project_table", "events into a cache table", run_project_table},
           {"project_search", "events into a search index", run_project_search},

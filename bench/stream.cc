@@ -11,6 +11,9 @@ namespace fs = std::filesystem;
 /// written, to copy, and the store that belongs to it.
 class Backlog {
  public:
+  enum class Way { kSocket, kTcp };
+  enum class Protocol { kStream, kCatchUp };
+
   Backlog(const Settings& settings, test::PostgresServer& server, std::string database)
       : settings_(settings),
         server_(server),
@@ -22,7 +25,7 @@ class Backlog {
 
   /// The tables are there, empty or filled: what comes now is the backlog.
   void begin() {
-    drain(seed_store_);
+    drain(seed_store_, Way::kSocket, Protocol::kStream);
     server_.exec(database_,
                  "SELECT pg_copy_logical_replication_slot('millrace', 'seed_" + database_ + "')");
     server_.exec(database_, "SELECT pg_drop_replication_slot('millrace')");
@@ -42,21 +45,21 @@ class Backlog {
   /// What our last run made of it.
   double stored_bytes() const { return log_bytes(store_) - log_bytes(seed_store_); }
 
-  ProcessCost ours() {
+  ProcessCost ours(Way way, Protocol protocol) {
     copy_slot("millrace");
     fs::remove_all(store_);
     fs::copy(seed_store_, store_, fs::copy_options::recursive);
-    ProcessCost cost = drain(store_);
+    ProcessCost cost = drain(store_, way, protocol);
     server_.exec(database_, "SELECT pg_drop_replication_slot('millrace')");
     return cost;
   }
 
-  ProcessCost limit() {
+  ProcessCost limit(Way way) {
     copy_slot("recv_" + database_);
-    ProcessCost cost = run_measured({server_.program("pg_recvlogical"), "-d",
-                                     server_.uri(database_), "-S", "recv_" + database_, "--start",
-                                     "-o", "proto_version=2", "-o", "publication_names=millrace",
-                                     "-f", "/dev/null", "--endpos", end_lsn_, "--no-loop"});
+    ProcessCost cost =
+        run_measured({server_.program("pg_recvlogical"), "-d", uri(way), "-S", "recv_" + database_,
+                      "--start", "-o", "proto_version=2", "-o", "publication_names=millrace", "-f",
+                      "/dev/null", "--endpos", end_lsn_, "--no-loop"});
     server_.exec(database_, "SELECT pg_drop_replication_slot('recv_" + database_ + "')");
     return cost;
   }
@@ -67,10 +70,13 @@ class Backlog {
     for (const auto& file : fs::directory_iterator(store / "log")) bytes += file.file_size();
     return static_cast<double>(bytes);
   }
-  ProcessCost drain(const fs::path& store) {
-    return run_measured({settings_.program, "capture", "run", "--source", server_.uri(database_),
-                         "--store", store.string(), "--snapshot", "never", "--until-caught-up",
-                         "--log-level", "warn"});
+  std::string uri(Way way) const {
+    return way == Way::kTcp ? server_.tcp_uri(database_) : server_.uri(database_);
+  }
+  ProcessCost drain(const fs::path& store, Way way, Protocol protocol) {
+    return run_measured({settings_.program, "capture", "run", "--source", uri(way), "--store",
+                         store.string(), "--snapshot", "never", "--until-caught-up", "--log-level",
+                         "warn", "--catch-up-from", protocol == Protocol::kStream ? "0" : "64KiB"});
   }
   void copy_slot(const std::string& name) {
     server_.exec(database_, "SELECT pg_copy_logical_replication_slot('seed_" + database_ + "', '" +
@@ -85,76 +91,125 @@ class Backlog {
   double sent_bytes_ = 0;
 };
 
-void measure(const Settings& settings, Backlog& backlog, double changes, Figure& speed,
-             Figure& memory, Figure& cpu, Figure& disk) {
+/// Seconds of one way through a backlog, against pg_recvlogical's over the same connection.
+struct Measured {
+  Figure speed, memory, cpu;
+};
+
+Measured measure(const Settings& settings, Backlog& backlog, double changes, std::string name,
+                 Backlog::Way way, Backlog::Protocol protocol, double goal) {
+  name += way == Backlog::Way::kTcp ? " TCP" : " socket";
+  Measured all{
+      .speed = {.name = name, .unit = "changes/s", .limit = "pg_recvlogical", .goal = goal},
+      .memory =
+          {.name = name + ", memory", .unit = "MiB", .limit = "bound", .goal = 1, .at_most = true},
+      .cpu = {.name = name + ", cpu",
+              .unit = "s",
+              .limit = "pg_recvlogical",
+              .goal = protocol == Backlog::Protocol::kStream ? 1.5 : 0,
+              .at_most = true}};
   for (int round = 0; round < settings.rounds; ++round) {
     // Whoever goes second finds the WAL in the cache as the first one left it: take turns.
     ProcessCost ours, limit;
     if (round % 2 == 0)
-      ours = backlog.ours(), limit = backlog.limit();
+      ours = backlog.ours(way, protocol), limit = backlog.limit(way);
     else
-      limit = backlog.limit(), ours = backlog.ours();
-    speed.ours.push_back(changes / ours.seconds);
-    speed.limits.push_back(changes / limit.seconds);
-    memory.ours.push_back(ours.peak_mebibytes);
-    memory.limits.push_back(96);
-    cpu.ours.push_back(ours.cpu_seconds);
-    cpu.limits.push_back(limit.cpu_seconds);
-    disk.ours.push_back(backlog.stored_bytes());
-    disk.limits.push_back(backlog.sent_bytes());
+      limit = backlog.limit(way), ours = backlog.ours(way, protocol);
+    all.speed.ours.push_back(changes / ours.seconds);
+    all.speed.limits.push_back(changes / limit.seconds);
+    all.memory.ours.push_back(ours.peak_mebibytes);
+    all.memory.limits.push_back(96);
+    all.cpu.ours.push_back(ours.cpu_seconds);
+    all.cpu.limits.push_back(limit.cpu_seconds);
   }
+  return all;
 }
 
-}  // namespace
+test::PostgresOptions server_options() {
+  return {.settings = {{"fsync", "on"},
+                       {"shared_buffers", "512MB"},
+                       {"max_wal_size", "8GB"},
+                       {"checkpoint_timeout", "30min"},
+                       {"autovacuum", "off"}},
+          .tcp = true};
+}
 
-std::vector<Figure> run_stream(const Settings& settings) {
-  test::PostgresServer server({.settings = {{"fsync", "on"},
-                                            {"shared_buffers", "512MB"},
-                                            {"max_wal_size", "8GB"},
-                                            {"checkpoint_timeout", "30min"},
-                                            {"autovacuum", "off"}}});
-  std::vector<Figure> figures;
-  const auto add = [&](const std::string& name) {
-    figures.push_back(
-        {.name = "stream " + name, .unit = "changes/s", .limit = "pg_recvlogical", .goal = 0.95});
-    figures.push_back(
-        {.name = "memory " + name, .unit = "MiB", .limit = "bound", .goal = 1, .at_most = true});
-    figures.push_back({.name = "cpu " + name, .unit = "s", .limit = "pg_recvlogical"});
-    figures.push_back(
-        {.name = "disk " + name, .unit = "bytes", .limit = "pgoutput", .at_most = true});
-  };
-
+/// W1: a thousand inserts in each of a thousand transactions. Gives how many.
+double write_inserts(const Settings& settings, test::PostgresServer& server, Backlog& backlog) {
   const int transactions = settings.tiny ? 3 : 1000;
-  add("W1");
-  Backlog inserts(settings, server, "w1");
   server.exec("w1",
               "CREATE TABLE orders (id bigint PRIMARY KEY, customer_id int, status text, total "
               "numeric(12,2),"
               " note text, created_at timestamptz, paid boolean)");
-  inserts.begin();
+  backlog.begin();
   for (int i = 0; i < transactions; ++i) {
     stop_if_asked();
     server.exec("w1", "INSERT INTO orders SELECT " + std::to_string(i) +
                           " * 1000 + g, g % 997, 'shipped', g * 1.25,"
                           " 'note number ' || g, now(), g % 2 = 0 FROM generate_series(1, 1000) g");
   }
-  inserts.end();
-  measure(settings, inserts, transactions * 1000.0, figures[0], figures[1], figures[2], figures[3]);
-  figures[3].goal = 0.25;
+  backlog.end();
+  return transactions * 1000.0;
+}
 
-  add("W2");
-  Backlog bank(settings, server, "w2");
+/// W2: pgbench's transactions of three updates and an insert. Gives how many changes.
+double write_bank(const Settings& settings, test::PostgresServer& server, Backlog& backlog) {
   const std::string each = settings.tiny ? "10" : "50000";
   test::run_command({server.program("pgbench"), "-i", "-q", "-s", "10", server.uri("w2")}, {}, {},
                     std::chrono::minutes(5));
   server.exec("w2", "ALTER TABLE pgbench_history REPLICA IDENTITY FULL");  // it has no key
-  bank.begin();
+  backlog.begin();
   const auto loaded = test::run_command(
       {server.program("pgbench"), "-n", "-c", "2", "-j", "2", "-t", each, server.uri("w2")},
       {.env = {{"PGOPTIONS", "-c synchronous_commit=off"}}}, {}, std::chrono::minutes(10));
   if (loaded.exit_code != 0) give_up("pgbench: " + loaded.err);
-  bank.end();
-  measure(settings, bank, 2 * std::stod(each) * 4, figures[4], figures[5], figures[6], figures[7]);
+  backlog.end();
+  return 2 * std::stod(each) * 4;
+}
+
+}  // namespace
+
+std::vector<Figure> run_stream(const Settings& settings) {
+  test::PostgresServer server(server_options());
+  std::vector<Figure> figures;
+  const auto add = [&](const std::string& name, Backlog& backlog, double changes) {
+    for (const Backlog::Way way : {Backlog::Way::kSocket, Backlog::Way::kTcp}) {
+      Measured measured =
+          measure(settings, backlog, changes, name, way, Backlog::Protocol::kStream, 0.95);
+      for (Figure* figure : {&measured.speed, &measured.memory, &measured.cpu})
+        figures.push_back(std::move(*figure));
+    }
+    figures.push_back({.name = name + ", disk",
+                       .unit = "bytes",
+                       .limit = "pgoutput",
+                       .at_most = true,
+                       .ours = {backlog.stored_bytes()},
+                       .limits = {backlog.sent_bytes()}});
+  };
+  Backlog inserts(settings, server, "w1");
+  add("stream W1", inserts, write_inserts(settings, server, inserts));
+  figures.back().goal = 0.25;
+  Backlog bank(settings, server, "w2");
+  add("stream W2", bank, write_bank(settings, server, bank));
+  return figures;
+}
+
+std::vector<Figure> run_catchup(const Settings& settings) {
+  test::PostgresServer server(server_options());
+  std::vector<Figure> figures;
+  const auto add = [&](Measured measured) {
+    for (Figure* figure : {&measured.speed, &measured.memory, &measured.cpu})
+      figures.push_back(std::move(*figure));
+  };
+  Backlog inserts(settings, server, "w1");
+  const double changes = write_inserts(settings, server, inserts);
+  add(measure(settings, inserts, changes, "catchup W1", Backlog::Way::kSocket,
+              Backlog::Protocol::kCatchUp, 2.0));
+  add(measure(settings, inserts, changes, "catchup W1", Backlog::Way::kTcp,
+              Backlog::Protocol::kCatchUp, 4.0));
+  Backlog bank(settings, server, "w2");
+  add(measure(settings, bank, write_bank(settings, server, bank), "catchup W2",
+              Backlog::Way::kSocket, Backlog::Protocol::kCatchUp, 0));
   return figures;
 }
 

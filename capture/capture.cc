@@ -9,6 +9,8 @@
 #include <random>
 
 #include "base/bytes.h"
+#include "base/progress.h"
+#include "capture/daemon/catch_up.h"
 #include "capture/daemon/first_start.h"
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_out.h"
@@ -38,6 +40,8 @@ constexpr milliseconds kStorePause{20};
 /// So much longer, if the one who holds the store has promised to make room.
 constexpr milliseconds kYieldPatience{30'000};
 constexpr int kStuckAttempts = 3;
+/// After draining a backlog in stretches did not pay.
+constexpr std::chrono::minutes kStreamAtLeast{5};
 
 /// Sleeps, but not beyond `stop`.
 void pause(milliseconds time, const std::stop_token& stop) {
@@ -73,6 +77,11 @@ class Capture {
   Result<void> open_store();
   Result<void> follow_for_ever();
   Result<void> follow();
+  Result<std::unique_ptr<PostgresConnection>> connect();
+  Result<void> drain_backlog();
+  bool is_caught_up() const;
+  std::uint64_t distance(Lsn server_end) const;
+  bool drains(std::uint64_t behind) const;
   bool epoch_has_begun() const;
   Result<void> outcome_of_stop() const;
   bool worth_another_try(const Error& error);
@@ -93,7 +102,9 @@ class Capture {
   std::optional<StreamApplier> applier_;
   std::optional<SourceGuard> guard_;
   std::optional<Lsn> until_;
-  bool connected_ = false;  ///< Since the last failure.
+  bool connected_ = false;    ///< Since the last failure.
+  std::uint64_t behind_ = 0;  ///< In bytes of WAL, when we last looked.
+  std::chrono::steady_clock::time_point no_draining_before_;
 
   std::string last_error_;
   Lsn last_error_at_;
@@ -216,7 +227,8 @@ Result<void> Capture::follow_for_ever() {
   for (;;) {
     connected_ = false;
     auto followed = follow();
-    if (followed || stop_.stop_requested()) return outcome_of_stop();
+    if (stop_.stop_requested() || (followed && is_caught_up())) return outcome_of_stop();
+    if (followed) continue;  // there is a better way to go on than the one that ended
     const Error& error = followed.error();
     const auto now = std::chrono::steady_clock::now();
     if (connected_) backoff = kBackoffFirst;
@@ -240,25 +252,47 @@ Result<void> Capture::follow_for_ever() {
   }
 }
 
+/// With a goal: whether everything up to it is durable.
+bool Capture::is_caught_up() const {
+  return until_ && Lsn{store_->durable_source()->end} >= *until_;
+}
+
+/// Bytes of WAL from the log's end to there.
+std::uint64_t Capture::distance(Lsn server_end) const {
+  return server_end > out_->end() ? server_end.value - out_->end().value : 0;
+}
+
 /// Being asked to stop hides neither a store that has failed nor a goal that was not reached.
 Result<void> Capture::outcome_of_stop() const {
   MILLRACE_RETURN_IF_ERROR(store_->status());
-  const auto source = store_->durable_source();
-  if (until_ && Lsn{source->end} < *until_)
-    return Error(ErrorCode::kCancelled, "stopped at " + to_string(Lsn{source->end}) +
+  if (until_ && !is_caught_up())
+    return Error(ErrorCode::kCancelled, "stopped at " +
+                                            to_string(Lsn{store_->durable_source()->end}) +
                                             ", before it had caught up with " + to_string(*until_))
         .hint("Nothing is lost: the next start goes on from there.");
   return {};
 }
 
-/// One connection's life: look that the source is still the one the store knows, then stream.
+/// A walsender of the source that the store knows.
+Result<std::unique_ptr<PostgresConnection>> Capture::connect() {
+  MILLRACE_ASSIGN_OR_RETURN(auto connection, PostgresConnection::open(address_, true, stop_));
+  MILLRACE_ASSIGN_OR_RETURN(const SystemIdentity system, identify_system(*connection));
+  MILLRACE_RETURN_IF_ERROR(guard_->check_all(system, out_->end()));
+  behind_ = distance(system.flushed);
+  return connection;
+}
+
+/// One connection's life: drain a large backlog, then stream.
 Result<void> Capture::follow() {
   MILLRACE_RETURN_IF_ERROR(applier_->reset());
   encoder_->reset();
-  MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address_, true, stop_));
-  MILLRACE_ASSIGN_OR_RETURN(const SystemIdentity system, identify_system(*connection));
+  MILLRACE_ASSIGN_OR_RETURN(auto connection, connect());
+  if (drains(behind_)) {
+    connection.reset();
+    MILLRACE_RETURN_IF_ERROR(drain_backlog());
+    MILLRACE_ASSIGN_OR_RETURN(connection, connect());
+  }
   const Lsn from = out_->end();
-  MILLRACE_RETURN_IF_ERROR(guard_->check_all(system, from));
   MILLRACE_RETURN_IF_ERROR(start_replication(*connection, state_->slot, from, state_->publication));
   connected_ = true;
   spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot,
@@ -268,9 +302,39 @@ Result<void> Capture::follow() {
                          .status_interval = options_.status_interval,
                          .until = until_,
                          .look_interval = options_.look_interval,
-
-                         .look_around = [this] { return guard_->check_publication(out_->end()); }});
+                         .look_around = [this]() -> Result<bool> {
+                           MILLRACE_RETURN_IF_ERROR(guard_->check_publication(out_->end()));
+                           MILLRACE_ASSIGN_OR_RETURN(const Lsn end, catalog_.wal_end());
+                           const std::uint64_t before = std::exchange(behind_, distance(end));
+                           if (!drains(behind_) || behind_ <= before) return false;
+                           spdlog::info("streaming is {} of WAL behind, and falls further behind",
+                                        human_bytes(static_cast<double>(behind_)));
+                           return true;
+                         }});
   return session.run(stop_);
+}
+
+/// True where draining a backlog of so much WAL in stretches is the faster way.
+bool Capture::drains(std::uint64_t behind) const {
+  const CatchUpBounds& bounds = options_.catch_up;
+  return bounds.from != 0 && behind >= bounds.from &&
+         std::chrono::steady_clock::now() >= no_draining_before_;
+}
+
+Result<void> Capture::drain_backlog() {
+  CatchUp catch_up(address_, catalog_, *store_, *out_, *applier_,
+                   {.slot = state_->slot,
+                    .publication = state_->publication,
+                    .epoch = state_->epoch,
+                    .bounds = options_.catch_up,
+                    .until = until_,
+                    .look_interval = options_.look_interval,
+                    .look_around = [this] { return guard_->check_publication(out_->end()); }});
+  MILLRACE_ASSIGN_OR_RETURN(const CatchUp::End end, catch_up.run(stop_));
+  connected_ = true;
+  if (end == CatchUp::End::kDoesNotPay)
+    no_draining_before_ = std::chrono::steady_clock::now() + kStreamAtLeast;
+  return {};
 }
 
 }  // namespace

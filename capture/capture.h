@@ -11,6 +11,17 @@
 
 namespace millrace {
 
+/// When a capture that is far behind leaves the replication protocol for a faster way, and how it
+/// goes about it. All in bytes of WAL.
+struct CatchUpBounds {
+  std::uint64_t from = 64 << 20;  ///< Behind by so much. 0: never.
+  /// Read at once. Larger: larger temporary files on the server (about as large, two at a time).
+  /// Smaller: the server reads more of the WAL again and again.
+  std::uint64_t stretch_min = 16 << 20, stretch_max = 256 << 20;
+  /// How much is read before the slot is moved on, and the server may forget it.
+  std::uint64_t confirm = 1 << 30;
+};
+
 struct CaptureOptions {
   std::string source;  ///< URI or key=value string, as libpq takes it.
   Path store;
@@ -32,6 +43,7 @@ struct CaptureOptions {
   std::chrono::milliseconds status_interval{1000};
   /// How often a running capture looks whether the publication is still the same.
   std::chrono::milliseconds look_interval{10'000};
+  CatchUpBounds catch_up;
   /// The longest pause between attempts to connect again.
   std::chrono::milliseconds backoff_max{30'000};
   /// What the store's looking after itself may take of the disk: see StoreOptions. 0: nothing.

@@ -173,8 +173,8 @@ constexpr CommandText kRun{
     "--source URI --store DIR [--tables PATTERNS] [--slot NAME]\n"
     "                            [--publication NAME] [--snapshot initial|never]\n"
     "                            [--durability group|always] [--scrub-rate BYTES]\n"
-    "                            [--compaction-rate BYTES] [--until-caught-up]\n"
-    "                            [--accept-publication-change]",
+    "                            [--compaction-rate BYTES] [--catch-up-from BYTES]\n"
+    "                            [--until-caught-up] [--accept-publication-change]",
     "Makes the publication and the replication slot where they are missing, reads the tables'\n"
     "present rows once, then appends every committed transaction to the store, until SIGTERM or\n"
     "Ctrl-C. Started again, it goes on where it stopped: no change is lost and none comes twice.\n"
@@ -219,6 +219,14 @@ class CaptureRun final : public Command {
              ->default_value(bytes_text(capture_.compaction_bytes_per_second)),
          "compact as the policies say, by itself, reading so much in a second while it does; 0: "
          "only `millrace log compact` does")  //
+        ("catch-up-from",
+         po::value(&catch_up_from_)
+             ->value_name("BYTES")
+             ->default_value(bytes_text(capture_.catch_up.from)),
+         "so far behind, in bytes of WAL, it reads the backlog in large pieces, which is faster "
+         "than "
+         "the replication protocol and takes two more slots and temporary files on the server "
+         "meanwhile; 0: never")  //
         ("until-caught-up", po::bool_switch(&capture_.until_caught_up),
          "end once everything committed before the start is in the store")  //
         ("accept-publication-change", po::bool_switch(&capture_.accept_publication_change),
@@ -239,6 +247,8 @@ class CaptureRun final : public Command {
                               parse_bytes("--scrub-rate", scrub_rate_));
     MILLRACE_ASSIGN_OR_RETURN(capture_.compaction_bytes_per_second,
                               parse_bytes("--compaction-rate", compaction_rate_));
+    MILLRACE_ASSIGN_OR_RETURN(capture_.catch_up.from,
+                              parse_bytes("--catch-up-from", catch_up_from_));
     MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.tables));
     capture_.initial_snapshot = snapshot_ == "initial";
     capture_.store = store_;
@@ -253,7 +263,7 @@ class CaptureRun final : public Command {
 
  private:
   CaptureOptions capture_;
-  std::string store_, snapshot_, durability_, scrub_rate_, compaction_rate_;
+  std::string store_, snapshot_, durability_, scrub_rate_, compaction_rate_, catch_up_from_;
 };
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "base/clock.h"
+
 namespace millrace {
 namespace {
 
@@ -15,6 +17,13 @@ Result<void> StoreOut::commit(std::uint64_t source_end) {
   if (!end) return std::move(end).error();
   end_ = Lsn{source_end};
   return {};
+}
+
+Result<void> StoreOut::record_position(std::uint32_t epoch, Lsn end) {
+  MILLRACE_RETURN_IF_ERROR(begin({.source = {.epoch = epoch, .commit = end.value - 1, .end = 0},
+                                  .source_xid = 0,
+                                  .commit_time = Clock::system().wall()}));
+  return commit(end.value);
 }
 
 Result<void> wait_until_durable(EventStore& store, Offset end, std::uint64_t source_end,

@@ -18,6 +18,9 @@ class StoreOut final : public EventOut {
   Result<void> add(const NewEvent& event) override { return store_.add(event); }
   Result<void> commit(std::uint64_t source_end) override;
   Result<void> rollback() override { return store_.rollback(); }
+  /// A transaction without events: all that commits before `end` has been read. Its commit position
+  /// is just below the next one that there can be.
+  Result<void> record_position(std::uint32_t epoch, Lsn end);
 
   Lsn end() const { return end_; }  ///< Source position up to which everything was appended.
 

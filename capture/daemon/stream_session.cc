@@ -50,7 +50,7 @@ Result<void> StreamSession::run(const std::stop_token& stop) {
   MILLRACE_RETURN_IF_ERROR(send_status(options_.until.has_value()));
   int since_wait = 0;
   Time flush_asked = now_;
-  while (!stop.stop_requested() && !reached_goal()) {
+  while (!stop.stop_requested() && !reached_goal() && !far_behind_) {
     MILLRACE_RETURN_IF_ERROR(store_.status());
     bool drained = false;
     int taken = 0;
@@ -120,7 +120,7 @@ Result<void> StreamSession::keep_in_touch() {
   if (options_.look_around && !applier_.in_transaction() &&
       now_ - looked_at_ >= options_.look_interval) {
     looked_at_ = now_;
-    MILLRACE_RETURN_IF_ERROR(options_.look_around());
+    MILLRACE_ASSIGN_OR_RETURN(far_behind_, options_.look_around());
   }
   if (now_ - heard_at_ > 2 * options_.silence_max)
     return Error(ErrorCode::kUnavailable,
@@ -149,14 +149,9 @@ Result<void> StreamSession::send_status(bool reply_requested) {
       Clock::system().wall()));
 }
 
-/// A transaction without events. Its commit position is just below the next one that there can be.
 Result<void> StreamSession::record_idle_position() {
   idle_recorded_at_ = now_;
-  MILLRACE_RETURN_IF_ERROR(
-      out_.begin({.source = {.epoch = options_.epoch, .commit = idle_.value - 1, .end = 0},
-                  .source_xid = 0,
-                  .commit_time = Clock::system().wall()}));
-  MILLRACE_RETURN_IF_ERROR(out_.commit(idle_.value));
+  MILLRACE_RETURN_IF_ERROR(out_.record_position(options_.epoch, idle_));
   store_.request_flush();
   return {};
 }

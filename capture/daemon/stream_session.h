@@ -33,15 +33,16 @@ class StreamSession {
     /// Ends the session once everything below it is durable.
     std::optional<Lsn> until;
     std::chrono::milliseconds look_interval{10'000};
-    /// Called at that interval, between transactions; an error ends the session.
-    std::function<Result<void>()> look_around{};
+    /// Called at that interval, between transactions. An error ends the session, and so does true:
+    /// that it is so far behind that another way is faster.
+    std::function<Result<bool>()> look_around{};
   };
 
   StreamSession(PostgresConnection& connection, EventStore& store, StoreOut& out,
                 StreamApplier& applier, const Options& options);
 
-  /// Streams until `stop` or until the position asked for. Any error of connection or store ends
-  /// it; the store's is in its status().
+  /// Streams until `stop`, until the position asked for, or until it is far behind. Any error of
+  /// connection or store ends it; the store's is in its status().
   Result<void> run(const std::stop_token& stop);
 
  private:
@@ -67,6 +68,7 @@ class StreamSession {
   Lsn confirmed_;
   Time now_, heard_at_, status_at_, idle_recorded_at_, looked_at_;
   bool reply_wanted_ = false;
+  bool far_behind_ = false;
   bool asked_ = false;  ///< For an answer, since the last byte.
 };
 

@@ -303,7 +303,7 @@ Result<std::optional<SlotInfo>> Catalog::slot(const std::string& name) {
   return run([&](Session& session) -> std::optional<SlotInfo> {
     const pqxx::result found = session.query(
         "SELECT s.plugin::text, s.database::text, s.active, s.active_pid, "
-        "s.confirmed_flush_lsn::text AS confirmed,"
+        "s.confirmed_flush_lsn::text AS confirmed, s.restart_lsn::text AS restart,"
         " to_jsonb(s)->>'wal_status' AS wal_status, a.application_name AS application"
         " FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid"
         " WHERE s.slot_name = " +
@@ -318,6 +318,7 @@ Result<std::optional<SlotInfo>> Catalog::slot(const std::string& name) {
     info.active_pid = row["active_pid"].is_null() ? 0 : get<int>(row, "active_pid");
     info.active_application = text(row, "application");
     info.confirmed_flush = lsn_or_none(row, "confirmed");
+    info.restart = lsn_or_none(row, "restart");
     return info;
   });
 }
@@ -340,6 +341,10 @@ Result<std::vector<std::string>> Catalog::running_transactions() {
 
 Result<Lsn> Catalog::flushed_position() {
   MILLRACE_RETURN_IF_ERROR(execute("SELECT pg_logical_emit_message(true, 'millrace', '')"));
+  return wal_end();
+}
+
+Result<Lsn> Catalog::wal_end() {
   MILLRACE_ASSIGN_OR_RETURN(const std::string text, run([](Session& session) {
                               return session.query("SELECT pg_current_wal_flush_lsn()::text")
                                   .at(0)

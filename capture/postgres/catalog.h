@@ -64,6 +64,7 @@ struct SlotInfo {
   int active_pid = 0;
   std::string active_application;
   std::optional<Lsn> confirmed_flush;
+  std::optional<Lsn> restart;  ///< Where the server begins to read for it.
 };
 
 /// The source's catalog, through libpqxx. It connects when it is first needed and again after the
@@ -92,6 +93,8 @@ class Catalog final : public CatalogLookup {
   Result<std::optional<SlotInfo>> slot(const std::string& name);
   /// Some that are running now, oldest first, for people: a slot waits for them to end.
   Result<std::vector<std::string>> running_transactions();
+  /// Up to where the server's WAL is flushed.
+  Result<Lsn> wal_end();
   /// Commits an empty marker and gives the WAL position up to which everything committed before is
   /// flushed.
   Result<Lsn> flushed_position();

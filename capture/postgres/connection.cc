@@ -13,6 +13,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
+/// How long at most before a wait for a copied row looks again.
+constexpr milliseconds kCopyWait{1000};
+
 /// PostgreSQL's text without its trailing newline and "connection to server ... failed: " noise
 /// kept: it names the host.
 std::string trimmed(const char* message) {
@@ -138,28 +141,42 @@ Result<std::vector<PostgresConnection::Row>> PostgresConnection::query(const std
   return rows;
 }
 
+Result<void> PostgresConnection::send_copy_out(const std::string& sql) {
+  copying_ = false;
+  if (PQsendQuery(connection_, sql.c_str()) == 0 || PQflush(connection_) < 0)
+    return failure(nullptr, "send query");
+  return {};
+}
+
+Result<std::optional<std::string_view>> PostgresConnection::next_copied() {
+  while (!copying_) {
+    MILLRACE_ASSIGN_OR_RETURN(const std::shared_ptr<pg_result> result, next_result());
+    const ExecStatusType status = PQresultStatus(result.get());
+    copying_ = status == PGRES_COPY_OUT;
+    if (!copying_ && status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK)
+      return failure(result.get(), "PostgreSQL");
+  }
+  for (;;) {
+    auto message = receive();
+    if (!message) {
+      copying_ = false;
+      if (message.error().code() != ErrorCode::kNotFound) return message;
+      return std::optional<std::string_view>();  // the copy is whole
+    }
+    if (*message) return message;
+    MILLRACE_RETURN_IF_ERROR(wait_for_socket(POLLIN, kCopyWait, -1));
+  }
+}
+
 Result<void> PostgresConnection::copy_out(
     const std::string& sql, const std::function<Result<void>(std::string_view)>& on_line) {
-  if (PQsendQuery(connection_, sql.c_str()) == 0) return failure(nullptr, "send query");
-  MILLRACE_ASSIGN_OR_RETURN(const std::shared_ptr<pg_result> started, next_result());
-  if (!started || PQresultStatus(started.get()) != PGRES_COPY_OUT)
-    return failure(started.get(), "PostgreSQL");
-  Wakeup never;
+  MILLRACE_RETURN_IF_ERROR(send_copy_out(sql));
   for (;;) {
-    auto line = receive();
-    if (!line) {
-      if (line.error().code() == ErrorCode::kNotFound) break;  // the copy is whole
-      return std::move(line).error();
-    }
-    if (!*line) {
-      MILLRACE_RETURN_IF_ERROR(wait(milliseconds(1000), never));
-      continue;
-    }
-    std::string_view text = **line;
-    if (text.ends_with('\n')) text.remove_suffix(1);
-    MILLRACE_RETURN_IF_ERROR(on_line(text));
+    MILLRACE_ASSIGN_OR_RETURN(auto line, next_copied());
+    if (!line) return {};
+    if (line->ends_with('\n')) line->remove_suffix(1);
+    MILLRACE_RETURN_IF_ERROR(on_line(*line));
   }
-  return {};
 }
 
 Result<void> PostgresConnection::start_copy_both(const std::string& command) {

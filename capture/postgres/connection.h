@@ -40,6 +40,14 @@ class PostgresConnection {
   Result<void> copy_out(const std::string& sql,
                         const std::function<Result<void>(std::string_view)>& on_line);
 
+  /// Sends `sql`, whose last statement is a `COPY ... TO STDOUT`, and returns: the server works on
+  /// it while the caller does something else. next_copied() gives what comes, to its end.
+  Result<void> send_copy_out(const std::string& sql);
+  /// One message of that copy, untouched: a line with its newline, or a row of the binary format
+  /// (https://www.postgresql.org/docs/15/sql-copy.html). Valid until the next call; waits for it.
+  /// nullopt: the copy is whole.
+  Result<std::optional<std::string_view>> next_copied();
+
   /// Enters streaming with a START_REPLICATION command.
   Result<void> start_copy_both(const std::string& command);
   /// The next message of the stream if one is here: valid until the next call. nullopt: nothing
@@ -69,6 +77,7 @@ class PostgresConnection {
   std::stop_callback<std::function<void()>> on_stop_;
   pg_conn* connection_ = nullptr;
   char* buffer_ = nullptr;  ///< libpq's, of the message that receive() gave last.
+  bool copying_ = false;    ///< The copy that was sent has begun to come.
   std::string sqlstate_;
 };
 

@@ -96,6 +96,12 @@ Result<NewSlot> create_temporary_slot(PostgresConnection& connection, Catalog& c
       .name = slot, .consistent_point = consistent_point, .snapshot_name = (*made)[2].value_or("")};
 }
 
+std::string plugin_arguments(int server_version, const std::string& publication) {
+  const std::string options = server_version >= 140'000 ? "'proto_version', '2', 'messages', 'true'"
+                                                        : "'proto_version', '1'";
+  return options + ", 'publication_names', " + quote_literal(quote_identifier(publication));
+}
+
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
                                const std::string& publication) {
   const std::string options = connection.server_version() >= 140'000

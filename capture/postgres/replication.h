@@ -32,6 +32,10 @@ struct NewSlot {
 Result<NewSlot> create_temporary_slot(PostgresConnection& connection, Catalog& catalog,
                                       const std::string& slot, bool export_snapshot);
 
+/// The options for pgoutput of a server of `server_version`, as the SQL functions for slots take
+/// them: "'proto_version', '2', ...". Whole transactions only.
+std::string plugin_arguments(int server_version, const std::string& publication);
+
 /// Enters streaming of `slot` from `from` on.
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
                                const std::string& publication);
