@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "capture/daemon/catch_up.h"
 #include "capture/daemon/first_start.h"
+#include "capture/daemon/known_history.h"
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_out.h"
 #include "capture/daemon/stream_session.h"
@@ -203,7 +204,9 @@ Result<void> Capture::prepare() {
                            .files = options_.files,
                            .accept_publication_change = options_.accept_publication_change,
                            .stop = stop_});
-  applier_.emplace(*encoder_, *out_, state_->epoch, Lsn{source.commit});
+  MILLRACE_ASSIGN_OR_RETURN(const HistoryCheck history,
+                            known_history(options_.store, state_->epoch, *options_.files));
+  applier_.emplace(*encoder_, *out_, state_->epoch, Lsn{source.commit}, history);
   return {};
 }
 
@@ -276,9 +279,10 @@ Result<void> Capture::outcome_of_stop() const {
 /// A walsender of the source that the store knows.
 Result<std::unique_ptr<PostgresConnection>> Capture::connect() {
   MILLRACE_ASSIGN_OR_RETURN(auto connection, PostgresConnection::open(address_, true, stop_));
-  MILLRACE_ASSIGN_OR_RETURN(const SystemIdentity system, identify_system(*connection));
-  MILLRACE_RETURN_IF_ERROR(guard_->check_all(system, out_->end()));
-  behind_ = distance(system.flushed);
+  MILLRACE_ASSIGN_OR_RETURN(const Lsn slot, guard_->check_all(*connection, out_->end()));
+  applier_->history().begin(slot);
+  MILLRACE_ASSIGN_OR_RETURN(const Lsn end, catalog_.wal_end());
+  behind_ = distance(end);
   return connection;
 }
 
@@ -292,7 +296,7 @@ Result<void> Capture::follow() {
     MILLRACE_RETURN_IF_ERROR(drain_backlog());
     MILLRACE_ASSIGN_OR_RETURN(connection, connect());
   }
-  const Lsn from = out_->end();
+  const Lsn from = applier_->history().start(out_->end());
   MILLRACE_RETURN_IF_ERROR(start_replication(*connection, state_->slot, from, state_->publication));
   connected_ = true;
   spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot,

@@ -116,7 +116,7 @@ Result<CatchUp::End> CatchUp::run(const std::stop_token& stop) {
 }
 
 Result<CatchUp::End> CatchUp::drain(const std::stop_token& stop) {
-  next_ = out_.end();
+  next_ = applier_.history().start(out_.end());
   confirmed_ = durable();
   MILLRACE_ASSIGN_OR_RETURN(target_, catalog_.wal_end());
   looked_at_ = std::chrono::steady_clock::now();
@@ -139,7 +139,7 @@ Result<CatchUp::End> CatchUp::drain(const std::stop_token& stop) {
     MILLRACE_RETURN_IF_ERROR(assign(lane));
   }
   progress.finish();
-  if (out_.end() > begin) spdlog::info("drained up to {}", to_string(out_.end()));
+  if (next_ > begin) spdlog::info("drained up to {}", to_string(out_.end()));
   return does_not_pay_ ? End::kDoesNotPay : End::kNear;
 }
 
@@ -233,6 +233,7 @@ Result<void> CatchUp::finish_stretch(Lsn end) {
   if (applier_.in_transaction())
     return Error(ErrorCode::kCorruption,
                  "a stretch of WAL up to " + to_string(end) + " ends inside a transaction");
+  MILLRACE_RETURN_IF_ERROR(applier_.history().sent_all_before(end));
   if (out_.end() >= end) return {};
   return out_.record_position(options_.epoch, end);
 }

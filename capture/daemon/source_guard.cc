@@ -73,10 +73,13 @@ std::string in_use(const SlotInfo& slot, const std::string& name) {
          slot.active_application + ")";
 }
 
-Result<void> SourceGuard::check_all(const SystemIdentity& system, Lsn store_end) {
+Result<Lsn> SourceGuard::check_all(PostgresConnection& connection, Lsn store_end) {
+  MILLRACE_ASSIGN_OR_RETURN(const SystemIdentity system, identify_system(connection));
   MILLRACE_RETURN_IF_ERROR(check_source(system, store_end));
-  MILLRACE_RETURN_IF_ERROR(check_slot(store_end));
-  return check_publication(store_end);
+  MILLRACE_RETURN_IF_ERROR(check_timeline(connection, system, store_end));
+  MILLRACE_ASSIGN_OR_RETURN(const Lsn slot, check_slot(store_end));
+  MILLRACE_RETURN_IF_ERROR(check_publication(store_end));
+  return slot;
 }
 
 Result<void> SourceGuard::check_source(const SystemIdentity& system, Lsn known) const {
@@ -91,14 +94,6 @@ Result<void> SourceGuard::check_source(const SystemIdentity& system, Lsn known) 
         "OTHER_DATABASE",
         "connected to database " + system.database + ", the store was fed by " + state_.database,
         "Name database " + state_.database + " in --source, or start a new --store.");
-  if (system.timeline != state_.timeline)
-    return halted("TIMELINE_CHANGED",
-                  "the server is on timeline " + std::to_string(system.timeline) +
-                      ", the store knows " + std::to_string(state_.timeline) + " up to " +
-                      to_string(known),
-                  "The server was promoted or restored: its history may have parted from the "
-                  "store's. Start a new --store "
-                  "with a slot of its own, and rebuild the views from it.");
   if (system.flushed < known)
     return halted(
         "SOURCE_REWOUND",
@@ -108,7 +103,35 @@ Result<void> SourceGuard::check_source(const SystemIdentity& system, Lsn known) 
   return {};
 }
 
-Result<void> SourceGuard::check_slot(Lsn store_end) {
+/// A server that was promoted goes on where the one before was left: if that is beyond what the log
+/// has, it is the same history.
+Result<void> SourceGuard::check_timeline(PostgresConnection& connection,
+                                         const SystemIdentity& system, Lsn store_end) {
+  if (system.timeline == state_.timeline) return {};
+  MILLRACE_ASSIGN_OR_RETURN(const std::optional<Lsn> parted,
+                            end_of_timeline(connection, system.timeline, state_.timeline));
+  const std::string now = std::to_string(system.timeline), before = std::to_string(state_.timeline);
+  if (!parted || *parted < store_end)
+    return halted("TIMELINE_CHANGED",
+                  "the server is on timeline " + now +
+                      (parted ? ", which parted from " + before + " at " + to_string(*parted)
+                              : ", which does not come from " + before) +
+                      ", but the store has read timeline " + before + " up to " +
+                      to_string(store_end),
+                  "The server was promoted or restored without the newest changes that the store "
+                  "has. Start a "
+                  "new --store with a slot of its own, and rebuild the views from it.");
+  spdlog::warn("the server was promoted: timeline {} goes on where {} ended, at {}", now, before,
+               to_string(*parted));
+  MILLRACE_RETURN_IF_ERROR(record("timeline_changed", {{"from", state_.timeline},
+                                                       {"to", system.timeline},
+                                                       {"parted_at", to_string(*parted)},
+                                                       {"captured_up_to", to_string(store_end)}}));
+  state_.timeline = system.timeline;
+  return save_source_state(options_.store, state_, *options_.files);
+}
+
+Result<Lsn> SourceGuard::check_slot(Lsn store_end) {
   MILLRACE_ASSIGN_OR_RETURN(const auto slot, catalog_.slot(state_.slot));
   const std::string anew =
       "What was committed since " + to_string(store_end) +
@@ -138,7 +161,7 @@ Result<void> SourceGuard::check_slot(Lsn store_end) {
         .hint(
             "Only one capture may read a slot: stop the other one, or use another --slot with a "
             "--store of its own.");
-  return {};
+  return slot->confirmed_flush.value_or(Lsn{});
 }
 
 Result<void> SourceGuard::check_publication(Lsn store_end) {
@@ -160,22 +183,21 @@ Result<void> SourceGuard::check_publication(Lsn store_end) {
                   "here on, without the rows that they have now.");
   spdlog::warn("publication {} changed, accepted: {}", printable(state_.publication),
                printable(changes, 2000));
-  MILLRACE_RETURN_IF_ERROR(record_publication_change(changes, store_end));
+  MILLRACE_RETURN_IF_ERROR(
+      record("publication_changed", {{"publication", state_.publication},
+                                     {"changes", changes},
+                                     {"captured_up_to", to_string(store_end)}}));
   state_.publication_definition = publication->definition;
   return save_source_state(options_.store, state_, *options_.files);
 }
 
-/// Readers of the log must be able to tell that tables are incomplete from here on.
-Result<void> SourceGuard::record_publication_change(const std::string& changes, Lsn store_end) {
-  const std::string payload = nlohmann::json{
-      {"publication", state_.publication},
-      {"changes", changes},
-      {"captured_up_to",
-       to_string(store_end)}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+/// An event of `$capture`, for the log's readers.
+Result<void> SourceGuard::record(std::string_view type, const nlohmann::json& payload) {
+  const std::string text = payload.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   const NewEvent event{.category = kCaptureCategory,
                        .key = state_.slot,
-                       .type = "publication_changed",
-                       .payload = payload,
+                       .type = type,
+                       .payload = text,
                        .metadata = {}};
   MILLRACE_RETURN_IF_ERROR(store_.append(
       {.source = {}, .source_xid = 0, .commit_time = Clock::system().wall()}, {&event, 1}));

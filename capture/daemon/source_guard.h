@@ -1,5 +1,6 @@
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -39,15 +40,18 @@ class SourceGuard {
   SourceGuard(Catalog& catalog, EventStore& store, SourceState& state, Options options)
       : catalog_(catalog), store_(store), state_(state), options_(std::move(options)) {}
 
-  /// Everything, on a new connection to `system`, before streaming from `store_end`.
-  Result<void> check_all(const SystemIdentity& system, Lsn store_end);
+  /// Everything, on a new connection to a walsender, before streaming from `store_end`. Gives where
+  /// the slot is.
+  Result<Lsn> check_all(PostgresConnection& connection, Lsn store_end);
   /// What may change while a connection lasts.
   Result<void> check_publication(Lsn store_end);
 
  private:
   Result<void> check_source(const SystemIdentity& system, Lsn store_end) const;
-  Result<void> check_slot(Lsn store_end);
-  Result<void> record_publication_change(const std::string& changes, Lsn store_end);
+  Result<void> check_timeline(PostgresConnection& connection, const SystemIdentity& system,
+                              Lsn store_end);
+  Result<Lsn> check_slot(Lsn store_end);
+  Result<void> record(std::string_view type, const nlohmann::json& payload);
 
   Catalog& catalog_;
   EventStore& store_;

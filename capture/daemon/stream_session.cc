@@ -103,7 +103,10 @@ Result<bool> StreamSession::take_one() {
 
 Result<void> StreamSession::on_keepalive(const pgoutput::Keepalive& keepalive) {
   // In the middle of a transaction the position may be beyond its commit, which is not here yet.
-  if (!applier_.in_transaction()) idle_ = std::max(idle_, keepalive.end);
+  if (!applier_.in_transaction()) {
+    MILLRACE_RETURN_IF_ERROR(applier_.history().sent_all_before(keepalive.end));
+    idle_ = std::max(idle_, keepalive.end);
+  }
   reply_wanted_ = reply_wanted_ || keepalive.reply_requested;
   return {};
 }

@@ -18,8 +18,12 @@ Overloaded(Functions...) -> Overloaded<Functions...>;  // clang 14 asks for it
 }  // namespace
 
 StreamApplier::StreamApplier(ChangeEncoder& encoder, EventOut& out, std::uint32_t epoch,
-                             Lsn last_commit)
-    : encoder_(encoder), out_(out), epoch_(epoch), last_commit_(last_commit) {}
+                             Lsn last_commit, HistoryCheck history)
+    : encoder_(encoder), out_(out), epoch_(epoch), history_(history), last_commit_(last_commit) {}
+
+SourceCommit StreamApplier::open_commit() const {
+  return {.lsn = Lsn{info_.source.commit}, .xid = info_.source_xid, .time = info_.commit_time};
+}
 
 Result<void> StreamApplier::apply(std::string_view message, Lsn wal_start) {
   if (failed_)
@@ -29,6 +33,8 @@ Result<void> StreamApplier::apply(std::string_view message, Lsn wal_start) {
   if (done) [[likely]]
     return {};
   failed_ = true;
+  // A discontinuity, or a key that changed: says itself where.
+  if (done.error().code() == ErrorCode::kFailedPrecondition) return done;
   std::string where = "replication message at " + to_string(wal_start);
   if (in_transaction_)
     where += " of the transaction that commits at " + to_string(Lsn{info_.source.commit});
@@ -100,6 +106,7 @@ Result<void> StreamApplier::begin(const pgoutput::Begin& begin) {
            .source_xid = begin.xid,
            .commit_time = begin.commit_time,
            .snapshot = false};
+  MILLRACE_RETURN_IF_ERROR(history_.sent(open_commit()));
   return dropping_ || postponed_.empty() ? Result<void>{} : learn_postponed();
 }
 
@@ -126,7 +133,10 @@ Result<void> StreamApplier::relation(const pgoutput::Relation& relation, std::st
 Result<bool> StreamApplier::open_for(std::string_view what) {
   if (!in_transaction_) [[unlikely]]
     return out_of_order(std::string(what) + " outside a transaction");
-  if (dropping_) return false;
+  if (dropping_) {
+    MILLRACE_RETURN_IF_ERROR(history_.sent_again(open_commit()));
+    return false;
+  }
   if (!handed_on_) {
     MILLRACE_RETURN_IF_ERROR(out_.begin(info_));
     handed_on_ = true;
@@ -144,6 +154,7 @@ Result<void> StreamApplier::commit(const pgoutput::Commit& commit) {
                         to_string(commit.end_lsn));
   if (handed_on_) {
     MILLRACE_RETURN_IF_ERROR(out_.commit(commit.end_lsn.value));
+    history_.taken(open_commit());
     ++transactions_;
     last_commit_ = commit.commit_lsn;
     last_end_ = commit.end_lsn;

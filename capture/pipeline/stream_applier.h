@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "capture/pgoutput/decoder.h"
 #include "capture/pipeline/change_encoder.h"
+#include "capture/pipeline/history_check.h"
 
 namespace millrace {
 
@@ -23,12 +24,14 @@ namespace millrace {
 /// (pgoutput's option `streaming`) are refused.
 ///
 /// Errors: kCorruption for anything out of order (a change outside a transaction, a commit that is
-/// not the begin's, commit LSNs that do not increase), and those of decoder, encoder and `out`.
-/// After an error every apply() gives kFailedPrecondition until reset().
+/// not the begin's, commit LSNs that do not increase), and those of decoder, encoder, history and
+/// `out`. After an error every apply() gives kFailedPrecondition until reset().
 class StreamApplier {
  public:
   /// `last_commit`: of the last transaction of `epoch` that `out` already has.
-  StreamApplier(ChangeEncoder& encoder, EventOut& out, std::uint32_t epoch, Lsn last_commit);
+  /// `history`: holds what comes against what `out` has.
+  StreamApplier(ChangeEncoder& encoder, EventOut& out, std::uint32_t epoch, Lsn last_commit,
+                HistoryCheck history = {});
 
   /// One pgoutput message, sent at `wal_start` (from the XLogData header).
   Result<void> apply(std::string_view message, Lsn wal_start);
@@ -36,6 +39,7 @@ class StreamApplier {
   /// stays known, so that the next connection may send it again.
   Result<void> reset();
 
+  HistoryCheck& history() { return history_; }
   bool in_transaction() const { return in_transaction_; }
   Lsn last_commit() const {
     return last_commit_;
@@ -57,11 +61,13 @@ class StreamApplier {
   Result<void> learn_postponed();
   /// Makes ready for an event of a change: false where it belongs to a transaction that is dropped.
   Result<bool> open_for(std::string_view what);
+  SourceCommit open_commit() const;
 
   ChangeEncoder& encoder_;
   EventOut& out_;
   pgoutput::Decoder decoder_;
   std::uint32_t epoch_;
+  HistoryCheck history_;
   Lsn last_commit_, last_end_, seen_end_;
   Lsn connection_commit_;  // of the last Begin on this connection
   TransactionInfo info_;   // of the open transaction

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "base/bytes.h"
 #include "base/progress.h"
@@ -78,6 +79,25 @@ Result<SystemIdentity> identify_system(PostgresConnection& connection) {
                             std::strtoul(row[1].value_or("0").c_str(), nullptr, 10)),
                         .flushed = flushed,
                         .database = row[3].value_or("")};
+}
+
+Result<std::optional<Lsn>> end_of_timeline(PostgresConnection& connection, std::uint32_t timeline,
+                                           std::uint32_t earlier) {
+  if (timeline <= earlier) return std::optional<Lsn>();
+  MILLRACE_ASSIGN_OR_RETURN(
+      const auto row,
+      only_row(connection.query("TIMELINE_HISTORY " + std::to_string(timeline)), 2));
+  // A line each: "1<tab>0/3000158<tab>no recovery target specified".
+  std::istringstream lines(row[1].value_or(""));
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream fields(line);
+    std::uint32_t number = 0;
+    std::string lsn;
+    if (!(fields >> number >> lsn) || number != earlier) continue;
+    MILLRACE_ASSIGN_OR_RETURN(const Lsn end, parse_lsn(lsn));
+    return std::optional(end);
+  }
+  return std::optional<Lsn>();
 }
 
 Result<NewSlot> create_temporary_slot(PostgresConnection& connection, Catalog& catalog,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,11 @@ struct SystemIdentity {
   std::string database;
 };
 Result<SystemIdentity> identify_system(PostgresConnection& connection);
+
+/// Where the history of the server's `timeline` left `earlier`, one that it comes from: both have
+/// the same WAL below it. Nothing where it does not come from it (TIMELINE_HISTORY).
+Result<std::optional<Lsn>> end_of_timeline(PostgresConnection& connection, std::uint32_t timeline,
+                                           std::uint32_t earlier);
 
 struct NewSlot {
   std::string name;

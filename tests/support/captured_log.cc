@@ -83,10 +83,12 @@ CapturedLog read_captured_log(const Path& store) {
       log.faults.emplace_back("a transaction begins inside another, or has no beginning");
     if (batch->first_of_transaction) {
       const SourcePosition& position = batch->info.source;
-      if (last && std::tie(position.epoch, position.commit) <= std::tie(last->epoch, last->commit))
+      const bool captured = position.epoch != 0;  // else appended, by capture itself or others
+      if (captured && last &&
+          std::tie(position.epoch, position.commit) <= std::tie(last->epoch, last->commit))
         log.faults.push_back("commit positions do not increase at offset " +
                              std::to_string(batch->first.value));
-      last = position;
+      if (captured) last = position;
       ++log.transactions;
     }
     open = !batch->last_of_transaction;
