@@ -11,6 +11,7 @@
 #include "base/checksum.h"
 #include "capture/pgoutput/text_value.h"
 #include "millrace/v1/change.pb.h"
+#include "schemas/row_text.h"
 
 // The payload is a millrace.v1.Change, written as wire bytes into a reused buffer, fields in
 // ascending order as Protobuf's own serializer does: millions of changes a second leave no room for
@@ -67,8 +68,9 @@ void give_back(std::string& buffer) {
 const Field* value_of(const Tuple& tuple, const Tuple* older, std::size_t i) {
   if (tuple[i].state != FieldState::kUnchanged) return &tuple[i];
   // A null in an old key means "not sent", and what is unchanged in TOAST is no null either.
-  const bool known = older != nullptr && !older->empty() && (*older)[i].state == FieldState::kText;
-  return known ? &(*older)[i] : nullptr;
+  if (older == nullptr || older->empty()) return nullptr;
+  const FieldState state = (*older)[i].state;
+  return state == FieldState::kText || state == FieldState::kBinary ? &(*older)[i] : nullptr;
 }
 
 void append_escaped(std::string& key, std::string_view text) {
@@ -172,6 +174,7 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
                             .type_oid = column.type_oid,
                             .type_modifier = column.type_modifier,
                             .type_name = std::move(type->name)});
+    table.binary.push_back(pgoutput::binary_type(type->base_oid, type->kind, type->array));
     if ((*key)[i]) table.key_columns.push_back(i);
   }
   if (const auto known = schemas_.latest(seen.category);
@@ -219,17 +222,52 @@ Result<void> ChangeEncoder::encode_row(const Table& table, const Tuple& tuple, c
       if (!appended) [[unlikely]]
         return std::move(appended).error().context("table " + printable(table.schema->category));
     } else if (field->state == FieldState::kBinary) {
-      return Error(ErrorCode::kUnsupported, "column " + printable(columns[i].name) + " of table " +
-                                                printable(table.schema->category) +
-                                                " came in binary")
-          .hint("millrace asks for text: leave out pgoutput's option binary.");
+      MILLRACE_RETURN_IF_ERROR(append_binary(table, i, field->value, row_));
     }
   }
   return {};
 }
 
+Result<void> ChangeEncoder::append_binary(const Table& table, std::size_t column,
+                                          std::string_view bytes, std::string& row) {
+  const ColumnSchema& schema = table.schema->columns[column];
+  if (!table.binary[column].exact()) [[unlikely]] {
+    needs_text_ = true;
+    return Error(ErrorCode::kUnsupported,
+                 "column " + printable(schema.name) + " of table " +
+                     printable(table.schema->category) + " came in binary, and its type " +
+                     printable(schema.type_name) + " is kept as PostgreSQL's text")
+        .hint("Ask for text: leave out pgoutput's option binary.");
+  }
+  auto appended = pgoutput::append_binary_value(schema, table.binary[column], bytes, row);
+  if (!appended) [[unlikely]]
+    return std::move(appended).error().context("table " + printable(table.schema->category));
+  return {};
+}
+
+/// A key is text, whichever way its values came.
+Result<void> ChangeEncoder::append_key_text(const Table& table, std::size_t column,
+                                            const Field& field, std::string& key) {
+  std::string_view text = field.value;
+  if (field.state == FieldState::kBinary) {
+    key_field_.clear();
+    key_text_.clear();
+    MILLRACE_RETURN_IF_ERROR(append_binary(table, column, field.value, key_field_));
+    MILLRACE_RETURN_IF_ERROR(
+        append_value_text(table.schema->columns[column], key_field_, key_text_));
+    text = key_text_;
+  }
+  if (table.key_columns.size() == 1)
+    key += text;
+  else
+    append_escaped(key, text);
+  give_back(key_field_);
+  give_back(key_text_);
+  return {};
+}
+
 Result<void> ChangeEncoder::write_key(const Table& table, const Tuple& tuple, const Tuple* older,
-                                      std::string& key) const {
+                                      std::string& key) {
   key.clear();
   give_back(key);
   for (std::size_t n = 0; n < table.key_columns.size(); ++n) {
@@ -245,13 +283,10 @@ Result<void> ChangeEncoder::write_key(const Table& table, const Tuple& tuple, co
               "table.");
     }
     if (n != 0) key += ',';
-    if (field->state != FieldState::kText) {
+    if (field->state == FieldState::kNull)
       key += "\\N";
-    } else if (table.key_columns.size() == 1) {
-      key += field->value;
-    } else {
-      append_escaped(key, field->value);
-    }
+    else
+      MILLRACE_RETURN_IF_ERROR(append_key_text(table, i, *field, key));
   }
   fold_long_key(key);
   return {};
