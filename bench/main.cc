@@ -14,6 +14,7 @@
 //   streams         reading a stream of 20 events among 1,000,000 streams, and appending to a
 //   stream
 //                   with the version it is at, against without
+//   encode          one row of W1's types from pgoutput's bytes to the event, binary against text
 //   stream          a backlog of W1 and W2 through `capture run`, against pg_recvlogical into
 //                   /dev/null; also peak memory, CPU, and bytes on disk against those sent
 //   latency         commit to durable at 500 transactions/s, against pg_recvlogical's output
@@ -43,6 +44,7 @@ std::vector<Workload> workloads() {
           {"compact", "three quarters of a store that are superseded, and a reader beside",
            run_compact},
           {"streams", "one stream among a million, and appends to it", run_streams},
+          {"encode", "a change's bytes into an event, text and binary", run_encode},
           {"stream", "a backlog through the replication protocol", run_stream},
           {"latency", "commit to durable", run_latency},
           {"project_table", "events into a cache table", run_project_table},

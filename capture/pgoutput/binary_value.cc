@@ -99,6 +99,16 @@ bool append_time_tz(std::int64_t micros, std::int32_t west, std::string& out) {
   return true;
 }
 
+bool append_numeric(std::string_view bytes, std::string& out) {
+  BinaryNumeric number;
+  if (!number.read(bytes)) return false;
+  append_varint(out, number.size());
+  const std::size_t start = out.size();
+  out.resize(start + number.size());
+  number.write(out.data() + start);
+  return true;
+}
+
 bool append_jsonb(std::string_view bytes, std::string& out) {
   if (bytes.empty() || bytes[0] != kJsonbVersion) return false;
   append_bytes(bytes.substr(1), out);
@@ -141,7 +151,7 @@ bool append_value(Form form, std::string_view bytes, std::string& out) {
     case Form::kOid: append_varint(out, load<std::uint32_t>(bytes)); return true;
     case Form::kFloat4: return append_float<float>(load<std::uint32_t>(bytes), out);
     case Form::kFloat8: return append_float<double>(load<std::uint64_t>(bytes), out);
-    case Form::kNumeric: return append_numeric_text(bytes, out);
+    case Form::kNumeric: return append_numeric(bytes, out);
     case Form::kText:
     case Form::kBytea: append_bytes(bytes, out); return true;
     case Form::kJsonb: return append_jsonb(bytes, out);

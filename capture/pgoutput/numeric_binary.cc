@@ -4,7 +4,6 @@
 #include <cstdint>
 
 #include "base/bytes.h"
-#include "capture/pgoutput/row_field.h"
 
 // PostgreSQL's numeric_send and get_str_from_var (src/backend/utils/adt/numeric.c), in network byte
 // order:
@@ -35,17 +34,6 @@ std::size_t digits_of(unsigned group) {
   return group >= 1000 ? 4 : group >= 100 ? 3 : group >= 10 ? 2 : 1;
 }
 
-struct Numeric {
-  std::string_view groups;  // as on the wire
-  std::int32_t weight = 0;
-
-  /// The group that counts 10000^(weight - i); zero outside of those that were sent.
-  unsigned group(std::int32_t i) const {
-    const auto at = static_cast<std::size_t>(i) * 2;
-    return i < 0 || at >= groups.size() ? 0 : load_be<std::uint16_t>(groups.data() + at);
-  }
-};
-
 char* write_digits(const char* digits, std::size_t count, char* to) {
   for (std::size_t i = 0; i < count; ++i) *to++ = digits[i];
   return to;
@@ -53,46 +41,55 @@ char* write_digits(const char* digits, std::size_t count, char* to) {
 
 }  // namespace
 
-bool append_numeric_text(std::string_view bytes, std::string& out) {
+/// The group that counts 10000^(weight - i); zero outside of those that were sent.
+unsigned BinaryNumeric::group(std::int32_t i) const {
+  const auto at = static_cast<std::size_t>(i) * 2;
+  return i < 0 || at >= groups_.size() ? 0 : load_be<std::uint16_t>(groups_.data() + at);
+}
+
+bool BinaryNumeric::read(std::string_view bytes) {
   ByteReader in(bytes);
   const std::size_t count = in.u16_be();
-  const auto weight = static_cast<std::int16_t>(in.u16_be());
+  weight_ = static_cast<std::int16_t>(in.u16_be());
   const std::uint16_t sign = in.u16_be();
-  const std::uint16_t scale = in.u16_be();
-  if (in.failed() || in.remaining() != 2 * count || scale > kScaleMax) return false;
-  const Numeric number{.groups = bytes.substr(kHeaderBytes), .weight = weight};
+  scale_ = in.u16_be();
+  if (in.failed() || in.remaining() != 2 * count || scale_ > kScaleMax) return false;
+  groups_ = bytes.substr(kHeaderBytes);
   for (std::size_t i = 0; i < count; ++i)
-    if (number.group(static_cast<std::int32_t>(i)) >= kGroupEnd) return false;
-  if (sign == kNan || sign == kInfinity || sign == kMinusInfinity) {
-    append_bytes(sign == kNan ? "NaN" : sign == kInfinity ? "Infinity" : "-Infinity", out);
-    return count == 0;
-  }
-  if (sign != kPositive && sign != kNegative) return false;
+    if (group(static_cast<std::int32_t>(i)) >= kGroupEnd) return false;
+  negative_ = sign == kNegative;
+  if (negative_ || sign == kPositive) return measure(), true;
+  if (sign != kNan && sign != kInfinity && sign != kMinusInfinity) return false;
+  word_ = sign == kNan ? "NaN" : sign == kInfinity ? "Infinity" : "-Infinity";
+  size_ = word_.size();
+  return count == 0;
+}
 
-  // Before the point: at least one digit, no zeros in front. Behind it: the scale, neither more nor
-  // less.
-  const unsigned first = weight < 0 ? 0 : number.group(0);
+/// Before the point: at least one digit, no zeros in front. Behind it: the scale, neither more nor
+/// less.
+void BinaryNumeric::measure() {
   const std::size_t whole =
-      digits_of(first) + (weight < 0 ? 0 : 4 * static_cast<std::size_t>(weight));
-  const std::size_t size = (sign == kNegative ? 1 : 0) + whole + (scale == 0 ? 0 : 1 + scale);
-  append_varint(out, size);
-  const std::size_t start = out.size();
-  out.resize(start + size);
-  char* to = out.data() + start;
-  if (sign == kNegative) *to++ = '-';
-  const std::size_t skipped = 4 - digits_of(first);
-  to = write_digits(kGroupDigits[first].data() + skipped, 4 - skipped, to);
-  for (std::int32_t i = 1; i <= weight; ++i)
-    to = write_digits(kGroupDigits[number.group(i)].data(), 4, to);
-  if (scale == 0) return true;
+      weight_ < 0 ? 1 : digits_of(group(0)) + 4 * static_cast<std::size_t>(weight_);
+  size_ = (negative_ ? 1 : 0) + whole + (scale_ == 0 ? 0 : 1u + scale_);
+}
+
+char* BinaryNumeric::write(char* to) const {
+  if (!word_.empty()) return write_digits(word_.data(), word_.size(), to);
+  if (negative_) *to++ = '-';
+  const unsigned first = weight_ < 0 ? 0 : group(0);
+  const std::size_t digits = digits_of(first);
+  to = write_digits(kGroupDigits[first].data() + (4 - digits), digits, to);
+  for (std::int32_t i = 1; i <= weight_; ++i)
+    to = write_digits(kGroupDigits[group(i)].data(), 4, to);
+  if (scale_ == 0) return to;
   *to++ = '.';
-  std::int32_t i = weight + 1;
-  for (std::size_t left = scale; left > 0; ++i) {
+  std::int32_t i = weight_ + 1;
+  for (std::size_t left = scale_; left > 0; ++i) {
     const std::size_t take = left < 4 ? left : 4;
-    to = write_digits(kGroupDigits[number.group(i)].data(), take, to);
+    to = write_digits(kGroupDigits[group(i)].data(), take, to);
     left -= take;
   }
-  return true;
+  return to;
 }
 
 }  // namespace millrace::pgoutput

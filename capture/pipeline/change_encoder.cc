@@ -160,6 +160,7 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
   auto key = key_of(relation);
   if (!key) return failed(std::move(key).error());
   Table table;
+  std::vector<pgoutput::BinaryType> forms;
   std::set<std::string_view> names;
   for (std::size_t i = 0; i < relation.columns.size(); ++i) {
     const pgoutput::RelationColumn& column = relation.columns[i];
@@ -174,7 +175,7 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
                             .type_oid = column.type_oid,
                             .type_modifier = column.type_modifier,
                             .type_name = std::move(type->name)});
-    table.binary.push_back(pgoutput::binary_type(type->base_oid, type->kind, type->array));
+    forms.push_back(pgoutput::binary_type(type->base_oid, type->kind, type->array));
     if ((*key)[i]) table.key_columns.push_back(i);
   }
   if (const auto known = schemas_.latest(seen.category);
@@ -188,6 +189,8 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
   if (!schema) return failed(std::move(schema).error());
   table.schema = *std::move(schema);
   MILLRACE_CHECK(table.schema->columns.size() == relation.columns.size());
+  for (std::size_t i = 0; i < forms.size(); ++i)
+    table.plans.emplace_back(table.schema->columns[i], forms[i]);
   tables_[relation.oid] = std::move(table);
   last_table_ = nullptr;
   return {};
@@ -212,26 +215,52 @@ Result<const ChangeEncoder::Table*> ChangeEncoder::find(std::uint32_t relation_o
 Result<void> ChangeEncoder::encode_row(const Table& table, const Tuple& tuple, const Tuple* older) {
   row_.clear();
   unchanged_.clear();
-  const std::vector<ColumnSchema>& columns = table.schema->columns;
-  for (std::size_t i = 0; i < columns.size(); ++i) {
-    const Field* field = value_of(tuple, older, i);
-    if (field == nullptr) {
-      append_varint(unchanged_, columns[i].field);
-    } else if (field->state == FieldState::kText) [[likely]] {
-      auto appended = pgoutput::append_text_value(columns[i], field->value, row_);
-      if (!appended) [[unlikely]]
-        return std::move(appended).error().context("table " + printable(table.schema->category));
-    } else if (field->state == FieldState::kBinary) {
-      MILLRACE_RETURN_IF_ERROR(append_binary(table, i, field->value, row_));
+  const pgoutput::ColumnPlan* plan = table.plans.data();
+  const Field* own = tuple.data();
+  for (const Field* const end = own + tuple.size(); own != end; ++own, ++plan) {
+    if (own->state == FieldState::kNull) continue;
+    const Field* field = own;
+    if (own->state == FieldState::kUnchanged) [[unlikely]] {
+      const auto i = static_cast<std::size_t>(own - tuple.data());
+      field = value_of(tuple, older, i);
+      if (field == nullptr) {
+        append_varint(unchanged_, table.schema->columns[i].field);
+        continue;
+      }
     }
+    char* const to = row_.room(field->value.size() + pgoutput::kFieldExtraBytes);
+    const char* const written = field->state == FieldState::kText
+                                    ? pgoutput::write_text_value(*plan, field->value, to)
+                                    : pgoutput::write_binary_value(*plan, field->value, to);
+    if (written != nullptr) [[likely]]
+      row_.end_at(written);
+    else
+      MILLRACE_RETURN_IF_ERROR(
+          append_slowly(table, static_cast<std::size_t>(own - tuple.data()), *field));
   }
+  return {};
+}
+
+Result<void> ChangeEncoder::append_slowly(const Table& table, std::size_t column,
+                                          const Field& field) {
+  field_.clear();
+  if (field.state == FieldState::kText) {
+    auto appended = pgoutput::append_text_value(table.schema->columns[column], field.value, field_);
+    if (!appended) [[unlikely]]
+      return std::move(appended).error().context("table " + printable(table.schema->category));
+  } else {
+    MILLRACE_RETURN_IF_ERROR(append_binary(table, column, field.value, field_));
+  }
+  row_.append(field_);
+  give_back(field_);
   return {};
 }
 
 Result<void> ChangeEncoder::append_binary(const Table& table, std::size_t column,
                                           std::string_view bytes, std::string& row) {
   const ColumnSchema& schema = table.schema->columns[column];
-  if (!table.binary[column].exact()) [[unlikely]] {
+  const pgoutput::BinaryType type = table.plans[column].binary;
+  if (!type.exact()) [[unlikely]] {
     needs_text_ = true;
     return Error(ErrorCode::kUnsupported,
                  "column " + printable(schema.name) + " of table " +
@@ -239,7 +268,7 @@ Result<void> ChangeEncoder::append_binary(const Table& table, std::size_t column
                      printable(schema.type_name) + " is kept as PostgreSQL's text")
         .hint("Ask for text: leave out pgoutput's option binary.");
   }
-  auto appended = pgoutput::append_binary_value(schema, table.binary[column], bytes, row);
+  auto appended = pgoutput::append_binary_value(schema, type, bytes, row);
   if (!appended) [[unlikely]]
     return std::move(appended).error().context("table " + printable(table.schema->category));
   return {};
@@ -249,13 +278,19 @@ Result<void> ChangeEncoder::append_binary(const Table& table, std::size_t column
 Result<void> ChangeEncoder::append_key_text(const Table& table, std::size_t column,
                                             const Field& field, std::string& key) {
   std::string_view text = field.value;
+  char number[pgoutput::kIntegerTextBytes];
   if (field.state == FieldState::kBinary) {
-    key_field_.clear();
-    key_text_.clear();
-    MILLRACE_RETURN_IF_ERROR(append_binary(table, column, field.value, key_field_));
-    MILLRACE_RETURN_IF_ERROR(
-        append_value_text(table.schema->columns[column], key_field_, key_text_));
-    text = key_text_;
+    const auto quick = pgoutput::text_of_binary(table.plans[column], field.value, number);
+    if (quick) {
+      text = *quick;
+    } else {
+      key_field_.clear();
+      key_text_.clear();
+      MILLRACE_RETURN_IF_ERROR(append_binary(table, column, field.value, key_field_));
+      MILLRACE_RETURN_IF_ERROR(
+          append_value_text(table.schema->columns[column], key_field_, key_text_));
+      text = key_text_;
+    }
   }
   if (table.key_columns.size() == 1)
     key += text;
@@ -301,7 +336,7 @@ Result<void> ChangeEncoder::hand_on(std::string_view category, std::string_view 
                          .metadata = {},
                          .flags = flags});
   give_back(payload_);
-  give_back(row_);
+  row_.give_back(kKeptBytesMax);
   return added;
 }
 
@@ -309,7 +344,7 @@ Result<void> ChangeEncoder::add_row(int op, const Table& table, Lsn lsn, const T
   MILLRACE_RETURN_IF_ERROR(encode_row(table, row, nullptr));
   MILLRACE_RETURN_IF_ERROR(write_key(table, row, nullptr, key_));
   start_payload(payload_, op, table.schema->version, lsn);
-  append_sized(payload_, Change::kAfterFieldNumber, row_);
+  append_sized(payload_, Change::kAfterFieldNumber, row_.view());
   return hand_on(table.schema->category, key_, EventFlags::kNone);
 }
 
@@ -327,7 +362,7 @@ Result<void> ChangeEncoder::add_delete(const Table& table, Lsn lsn, OldTuple kin
                                        const Tuple& before, std::string_view key) {
   MILLRACE_RETURN_IF_ERROR(encode_row(table, before, nullptr));
   start_payload(payload_, Change::DELETE, table.schema->version, lsn);
-  append_sized(payload_, Change::kBeforeFieldNumber, row_);
+  append_sized(payload_, Change::kBeforeFieldNumber, row_.view());
   if (kind == OldTuple::kKey) {
     payload_ += static_cast<char>(tag(Change::kBeforeIsKeyFieldNumber, kVarint));
     payload_ += '\1';
@@ -347,10 +382,10 @@ Result<void> ChangeEncoder::add_change(int op, const Table& table, Lsn lsn,
   start_payload(payload_, op, table.schema->version, lsn);
   if (with_before) {
     MILLRACE_RETURN_IF_ERROR(encode_row(table, change.before, nullptr));
-    append_sized(payload_, Change::kBeforeFieldNumber, row_);
+    append_sized(payload_, Change::kBeforeFieldNumber, row_.view());
   }
   MILLRACE_RETURN_IF_ERROR(encode_row(table, change.after, &change.before));
-  append_sized(payload_, Change::kAfterFieldNumber, row_);
+  append_sized(payload_, Change::kAfterFieldNumber, row_.view());
   if (with_before && change.old_kind == OldTuple::kKey) {
     payload_ += static_cast<char>(tag(Change::kBeforeIsKeyFieldNumber, kVarint));
     payload_ += '\1';

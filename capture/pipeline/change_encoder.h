@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "base/result.h"
-#include "capture/pgoutput/binary_value.h"
 #include "capture/pgoutput/message.h"
+#include "capture/pgoutput/row_writer.h"
 #include "capture/pipeline/catalog_lookup.h"
 #include "eventstore/types.h"
 #include "schemas/registry.h"
@@ -83,14 +83,15 @@ class ChangeEncoder {
  private:
   struct Table {
     SchemaRegistry::Schema schema;
-    std::vector<std::size_t> key_columns;      // positions in the row, in the table's order
-    std::vector<pgoutput::BinaryType> binary;  // of each column
+    std::vector<std::size_t> key_columns;     // positions in the row, in the table's order
+    std::vector<pgoutput::ColumnPlan> plans;  // of each column
   };
 
   Result<std::vector<bool>> key_of(const pgoutput::Relation& relation);
   Result<const Table*> find(std::uint32_t relation_oid, std::size_t columns);
   Result<void> encode_row(const Table& table, const pgoutput::Tuple& tuple,
                           const pgoutput::Tuple* older);
+  Result<void> append_slowly(const Table& table, std::size_t column, const pgoutput::Field& field);
   Result<void> append_binary(const Table& table, std::size_t column, std::string_view bytes,
                              std::string& row);
   Result<void> write_key(const Table& table, const pgoutput::Tuple& tuple,
@@ -112,8 +113,10 @@ class ChangeEncoder {
   std::uint32_t last_oid_ = 0;
   const Table* last_table_ = nullptr;
   // Reused: no allocation per change.
-  std::string payload_, row_, key_, old_key_;
+  pgoutput::RowBuffer row_;
+  std::string payload_, key_, old_key_;
   std::string unchanged_;  // packed field numbers
+  std::string field_;      // that the short way did not take
   std::string key_field_;  // of a key's column that came in binary
   std::string key_text_;
   bool needs_text_ = false;
