@@ -46,6 +46,7 @@ std::vector<Figure> run_scan_category(const Settings& settings);
 std::vector<Figure> run_open(const Settings& settings);
 std::vector<Figure> run_compact(const Settings& settings);
 std::vector<Figure> run_streams(const Settings& settings);
+std::vector<Figure> run_encode(const Settings& settings);
 std::vector<Figure> run_stream(const Settings& settings);
 std::vector<Figure> run_catchup(const Settings& settings);
 std::vector<Figure> run_latency(const Settings& settings);

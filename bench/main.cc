@@ -18,6 +18,7 @@
 //                   pg_recvlogical into /dev/null over the same; also peak memory, CPU, and bytes
 //                   on disk against those sent
 //   catchup         the same backlogs with --catch-up-from, against the same
+//   encode          one row of W1's types from pgoutput's bytes to the event, binary against text
 //   latency         commit to durable at 500 transactions/s, against pg_recvlogical's output
 //   project_table   a worker that folds events into a SQLite cache table, against a bare SQLite
 //                   loop that writes the same rows with its settings, as many in a commit
@@ -45,6 +46,7 @@ std::vector<Workload> workloads() {
           {"compact", "three quarters of a store that are superseded, and a reader beside",
            run_compact},
           {"streams", "one stream among a million, and appends to it", run_streams},
+          {"encode", "a change's bytes into an event, text and binary", run_encode},
           {"stream", "a backlog through the replication protocol", run_stream},
           {"catchup", "a backlog by stretches of WAL", run_catchup},
           {"latency", "commit to durable", run_latency},

@@ -105,4 +105,9 @@ std::optional<BuiltinType> builtin_type(std::uint32_t oid) {
   return std::nullopt;
 }
 
+std::uint32_t element_of_array(std::uint32_t oid) {
+  const auto array = std::ranges::find(kTypes, oid, &Entry::array_oid);
+  return array == std::end(kTypes) ? 0 : array->oid;
+}
+
 }  // namespace millrace::pgoutput

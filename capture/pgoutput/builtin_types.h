@@ -18,6 +18,9 @@ struct BuiltinType {
 /// for a type that is not built in, or that no column can have.
 std::optional<BuiltinType> builtin_type(std::uint32_t oid);
 
+/// Type of the elements of a built-in array type; 0 where `oid` is none.
+std::uint32_t element_of_array(std::uint32_t oid);
+
 /// Types from here on were made by somebody: extensions, enums, domains, rows
 /// (FirstNormalObjectId).
 inline constexpr std::uint32_t kFirstUserOid = 16'384;

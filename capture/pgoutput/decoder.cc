@@ -80,6 +80,29 @@ class MessageReader {
     return in_.bytes(size);
   }
 
+  /// 'n' | 'u' | 't' u32(length) bytes | 'b' u32(length) bytes; false after an error.
+  bool field(bool may_be_unchanged, Field& out) {
+    const char* at = in_.position();
+    const char kind = static_cast<char>(in_.u8());
+    if (kind == 't' || kind == 'b') [[likely]] {
+      const char* length_at = in_.position();
+      const std::uint32_t size = in_.u32_be();
+      if (in_.failed()) [[unlikely]]
+        return fail_at(length_at, "ends too early"), false;
+      if (size > in_.remaining()) [[unlikely]]
+        return fail_at(length_at, "a length beyond the message's end"), false;
+      out = {kind == 't' ? FieldState::kText : FieldState::kBinary, in_.bytes(size)};
+      return true;
+    }
+    out = {kind == 'n' ? FieldState::kNull : FieldState::kUnchanged, {}};
+    if (kind == 'n') return true;
+    if (in_.failed()) return fail_at(at, "ends too early"), false;
+    if (kind != 'u') return fail_at(at, "an unknown kind of value"), false;
+    if (!may_be_unchanged)
+      return fail_at(at, "an unchanged value where there is no older one"), false;
+    return true;
+  }
+
   std::uint8_t flags(std::uint8_t known) {
     const char* at = in_.position();
     const std::uint8_t value = u8();
@@ -141,22 +164,9 @@ void read_tuple(MessageReader& in, bool may_be_unchanged, Tuple& tuple) {
   if (count > kColumnsMax || count > in.remaining()) [[unlikely]]
     return in.fail_at(at, "a number of columns that can't be");
   tuple.resize(count);  // what stays of the message before is overwritten below
-  for (Field& field : tuple) {
-    const char* field_at = in.position();
-    switch (static_cast<char>(in.u8())) {
-      case 't': field = {FieldState::kText, in.sized_bytes()}; break;
-      case 'n': field = {FieldState::kNull, {}}; break;
-      case 'u':
-        field = {FieldState::kUnchanged, {}};
-        if (!may_be_unchanged)
-          in.fail_at(field_at, "an unchanged value where there is no older one");
-        break;
-      case 'b': field = {FieldState::kBinary, in.sized_bytes()}; break;
-      default: in.fail_at(field_at, "an unknown kind of value");
-    }
-    if (in.failed()) [[unlikely]]
+  for (Field& field : tuple)
+    if (!in.field(may_be_unchanged, field)) [[unlikely]]
       return;
-  }
 }
 
 OldTuple old_kind_of(char marker) { return marker == 'K' ? OldTuple::kKey : OldTuple::kFull; }

@@ -10,36 +10,10 @@
 #include "capture/pgoutput/array_text.h"
 #include "capture/pgoutput/builtin_types.h"
 #include "capture/pgoutput/datetime_text.h"
+#include "capture/pgoutput/row_field.h"
 
 namespace millrace::pgoutput {
 namespace {
-
-enum WireType : std::uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
-
-WireType wire_type_of(ValueKind kind) {
-  switch (kind) {
-    case ValueKind::kBool:
-    case ValueKind::kInt32:
-    case ValueKind::kInt64:
-    case ValueKind::kUInt32:
-    case ValueKind::kDate:
-    case ValueKind::kTime:
-    case ValueKind::kTimestamp:
-    case ValueKind::kTimestampTz: return kVarint;
-    case ValueKind::kFloat: return kFixed32;
-    case ValueKind::kDouble: return kFixed64;
-    default: return kBytes;
-  }
-}
-
-void append_tag(std::uint32_t field, WireType type, std::string& out) {
-  append_varint(out, static_cast<std::uint64_t>(field) << 3 | type);
-}
-
-void append_bytes(std::string_view bytes, std::string& out) {
-  append_varint(out, bytes.size());
-  out += bytes;
-}
 
 // Each of these appends a value without its tag, or gives false where the text is none. What a
 // failed one leaves in `out` is taken back by append_text_value.
@@ -158,17 +132,6 @@ bool append_bytea(std::string_view text, std::string& out) {
   return seen < 16;
 }
 
-/// Appends a sint field of a message; 0 is left out, as proto3 does.
-void append_part(std::uint32_t field, std::int64_t value, std::string& out) {
-  if (value == 0) return;
-  append_tag(field, kVarint, out);
-  append_varint(out, zigzag(value));
-}
-
-constexpr std::size_t part_size(std::int64_t value) {
-  return value == 0 ? 0 : 1 + varint_size(zigzag(value));
-}
-
 /// millrace.v1.TimeTz
 bool append_time_tz(std::string_view text, std::string& out) {
   const auto value = parse_time_tz(text);
@@ -225,12 +188,6 @@ bool append_element(ValueKind kind, std::string_view text, std::string& out) {
   return append_value(as_text ? ValueKind::kExactText : kind, text, out);
 }
 
-/// What stands in the place of a null: zero or empty.
-void append_placeholder(ValueKind kind, std::string& out) {
-  const WireType type = wire_type_of(kind);
-  out.append(type == kFixed64 ? 8 : type == kFixed32 ? 4 : 1, '\0');
-}
-
 constexpr std::uint32_t kBoxArrayOid = 1020;  // the one built-in type whose delimiter is not ','
 
 /// Whether ',' surely stands between the elements. A type that an extension made may have any
@@ -240,54 +197,41 @@ bool has_comma_delimiter(const ColumnSchema& column) {
          (column.type_oid < kFirstUserOid && column.type_oid != kBoxArrayOid);
 }
 
-/// The content of a millrace.v1.*Array message. Its buffers are reused: one per thread.
+/// Its buffers are reused: one per thread.
 class ArrayEncoder {
  public:
   bool append(const ColumnSchema& column, std::string_view text, std::string& out) {
-    body_.clear();
-    if (has_comma_delimiter(column) ? !encode(column.kind, text) : !encode_whole(text))
-      return false;
-    append_bytes(body_, out);
-    return true;
+    return has_comma_delimiter(column) ? encode(column.kind, text, out) : encode_whole(text, out);
   }
 
  private:
-  bool encode(ValueKind kind, std::string_view text) {
-    values_.clear();
-    nulls_.clear();
+  bool encode(ValueKind kind, std::string_view text, std::string& out) {
+    parts_.clear();
     const bool packed = wire_type_of(kind) != kBytes;
     ArrayReader reader(text, element_);
     for (std::uint64_t count = 0;; ++count) {
       const ArrayReader::Item item = reader.next();
       if (item == ArrayReader::Item::kEnd) break;
       if (item == ArrayReader::Item::kInvalid) return false;
-      if (item == ArrayReader::Item::kOtherShape) return encode_whole(text);
-      if (!packed) append_tag(1, kBytes, values_);
-      if (item == ArrayReader::Item::kNull) {
-        append_placeholder(kind, values_);
-        append_varint(nulls_, count);
-      } else if (!append_element(kind, reader.element(), values_)) {
+      if (item == ArrayReader::Item::kOtherShape) return encode_whole(text, out);
+      if (!packed) append_tag(1, kBytes, parts_.values);
+      if (item == ArrayReader::Item::kNull)
+        parts_.add_null(kind, count);
+      else if (!append_element(kind, reader.element(), parts_.values))
         return false;
-      }
     }
-    if (packed && !values_.empty()) append_field(1, values_);
-    if (!packed) body_ += values_;
-    if (!nulls_.empty()) append_field(2, nulls_);
+    parts_.append_message(packed, out);
     return true;
   }
 
-  bool encode_whole(std::string_view text) {
+  static bool encode_whole(std::string_view text, std::string& out) {
     if (!is_array_text(text)) return false;
-    append_field(3, text);
+    append_whole_array(text, out);
     return true;
   }
 
-  void append_field(std::uint32_t field, std::string_view bytes) {
-    append_tag(field, kBytes, body_);
-    append_bytes(bytes, body_);
-  }
-
-  std::string body_, values_, nulls_, element_;
+  ArrayParts parts_;
+  std::string element_;
 };
 
 bool append_array(const ColumnSchema& column, std::string_view text, std::string& out) {

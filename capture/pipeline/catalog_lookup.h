@@ -14,6 +14,7 @@ struct ColumnType {
   ValueKind kind = ValueKind::kExactText;
   bool array = false;
   std::string name;
+  std::uint32_t base_oid = 0;  ///< Of the type that a domain is based on; the type's own else.
 };
 
 /// What pgoutput's messages do not say and only the source's catalog knows.

@@ -11,6 +11,7 @@
 #include "base/checksum.h"
 #include "capture/pgoutput/text_value.h"
 #include "millrace/v1/change.pb.h"
+#include "schemas/row_text.h"
 
 // The payload is a millrace.v1.Change, written as wire bytes into a reused buffer, fields in
 // ascending order as Protobuf's own serializer does: millions of changes a second leave no room for
@@ -67,8 +68,9 @@ void give_back(std::string& buffer) {
 const Field* value_of(const Tuple& tuple, const Tuple* older, std::size_t i) {
   if (tuple[i].state != FieldState::kUnchanged) return &tuple[i];
   // A null in an old key means "not sent", and what is unchanged in TOAST is no null either.
-  const bool known = older != nullptr && !older->empty() && (*older)[i].state == FieldState::kText;
-  return known ? &(*older)[i] : nullptr;
+  if (older == nullptr || older->empty()) return nullptr;
+  const FieldState state = (*older)[i].state;
+  return state == FieldState::kText || state == FieldState::kBinary ? &(*older)[i] : nullptr;
 }
 
 void append_escaped(std::string& key, std::string_view text) {
@@ -158,6 +160,7 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
   auto key = key_of(relation);
   if (!key) return failed(std::move(key).error());
   Table table;
+  std::vector<pgoutput::BinaryType> forms;
   std::set<std::string_view> names;
   for (std::size_t i = 0; i < relation.columns.size(); ++i) {
     const pgoutput::RelationColumn& column = relation.columns[i];
@@ -172,6 +175,7 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
                             .type_oid = column.type_oid,
                             .type_modifier = column.type_modifier,
                             .type_name = std::move(type->name)});
+    forms.push_back(pgoutput::binary_type(type->base_oid, type->kind, type->array));
     if ((*key)[i]) table.key_columns.push_back(i);
   }
   if (const auto known = schemas_.latest(seen.category);
@@ -185,6 +189,8 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
   if (!schema) return failed(std::move(schema).error());
   table.schema = *std::move(schema);
   MILLRACE_CHECK(table.schema->columns.size() == relation.columns.size());
+  for (std::size_t i = 0; i < forms.size(); ++i)
+    table.plans.emplace_back(table.schema->columns[i], forms[i]);
   tables_[relation.oid] = std::move(table);
   last_table_ = nullptr;
   return {};
@@ -209,27 +215,94 @@ Result<const ChangeEncoder::Table*> ChangeEncoder::find(std::uint32_t relation_o
 Result<void> ChangeEncoder::encode_row(const Table& table, const Tuple& tuple, const Tuple* older) {
   row_.clear();
   unchanged_.clear();
-  const std::vector<ColumnSchema>& columns = table.schema->columns;
-  for (std::size_t i = 0; i < columns.size(); ++i) {
-    const Field* field = value_of(tuple, older, i);
-    if (field == nullptr) {
-      append_varint(unchanged_, columns[i].field);
-    } else if (field->state == FieldState::kText) [[likely]] {
-      auto appended = pgoutput::append_text_value(columns[i], field->value, row_);
-      if (!appended) [[unlikely]]
-        return std::move(appended).error().context("table " + printable(table.schema->category));
-    } else if (field->state == FieldState::kBinary) {
-      return Error(ErrorCode::kUnsupported, "column " + printable(columns[i].name) + " of table " +
-                                                printable(table.schema->category) +
-                                                " came in binary")
-          .hint("millrace asks for text: leave out pgoutput's option binary.");
+  const pgoutput::ColumnPlan* plan = table.plans.data();
+  const Field* own = tuple.data();
+  for (const Field* const end = own + tuple.size(); own != end; ++own, ++plan) {
+    if (own->state == FieldState::kNull) continue;
+    const Field* field = own;
+    if (own->state == FieldState::kUnchanged) [[unlikely]] {
+      const auto i = static_cast<std::size_t>(own - tuple.data());
+      field = value_of(tuple, older, i);
+      if (field == nullptr) {
+        append_varint(unchanged_, table.schema->columns[i].field);
+        continue;
+      }
     }
+    char* const to = row_.room(field->value.size() + pgoutput::kFieldExtraBytes);
+    const char* const written = field->state == FieldState::kText
+                                    ? pgoutput::write_text_value(*plan, field->value, to)
+                                    : pgoutput::write_binary_value(*plan, field->value, to);
+    if (written != nullptr) [[likely]]
+      row_.end_at(written);
+    else
+      MILLRACE_RETURN_IF_ERROR(
+          append_slowly(table, static_cast<std::size_t>(own - tuple.data()), *field));
   }
   return {};
 }
 
+Result<void> ChangeEncoder::append_slowly(const Table& table, std::size_t column,
+                                          const Field& field) {
+  field_.clear();
+  if (field.state == FieldState::kText) {
+    auto appended = pgoutput::append_text_value(table.schema->columns[column], field.value, field_);
+    if (!appended) [[unlikely]]
+      return std::move(appended).error().context("table " + printable(table.schema->category));
+  } else {
+    MILLRACE_RETURN_IF_ERROR(append_binary(table, column, field.value, field_));
+  }
+  row_.append(field_);
+  give_back(field_);
+  return {};
+}
+
+Result<void> ChangeEncoder::append_binary(const Table& table, std::size_t column,
+                                          std::string_view bytes, std::string& row) {
+  const ColumnSchema& schema = table.schema->columns[column];
+  const pgoutput::BinaryType type = table.plans[column].binary;
+  if (!type.exact()) [[unlikely]] {
+    needs_text_ = true;
+    return Error(ErrorCode::kUnsupported,
+                 "column " + printable(schema.name) + " of table " +
+                     printable(table.schema->category) + " came in binary, and its type " +
+                     printable(schema.type_name) + " is kept as PostgreSQL's text")
+        .hint("Ask for text: leave out pgoutput's option binary.");
+  }
+  auto appended = pgoutput::append_binary_value(schema, type, bytes, row);
+  if (!appended) [[unlikely]]
+    return std::move(appended).error().context("table " + printable(table.schema->category));
+  return {};
+}
+
+/// A key is text, whichever way its values came.
+Result<void> ChangeEncoder::append_key_text(const Table& table, std::size_t column,
+                                            const Field& field, std::string& key) {
+  std::string_view text = field.value;
+  char number[pgoutput::kIntegerTextBytes];
+  if (field.state == FieldState::kBinary) {
+    const auto quick = pgoutput::text_of_binary(table.plans[column], field.value, number);
+    if (quick) {
+      text = *quick;
+    } else {
+      key_field_.clear();
+      key_text_.clear();
+      MILLRACE_RETURN_IF_ERROR(append_binary(table, column, field.value, key_field_));
+      MILLRACE_RETURN_IF_ERROR(
+          append_value_text(table.schema->columns[column], key_field_, key_text_));
+      text = key_text_;
+    }
+  }
+  if (table.key_columns.size() == 1)
+    key += text;
+  else
+    append_escaped(key, text);
+  give_back(key_field_);
+  give_back(key_text_);
+  return {};
+}
+
 Result<void> ChangeEncoder::write_key(const Table& table, const Tuple& tuple, const Tuple* older,
-                                      std::string& key) const {
+                                      std::string& key) {
   key.clear();
   give_back(key);
   for (std::size_t n = 0; n < table.key_columns.size(); ++n) {
@@ -245,13 +318,10 @@ Result<void> ChangeEncoder::write_key(const Table& table, const Tuple& tuple, co
               "table.");
     }
     if (n != 0) key += ',';
-    if (field->state != FieldState::kText) {
+    if (field->state == FieldState::kNull)
       key += "\\N";
-    } else if (table.key_columns.size() == 1) {
-      key += field->value;
-    } else {
-      append_escaped(key, field->value);
-    }
+    else
+      MILLRACE_RETURN_IF_ERROR(append_key_text(table, i, *field, key));
   }
   fold_long_key(key);
   return {};
@@ -266,7 +336,7 @@ Result<void> ChangeEncoder::hand_on(std::string_view category, std::string_view 
                          .metadata = {},
                          .flags = flags});
   give_back(payload_);
-  give_back(row_);
+  row_.give_back(kKeptBytesMax);
   return added;
 }
 
@@ -274,7 +344,7 @@ Result<void> ChangeEncoder::add_row(int op, const Table& table, Lsn lsn, const T
   MILLRACE_RETURN_IF_ERROR(encode_row(table, row, nullptr));
   MILLRACE_RETURN_IF_ERROR(write_key(table, row, nullptr, key_));
   start_payload(payload_, op, table.schema->version, lsn);
-  append_sized(payload_, Change::kAfterFieldNumber, row_);
+  append_sized(payload_, Change::kAfterFieldNumber, row_.view());
   return hand_on(table.schema->category, key_, EventFlags::kNone);
 }
 
@@ -292,7 +362,7 @@ Result<void> ChangeEncoder::add_delete(const Table& table, Lsn lsn, OldTuple kin
                                        const Tuple& before, std::string_view key) {
   MILLRACE_RETURN_IF_ERROR(encode_row(table, before, nullptr));
   start_payload(payload_, Change::DELETE, table.schema->version, lsn);
-  append_sized(payload_, Change::kBeforeFieldNumber, row_);
+  append_sized(payload_, Change::kBeforeFieldNumber, row_.view());
   if (kind == OldTuple::kKey) {
     payload_ += static_cast<char>(tag(Change::kBeforeIsKeyFieldNumber, kVarint));
     payload_ += '\1';
@@ -312,10 +382,10 @@ Result<void> ChangeEncoder::add_change(int op, const Table& table, Lsn lsn,
   start_payload(payload_, op, table.schema->version, lsn);
   if (with_before) {
     MILLRACE_RETURN_IF_ERROR(encode_row(table, change.before, nullptr));
-    append_sized(payload_, Change::kBeforeFieldNumber, row_);
+    append_sized(payload_, Change::kBeforeFieldNumber, row_.view());
   }
   MILLRACE_RETURN_IF_ERROR(encode_row(table, change.after, &change.before));
-  append_sized(payload_, Change::kAfterFieldNumber, row_);
+  append_sized(payload_, Change::kAfterFieldNumber, row_.view());
   if (with_before && change.old_kind == OldTuple::kKey) {
     payload_ += static_cast<char>(tag(Change::kBeforeIsKeyFieldNumber, kVarint));
     payload_ += '\1';

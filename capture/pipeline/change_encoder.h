@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "capture/pgoutput/message.h"
+#include "capture/pgoutput/row_writer.h"
 #include "capture/pipeline/catalog_lookup.h"
 #include "eventstore/types.h"
 #include "schemas/registry.h"
@@ -44,10 +45,15 @@ class EventOut {
 /// A large value that an update left alone (TOAST) is taken from the old row where the source sent
 /// it; else the column is listed in `unchanged` and the event flagged kPartial.
 ///
+/// A value in binary gives the same event as its text, where its type has an exact decoder
+/// (pgoutput/binary_value.h). Where it has none it is refused, and needs_text() tells so: the same
+/// changes must be asked for again as text.
+///
 /// Pure but for the catalog lookups. Threads: one. Errors of all: kCorruption (a table that was
-/// never told of, a row that is not the table's), kUnsupported (a value in binary),
-/// kInvalidArgument (a value that is none of its column's type), and those of the catalog, the
-/// registry and `out`. What was added to `out` before stays there: roll it back.
+/// never told of, a row that is not the table's, binary that is no value), kUnsupported (a value in
+/// binary that must be text), kInvalidArgument (a text that is none of its column's type), and
+/// those of the catalog, the registry and `out`. What was added to `out` before stays there: roll
+/// it back.
 class ChangeEncoder {
  public:
   ChangeEncoder(SchemaRegistry& schemas, CatalogLookup& catalog, EventOut& out);
@@ -71,18 +77,27 @@ class ChangeEncoder {
   /// The shape in force; nullptr if none was seen.
   const TableSchema* schema_of(std::uint32_t relation_oid) const;
 
+  /// A value came in binary whose column has no exact binary decoder. Stays true.
+  bool needs_text() const { return needs_text_; }
+
  private:
   struct Table {
     SchemaRegistry::Schema schema;
-    std::vector<std::size_t> key_columns;  // positions in the row, in the table's order
+    std::vector<std::size_t> key_columns;     // positions in the row, in the table's order
+    std::vector<pgoutput::ColumnPlan> plans;  // of each column
   };
 
   Result<std::vector<bool>> key_of(const pgoutput::Relation& relation);
   Result<const Table*> find(std::uint32_t relation_oid, std::size_t columns);
   Result<void> encode_row(const Table& table, const pgoutput::Tuple& tuple,
                           const pgoutput::Tuple* older);
+  Result<void> append_slowly(const Table& table, std::size_t column, const pgoutput::Field& field);
+  Result<void> append_binary(const Table& table, std::size_t column, std::string_view bytes,
+                             std::string& row);
   Result<void> write_key(const Table& table, const pgoutput::Tuple& tuple,
-                         const pgoutput::Tuple* older, std::string& key) const;
+                         const pgoutput::Tuple* older, std::string& key);
+  Result<void> append_key_text(const Table& table, std::size_t column, const pgoutput::Field& field,
+                               std::string& key);
   Result<void> add_row(int op, const Table& table, Lsn lsn, const pgoutput::Tuple& row);
   Result<void> add_change(int op, const Table& table, Lsn lsn, const pgoutput::Update& change,
                           bool with_before, std::optional<std::string_view> moved_from);
@@ -98,8 +113,13 @@ class ChangeEncoder {
   std::uint32_t last_oid_ = 0;
   const Table* last_table_ = nullptr;
   // Reused: no allocation per change.
-  std::string payload_, row_, key_, old_key_;
+  pgoutput::RowBuffer row_;
+  std::string payload_, key_, old_key_;
   std::string unchanged_;  // packed field numbers
+  std::string field_;      // that the short way did not take
+  std::string key_field_;  // of a key's column that came in binary
+  std::string key_text_;
+  bool needs_text_ = false;
 };
 
 }  // namespace millrace

@@ -24,15 +24,16 @@ char unescaped(char c) {
 Result<const pgoutput::Tuple*> CopyRowParser::parse(std::string_view line, std::size_t columns) {
   fields_.clear();
   unescaped_.clear();
-  unescaped_.reserve(line.size());  // views into it must survive its growth
   if (columns == 0 && line.empty()) return &fields_;
+  const bool escapes = line.find('\\') != std::string_view::npos;
+  if (escapes) unescaped_.reserve(line.size());  // views into it must survive its growth
   for (std::string_view rest = line;;) {
     const std::size_t tab = rest.find('\t');
     const std::string_view raw = rest.substr(0, tab);
-    if (raw == "\\N") {
-      fields_.push_back({pgoutput::FieldState::kNull, {}});
-    } else if (raw.find('\\') == std::string_view::npos) {
+    if (!escapes || raw.find('\\') == std::string_view::npos) {
       fields_.push_back({pgoutput::FieldState::kText, raw});
+    } else if (raw == "\\N") {
+      fields_.push_back({pgoutput::FieldState::kNull, {}});
     } else {
       const std::size_t start = unescaped_.size();
       for (std::size_t i = 0; i < raw.size(); ++i) {

@@ -387,8 +387,8 @@ Result<ColumnType> Catalog::type(std::uint32_t oid, std::int32_t modifier) {
     }
     const pqxx::row row = rows.at(0);
     type.name = text(row, "name");
-    const auto builtin =
-        pgoutput::builtin_type(static_cast<std::uint32_t>(get<std::int64_t>(row, "base_oid")));
+    type.base_oid = static_cast<std::uint32_t>(get<std::int64_t>(row, "base_oid"));
+    const auto builtin = pgoutput::builtin_type(type.base_oid);
     if (builtin) {
       type.kind = builtin->kind;
       type.array = builtin->array;

@@ -8,13 +8,12 @@
 #include "base/bytes.h"
 #include "schemas/rendering/json_string.h"
 #include "schemas/rendering/pg_text.h"
+#include "schemas/rendering/stored_value.h"
 
 namespace millrace::rendering {
 namespace {
 
 constexpr std::int64_t kJsonIntegerMax = std::int64_t{1} << 53;  // beyond, a double has gaps
-constexpr std::int64_t kMicrosPerDay = 86'400'000'000;
-constexpr std::int32_t kZoneSecondsMax = 16 * 3600;
 
 template <typename Int>
 void append_integer(Int value, std::string& out) {
@@ -83,62 +82,25 @@ void append_string_value(ValueKind kind, std::string_view text, std::string& out
     append_json_text(text, out);
 }
 
-/// millrace.v1.TimeTz
 bool append_time_tz_value(std::string_view bytes, std::string& out) {
-  std::int64_t micros = 0, offset = 0;
-  ByteReader in(bytes);
-  for (WireField field; next_field(in, field);) {
-    if (field.type != WireType::kVarint || field.number > 2) return false;
-    (field.number == 1 ? micros : offset) = unzigzag(field.number_value);
-  }
-  if (in.failed() || micros < 0 || micros > kMicrosPerDay || offset <= -kZoneSecondsMax ||
-      offset >= kZoneSecondsMax)
-    return false;
+  const auto value = read_time_tz(bytes);
+  if (!value) return false;
   out += '"';
-  append_time_tz(micros, static_cast<std::int32_t>(offset), out);
+  append_time_tz(value->micros, value->offset_seconds, out);
   out += '"';
   return true;
 }
 
-/// millrace.v1.Interval
 bool append_interval_value(std::string_view bytes, std::string& out) {
-  std::int64_t parts[5] = {};  // by field number
-  ByteReader in(bytes);
-  for (WireField field; next_field(in, field);) {
-    if (field.type != WireType::kVarint || field.number > 4) return false;
-    parts[field.number] = unzigzag(field.number_value);
-  }
-  const auto [unused, months, days, micros, infinity] = parts;
-  const auto is_int32 = [](std::int64_t value) {
-    return value == static_cast<std::int32_t>(value);
-  };
-  if (in.failed() || !is_int32(months) || !is_int32(days) || infinity > 1 || infinity < -1)
-    return false;
+  const auto value = read_interval(bytes);
+  if (!value) return false;
   out += '"';
-  if (infinity != 0)
-    out += infinity > 0 ? "infinity" : "-infinity";
+  if (value->infinity != 0)
+    out += value->infinity > 0 ? "infinity" : "-infinity";
   else
-    append_interval(static_cast<std::int32_t>(months), static_cast<std::int32_t>(days), micros,
-                    out);
+    append_interval(value->months, value->days, value->micros, out);
   out += '"';
   return true;
-}
-
-/// Wire type of one value of `kind`, alone or as an element.
-WireType wire_type_of(ValueKind kind) {
-  switch (kind) {
-    case ValueKind::kBool:
-    case ValueKind::kInt32:
-    case ValueKind::kInt64:
-    case ValueKind::kUInt32:
-    case ValueKind::kDate:
-    case ValueKind::kTime:
-    case ValueKind::kTimestamp:
-    case ValueKind::kTimestampTz: return WireType::kVarint;
-    case ValueKind::kFloat: return WireType::kFixed32;
-    case ValueKind::kDouble: return WireType::kFixed64;
-    default: return WireType::kBytes;
-  }
 }
 
 bool append_scalar(ValueKind kind, const WireField& field, std::string& out) {
@@ -159,81 +121,23 @@ bool append_scalar(ValueKind kind, const WireField& field, std::string& out) {
   return true;
 }
 
-/// Walks the elements of a millrace.v1.*Array message beside its list of nulls.
-class ArrayAppender {
- public:
-  ArrayAppender(ValueKind kind, std::string_view nulls, std::string& out)
-      : kind_(kind), nulls_(nulls), out_(out) {
-    next_null();
-  }
-
-  bool append(const WireField& element) {
-    out_ += count_ == 0 ? '[' : ',';
-    if (count_++ != null_) return append_scalar(kind_, element, out_);
-    out_ += "null";
-    next_null();
-    return true;
-  }
-
-  bool append_packed(std::string_view values) {
-    ByteReader in(values);
-    WireField element{.number = 1, .type = wire_type_of(kind_), .number_value = 0, .bytes = {}};
-    while (in.remaining() > 0) {
-      element.number_value = element.type == WireType::kVarint    ? in.varint()
-                             : element.type == WireType::kFixed32 ? in.u32_le()
-                                                                  : in.u64_le();
-      if (in.failed() || !append(element)) return false;
-    }
-    return true;
-  }
-
-  /// False where a null is left over that no element stands for.
-  bool finish() {
-    out_ += count_ == 0 ? "[]" : "]";
-    return !nulls_.failed() && null_ == kNone;
-  }
-
- private:
-  static constexpr std::uint64_t kNone = ~std::uint64_t{0};
-
-  void next_null() { null_ = nulls_.remaining() > 0 ? nulls_.varint() : kNone; }
-
-  ValueKind kind_;
-  ByteReader nulls_;
-  std::string& out_;
-  std::uint64_t count_ = 0, null_ = kNone;
-};
-
-/// timetz and interval stand in an array as text.
-ValueKind element_kind(ValueKind kind) {
-  return kind == ValueKind::kTimeTz || kind == ValueKind::kInterval ? ValueKind::kExactText : kind;
-}
-
-/// `text` of an array that is kept whole: the only field of its message.
-bool is_whole(std::string_view bytes, std::string_view& text) {
-  ByteReader in(bytes);
-  WireField field;
-  if (!next_field(in, field) || field.number != 3 || field.type != WireType::kBytes) return false;
-  text = field.bytes;
-  return in.remaining() == 0;
-}
-
 bool append_array(ValueKind kind, std::string_view bytes, std::string& out) {
-  if (std::string_view text; is_whole(bytes, text)) return append_json_text(text, out), true;
-  std::string_view nulls;  // they come behind the values, so they are looked up first
-  ByteReader first(bytes);
-  for (WireField field; next_field(first, field);)
-    if (field.number == 2 && field.type == WireType::kBytes) nulls = field.bytes;
-  if (first.failed()) return false;
-  const bool packed = wire_type_of(kind) != WireType::kBytes;
-  ArrayAppender array(kind, nulls, out);
-  ByteReader in(bytes);
-  for (WireField field; next_field(in, field);) {
-    if (field.number == 2) continue;
-    if (field.number != 1 || field.type != WireType::kBytes) return false;
-    if (!(packed ? array.append_packed(field.bytes) : array.append(field))) return false;
+  if (const auto text = whole_array(bytes)) return append_json_text(*text, out), true;
+  using Item = ArrayWalker::Item;
+  ArrayWalker array(kind, bytes);
+  out += '[';
+  for (bool first = true;; first = false) {
+    const Item item = array.next();
+    if (item == Item::kEnd) break;
+    if (item == Item::kInvalid) return false;
+    if (!first) out += ',';
+    if (item == Item::kNull)
+      out += "null";
+    else if (!append_scalar(kind, array.element(), out))
+      return false;
   }
-  return array.finish();
+  out += ']';
+  return true;
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/check.h"
+#include "capture/pgoutput/row_writer.h"
 #include "capture/pgoutput/text_value.h"
 #include "schemas/rendering/json_string.h"
 #include "schemas/rendering/row.h"
@@ -23,11 +24,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                      .array = (data[1] & 1) != 0,
                      .type_oid = (data[1] & 2) != 0 ? kOfAnExtension : kBuiltIn}};
   const std::string_view text(reinterpret_cast<const char*>(data) + 2, size - 2);
+  // The short way writes the same, or nothing.
+  const pgoutput::ColumnPlan plan(schema.columns[0], {});
+  std::string quick(text.size() + pgoutput::kFieldExtraBytes, '\0');
+  const char* const end = pgoutput::write_text_value(plan, text, quick.data());
+  if (end != nullptr) quick.resize(static_cast<std::size_t>(end - quick.data()));
   std::string bytes = "#";
   if (!pgoutput::append_text_value(schema.columns[0], text, bytes)) {
-    MILLRACE_CHECK(bytes == "#");
+    MILLRACE_CHECK(bytes == "#" && end == nullptr);
     return 0;
   }
+  MILLRACE_CHECK(end == nullptr || bytes.substr(1) == quick);
   rendering::Row row;
   MILLRACE_CHECK(row.read(schema, std::string_view(bytes).substr(1)).has_value());
   MILLRACE_CHECK(row.field(0) != nullptr);

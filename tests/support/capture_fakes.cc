@@ -19,8 +19,11 @@ Result<ColumnType> FakeCatalog::type(std::uint32_t oid, std::int32_t) {
       {3802, {ValueKind::kJson, false, "jsonb"}},
   };
   const auto found = kTypes.find(oid);
-  if (found != kTypes.end()) return found->second;
-  return ColumnType{ValueKind::kExactText, false, "oid " + std::to_string(oid)};
+  ColumnType type = found != kTypes.end()
+                        ? found->second
+                        : ColumnType{ValueKind::kExactText, false, "oid " + std::to_string(oid)};
+  type.base_oid = oid;
+  return type;
 }
 
 Result<std::vector<std::string>> FakeCatalog::primary_key(std::uint32_t relation_oid) {
