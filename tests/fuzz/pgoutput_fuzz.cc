@@ -33,8 +33,8 @@ void check(const test::RecordedEvent& event, SchemaRegistry& schemas) {
   MILLRACE_CHECK(before.size() <= (*schema)->columns.size());
 }
 
-void decode_alone(ByteReader in) {
-  pgoutput::Decoder decoder;
+void decode_alone(ByteReader in, bool parallel_streaming) {
+  pgoutput::Decoder decoder(parallel_streaming);
   while (in.remaining() > 0 && !in.failed()) {
     const std::string_view message = in.bytes(in.u16_be());
     static_cast<void>(decoder.decode(message));
@@ -68,7 +68,8 @@ void apply_all(ByteReader in) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
-  decode_alone(ByteReader(bytes));
+  decode_alone(ByteReader(bytes), false);
+  decode_alone(ByteReader(bytes), true);
   apply_all(ByteReader(bytes));
   return 0;
 }
