@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <random>
+#include <utility>
 
 #include "base/bytes.h"
 #include "capture/daemon/first_start.h"
@@ -16,6 +17,7 @@
 #include "capture/partial_changes.h"
 #include "capture/pipeline/change_encoder.h"
 #include "capture/pipeline/stream_applier.h"
+#include "capture/pipeline/transaction_spill.h"
 #include "capture/postgres/catalog.h"
 #include "capture/postgres/preflight.h"
 #include "capture/postgres/replication.h"
@@ -90,10 +92,13 @@ class Capture {
   std::optional<SourceState> state_;
   std::optional<StoreOut> out_;
   std::optional<ChangeEncoder> encoder_;
+  std::unique_ptr<TransactionSpill> spill_;
   std::optional<StreamApplier> applier_;
   std::optional<SourceGuard> guard_;
   std::optional<Lsn> until_;
   bool connected_ = false;  ///< Since the last failure.
+  /// The disk had no room for transactions in progress: the next connection asks for none.
+  bool spill_was_full_ = false;
 
   std::string last_error_;
   Lsn last_error_at_;
@@ -192,7 +197,9 @@ Result<void> Capture::prepare() {
                            .files = options_.files,
                            .accept_publication_change = options_.accept_publication_change,
                            .stop = stop_});
-  applier_.emplace(*encoder_, *out_, state_->epoch, Lsn{source.commit});
+  MILLRACE_ASSIGN_OR_RETURN(spill_,
+                            TransactionSpill::open(options_.store / "spill", *options_.files));
+  applier_.emplace(*encoder_, *out_, state_->epoch, Lsn{source.commit}, spill_.get());
   return {};
 }
 
@@ -259,7 +266,10 @@ Result<void> Capture::follow() {
   MILLRACE_ASSIGN_OR_RETURN(const SystemIdentity system, identify_system(*connection));
   const Lsn from = out_->end();
   MILLRACE_RETURN_IF_ERROR(guard_->check_all(system, from));
-  MILLRACE_RETURN_IF_ERROR(start_replication(*connection, state_->slot, from, state_->publication));
+  const auto in_progress =
+      std::exchange(spill_was_full_, false) ? InProgress::kHeldBack : InProgress::kStreamed;
+  MILLRACE_RETURN_IF_ERROR(
+      start_replication(*connection, state_->slot, from, state_->publication, in_progress));
   connected_ = true;
   spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot,
                to_string(from));
@@ -270,7 +280,15 @@ Result<void> Capture::follow() {
                          .look_interval = options_.look_interval,
 
                          .look_around = [this] { return guard_->check_publication(out_->end()); }});
-  return session.run(stop_);
+  auto outcome = session.run(stop_);
+  if (!outcome && outcome.error().code() == ErrorCode::kNoSpace && store_->status()) {
+    // One huge transaction, which may yet be rolled back, shall not hold up all the others.
+    spill_was_full_ = true;
+    spdlog::warn(
+        "the disk has no room for transactions in progress. The next connection leaves them with "
+        "PostgreSQL until they commit; then the log needs the room");
+  }
+  return outcome;
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "capture/pipeline/stream_applier.h"
 #include "tests/support/capture_fakes.h"
+#include "tests/support/fault_fs.h"
 
 // An input is a replication stream: messages with a u16 length in front of each. They go through a
 // decoder alone, and through the whole way from bytes to events. Besides memory errors a finding
@@ -47,10 +48,13 @@ void apply_all(ByteReader in) {
   catalog.primary_keys[16400] = {"id"};
   test::MemoryOut out;
   ChangeEncoder encoder(*schemas, catalog, out);
-  StreamApplier applier(encoder, out, 1, Lsn{0x800});
+  test::FaultFs disk;
+  const auto spill = TransactionSpill::open("/spill", disk);
+  StreamApplier applier(encoder, out, 1, Lsn{0x800}, spill->get());
   std::uint64_t position = 1;
   while (in.remaining() > 0 && !in.failed()) {
-    const auto applied = applier.apply(in.bytes(in.u16_be()), Lsn{position++});
+    auto applied = applier.apply(in.bytes(in.u16_be()), Lsn{position++});
+    while (applied && applier.replaying()) applied = applier.replay_one();
     if (!applied) MILLRACE_CHECK(applier.reset().has_value());  // as a new connection would
     MILLRACE_CHECK(out.in_transaction <= applier.in_transaction());
   }
