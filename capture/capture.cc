@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <random>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/progress.h"
@@ -19,6 +20,7 @@
 #include "capture/partial_changes.h"
 #include "capture/pipeline/change_encoder.h"
 #include "capture/pipeline/stream_applier.h"
+#include "capture/pipeline/transaction_spill.h"
 #include "capture/postgres/catalog.h"
 #include "capture/postgres/preflight.h"
 #include "capture/postgres/replication.h"
@@ -100,12 +102,15 @@ class Capture {
   std::optional<SourceState> state_;
   std::optional<StoreOut> out_;
   std::optional<ChangeEncoder> encoder_;
+  std::unique_ptr<TransactionSpill> spill_;
   std::optional<StreamApplier> applier_;
   std::optional<SourceGuard> guard_;
   std::optional<Lsn> until_;
   bool connected_ = false;    ///< Since the last failure.
   std::uint64_t behind_ = 0;  ///< In bytes of WAL, when we last looked.
   std::chrono::steady_clock::time_point no_draining_before_;
+  /// The disk had no room for transactions in progress: the next connection asks for none.
+  bool spill_was_full_ = false;
 
   std::string last_error_;
   Lsn last_error_at_;
@@ -206,7 +211,9 @@ Result<void> Capture::prepare() {
                            .stop = stop_});
   MILLRACE_ASSIGN_OR_RETURN(const HistoryCheck history,
                             known_history(options_.store, state_->epoch, *options_.files));
-  applier_.emplace(*encoder_, *out_, state_->epoch, Lsn{source.commit}, history);
+  MILLRACE_ASSIGN_OR_RETURN(spill_,
+                            TransactionSpill::open(options_.store / "spill", *options_.files));
+  applier_.emplace(*encoder_, *out_, state_->epoch, Lsn{source.commit}, spill_.get(), history);
   return {};
 }
 
@@ -297,7 +304,10 @@ Result<void> Capture::follow() {
     MILLRACE_ASSIGN_OR_RETURN(connection, connect());
   }
   const Lsn from = applier_->history().start(out_->end());
-  MILLRACE_RETURN_IF_ERROR(start_replication(*connection, state_->slot, from, state_->publication));
+  const auto in_progress =
+      std::exchange(spill_was_full_, false) ? InProgress::kHeldBack : InProgress::kStreamed;
+  MILLRACE_RETURN_IF_ERROR(
+      start_replication(*connection, state_->slot, from, state_->publication, in_progress));
   connected_ = true;
   spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot,
                to_string(from));
@@ -315,7 +325,15 @@ Result<void> Capture::follow() {
                                         human_bytes(static_cast<double>(behind_)));
                            return true;
                          }});
-  return session.run(stop_);
+  auto outcome = session.run(stop_);
+  if (!outcome && outcome.error().code() == ErrorCode::kNoSpace && store_->status()) {
+    // One huge transaction, which may yet be rolled back, shall not hold up all the others.
+    spill_was_full_ = true;
+    spdlog::warn(
+        "the disk has no room for transactions in progress. The next connection leaves them with "
+        "PostgreSQL until they commit; then the log needs the room");
+  }
+  return outcome;
 }
 
 /// True where draining a backlog of so much WAL in stretches is the faster way.

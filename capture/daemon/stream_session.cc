@@ -85,8 +85,16 @@ Result<void> StreamSession::run(const std::stop_token& stop) {
   return finish();
 }
 
-/// Handles one message; false when none is here.
+/// Handles one message; false when none is here. A streamed transaction that has committed is
+/// appended whole before the next one from the server: as many messages as the store has room for,
+/// with a look at the clock in between.
 Result<bool> StreamSession::take_one() {
+  if (applier_.replaying()) {
+    heard_at_ = now_;  // the silence is ours
+    MILLRACE_RETURN_IF_ERROR(applier_.replay_one());
+    if (!applier_.in_transaction()) idle_ = std::max(idle_, applier_.seen_end());
+    return true;
+  }
   MILLRACE_ASSIGN_OR_RETURN(const auto bytes, connection_.receive());
   if (!bytes) return false;
   heard_at_ = now_;

@@ -21,7 +21,8 @@ namespace millrace {
 /// keeps the changes, and goes on sending status, so that PostgreSQL keeps the connection. What it
 /// confirms is never beyond the store's durable position. Where nothing of interest was committed
 /// for a while the position that keepalives tell is first made durable as a transaction without
-/// events, then confirmed, so that an idle table does not hold the server's WAL. Threads: one.
+/// events, then confirmed, so that an idle table does not hold the server's WAL. A transaction that
+/// was streamed while it ran is appended in small steps once it has committed. Threads: one.
 class StreamSession {
  public:
   struct Options {

@@ -8,7 +8,8 @@
 // clang-format off
 // The grammar, in network byte order; `xid` is there only inside a stream block. Source:
 // PostgreSQL's src/backend/replication/logical/proto.c and the protocol's documentation, versions 1
-// and 2.
+// to 4. millrace asks for 1 or 2; 3 (two-phase commit) and 4 (the end of Stream Abort, for parallel
+// streaming) are read all the same.
 //
 //   Begin         'B' u64(commit_lsn) i64(commit_time) u32(xid)
 //   Commit        'C' u8(0) u64(commit_lsn) u64(end_lsn) i64(commit_time)
@@ -27,7 +28,14 @@
 //   Stream Start  'S' u32(xid) u8(1 = first segment)
 //   Stream Stop   'E'
 //   Stream Commit 'c' u32(xid) u8(0) u64(commit_lsn) u64(end_lsn) i64(commit_time)
-//   Stream Abort  'A' u32(xid) u32(subtransaction's xid)
+//   Stream Abort  'A' u32(xid) u32(subtransaction's xid) [ u64(abort_lsn) i64(abort_time) ]
+//
+//   Begin Prepare     'b'       u64(prepare_lsn) u64(end_lsn) i64(prepare_time) u32(xid) string(gid)
+//   Prepare           'P' u8(0) u64(prepare_lsn) u64(end_lsn) i64(prepare_time) u32(xid) string(gid)
+//   Stream Prepare    'p' u8(0) u64(prepare_lsn) u64(end_lsn) i64(prepare_time) u32(xid) string(gid)
+//   Commit Prepared   'K' u8(0) u64(commit_lsn) u64(end_lsn) i64(commit_time) u32(xid) string(gid)
+//   Rollback Prepared 'r' u8(0) u64(prepare_end_lsn) u64(rollback_end_lsn)
+//                         i64(prepare_time) i64(rollback_time) u32(xid) string(gid)
 //
 //   tuple   u16(count) count * ( 'n' | 'u' | 't' u32(length) bytes | 'b' u32(length) bytes )
 //   string  bytes up to a NUL       commit_time  microseconds since 2000-01-01 00:00 UTC
@@ -61,6 +69,14 @@ class MessageReader {
     const std::string_view text = string();
     if (text.empty()) fail_at(at, "an empty name");
     if (text.size() > kNameBytesMax) fail_at(at, "a name that is too long");
+    return text;
+  }
+
+  std::string_view gid() {
+    const char* at = in_.position();
+    const std::string_view text = string();
+    if (text.empty()) fail_at(at, "an empty name");
+    if (text.size() > kGidBytesMax) fail_at(at, "a name that is too long");
     return text;
   }
 
@@ -281,16 +297,52 @@ void read(MessageReader& in, StreamCommit& out) {
   out.commit_time = in.time();
 }
 
-void read(MessageReader& in, StreamAbort& out) {
+void read(MessageReader& in, bool parallel, StreamAbort& out) {
   out.xid = in.u32();
   out.sub_xid = in.u32();
+  out.abort_lsn = parallel ? in.lsn() : Lsn{};
+  out.abort_time = parallel ? in.time() : UnixMicros{};
+}
+
+void read(MessageReader& in, BeginPrepare& out) {
+  out.prepare_lsn = in.lsn();
+  out.end_lsn = in.lsn();
+  out.prepare_time = in.time();
+  out.xid = in.u32();
+  out.gid = in.gid();
+}
+
+/// Prepare and Stream Prepare.
+void read_prepare(MessageReader& in, BeginPrepare& out) {
+  in.flags(0);
+  read(in, out);
+}
+
+void read(MessageReader& in, CommitPrepared& out) {
+  in.flags(0);
+  out.commit_lsn = in.lsn();
+  out.end_lsn = in.lsn();
+  out.commit_time = in.time();
+  out.xid = in.u32();
+  out.gid = in.gid();
+}
+
+void read(MessageReader& in, RollbackPrepared& out) {
+  in.flags(0);
+  out.prepare_end_lsn = in.lsn();
+  out.rollback_end_lsn = in.lsn();
+  out.prepare_time = in.time();
+  out.rollback_time = in.time();
+  out.xid = in.u32();
+  out.gid = in.gid();
 }
 
 /// What may not stand where the stream blocks say we are; empty if it may.
 std::string_view misplaced(char kind, bool in_stream) {
   if (kind == 'E') return in_stream ? "" : "without a Stream Start";
-  const bool outside_only = kind == 'B' || kind == 'C' || kind == 'S' || kind == 'c' || kind == 'A';
-  return outside_only && in_stream ? "inside a stream block" : "";
+  constexpr std::string_view kOutsideOnly = "BCScAbPpKr";
+  const bool misplaced = in_stream && kOutsideOnly.find(kind) != std::string_view::npos;
+  return misplaced ? "inside a stream block" : "";
 }
 
 }  // namespace
@@ -320,7 +372,12 @@ Result<Message> Decoder::decode(std::string_view bytes) {
     case 'T': return read(in, in_stream_, truncate_), decoded(truncate_);
     case 'M': return read(in, in_stream_, logical_message_), decoded(logical_message_);
     case 'c': return read(in, stream_commit_), decoded(stream_commit_);
-    case 'A': return read(in, stream_abort_), decoded(stream_abort_);
+    case 'A': return read(in, parallel_streaming_, stream_abort_), decoded(stream_abort_);
+    case 'b': return read(in, begin_prepare_), decoded(begin_prepare_);
+    case 'P': return read_prepare(in, prepare_), decoded(prepare_);
+    case 'p': return read_prepare(in, stream_prepare_), decoded(stream_prepare_);
+    case 'K': return read(in, commit_prepared_), decoded(commit_prepared_);
+    case 'r': return read(in, rollback_prepared_), decoded(rollback_prepared_);
     case 'S':
     case 'E': {
       if (kind == 'S') read(in, stream_start_);
@@ -352,6 +409,11 @@ std::string_view name_of_kind(char kind) {
     case 'E': return "Stream Stop";
     case 'c': return "Stream Commit";
     case 'A': return "Stream Abort";
+    case 'b': return "Begin Prepare";
+    case 'P': return "Prepare";
+    case 'p': return "Stream Prepare";
+    case 'K': return "Commit Prepared";
+    case 'r': return "Rollback Prepared";
     default: return "unknown";
   }
 }

@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "schemas/lsn.h"
 
-/// Messages of the logical replication plugin pgoutput, protocol 1 and 2
+/// Messages of the logical replication plugin pgoutput, protocols 1 to 4
 /// (https://www.postgresql.org/docs/15/protocol-logicalrep-message-formats.html).
 /// Views point into the bytes that were decoded. The grammar stands in decoder.cc.
 namespace millrace::pgoutput {
@@ -101,13 +101,43 @@ struct StreamCommit {
 };
 struct StreamAbort {
   std::uint32_t xid = 0;
-  std::uint32_t sub_xid = 0;
+  std::uint32_t sub_xid = 0;  ///< `xid` itself where all of the transaction is aborted.
+  Lsn abort_lsn;              ///< 0 unless parallel streaming (protocol 4) was asked for.
+  UnixMicros abort_time;
+};
+/// Two-phase commit, protocol 3: sent for a slot with two_phase only. `gid` is the name that
+/// PREPARE TRANSACTION gave.
+struct BeginPrepare {
+  Lsn prepare_lsn;
+  Lsn end_lsn;
+  UnixMicros prepare_time;
+  std::uint32_t xid = 0;
+  std::string_view gid;
+};
+struct Prepare : BeginPrepare {};
+struct StreamPrepare : BeginPrepare {};
+struct CommitPrepared {
+  Lsn commit_lsn;
+  Lsn end_lsn;
+  UnixMicros commit_time;
+  std::uint32_t xid = 0;
+  std::string_view gid;
+};
+struct RollbackPrepared {
+  Lsn prepare_end_lsn;
+  Lsn rollback_end_lsn;
+  UnixMicros prepare_time;
+  UnixMicros rollback_time;
+  std::uint32_t xid = 0;
+  std::string_view gid;
 };
 
 /// A decoded message where the decoder keeps it; copying this copies no message.
-using Message = std::variant<const Begin*, const Commit*, const Origin*, const Relation*,
-                             const Type*, const Insert*, const Update*, const Delete*,
-                             const Truncate*, const LogicalMessage*, const StreamStart*,
-                             const StreamStop*, const StreamCommit*, const StreamAbort*>;
+using Message =
+    std::variant<const Begin*, const Commit*, const Origin*, const Relation*, const Type*,
+                 const Insert*, const Update*, const Delete*, const Truncate*,
+                 const LogicalMessage*, const StreamStart*, const StreamStop*, const StreamCommit*,
+                 const StreamAbort*, const BeginPrepare*, const Prepare*, const StreamPrepare*,
+                 const CommitPrepared*, const RollbackPrepared*>;
 
 }  // namespace millrace::pgoutput

@@ -3,6 +3,27 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/check.h"
+
+// Streaming of transactions in progress, and the shapes of tables.
+//
+// A Stream Start opens a block: everything up to its Stream Stop belongs to one transaction, each
+// message to that or to one of its parts (subtransactions). Blocks of several transactions take
+// turns, ordinary transactions come between them, and so do Stream Aborts, of a transaction or of a
+// part. Everything is decoded when it comes, so that what can't be read is found at once, and kept.
+// At the Stream Commit it is read back and goes the way of ordinary messages.
+//
+// pgoutput sends a table's shape before the first change of an ordinary transaction that needs it,
+// and then not again until the table changes. Before changes of a streamed transaction it sends it
+// in that transaction, for a transaction sees its own DDL; again after the table has changed; and
+// again after any part was rolled back, so that a shape which came in that part is not missed. Once
+// the transaction has committed, the shape that it brought last counts as sent to all
+// (cleanup_rel_sync_cache() in pgoutput.c), unless the table has changed since.
+//
+// So of two shapes of a table, one sent in a streamed transaction and one beside it, the later one
+// by arrival is right for the ordinary transactions after its commit, whereas a replay needs those
+// of its own transaction, in its order. Every shape is numbered as it comes; a replay tells the
+// encoder its own ones, and what it told over is told again before the next transaction begins.
 namespace millrace {
 namespace {
 
@@ -18,8 +39,15 @@ Overloaded(Functions...) -> Overloaded<Functions...>;  // clang 14 asks for it
 }  // namespace
 
 StreamApplier::StreamApplier(ChangeEncoder& encoder, EventOut& out, std::uint32_t epoch,
-                             Lsn last_commit, HistoryCheck history)
-    : encoder_(encoder), out_(out), epoch_(epoch), history_(history), last_commit_(last_commit) {}
+                             Lsn last_commit, TransactionSpill* spill, HistoryCheck history)
+    : encoder_(encoder),
+      out_(out),
+      spill_(spill),
+      epoch_(epoch),
+      history_(history),
+      last_commit_(last_commit) {
+  replay_decoder_.enter_stream();
+}
 
 SourceCommit StreamApplier::open_commit() const {
   return {.lsn = Lsn{info_.source.commit}, .xid = info_.source_xid, .time = info_.commit_time};
@@ -29,7 +57,17 @@ Result<void> StreamApplier::apply(std::string_view message, Lsn wal_start) {
   if (failed_)
     return Error(ErrorCode::kFailedPrecondition,
                  "the replication stream failed before: start it anew");
-  auto done = dispatch(message, wal_start);
+  MILLRACE_CHECK(!replaying());
+  auto decoded = decoder_.decode(message);
+  if (!decoded) return outcome_of(std::move(decoded).error(), wal_start);
+  const bool kept = spill_ != nullptr && spill_->in_block() &&
+                    !std::holds_alternative<const pgoutput::StreamStop*>(*decoded);
+  return outcome_of(
+      kept ? keep(*decoded, message, wal_start) : dispatch(*decoded, message, wal_start),
+      wal_start);
+}
+
+Result<void> StreamApplier::outcome_of(Result<void> done, Lsn wal_start) {
   if (done) [[likely]]
     return {};
   failed_ = true;
@@ -45,22 +83,26 @@ Result<void> StreamApplier::reset() {
   const bool roll_back = std::exchange(handed_on_, false);
   in_transaction_ = dropping_ = failed_ = false;
   connection_commit_ = Lsn{};
-  postponed_.clear();
+  shapes_.clear();
+  postponed_ = false;
+  replayed_.reset();
   decoder_.reset();
   encoder_.reset();
-  return roll_back ? out_.rollback() : Result<void>{};
+  auto cleared = spill_ == nullptr ? Result<void>{} : spill_->clear();
+  if (roll_back) MILLRACE_RETURN_IF_ERROR(out_.rollback());
+  return cleared;
 }
 
-Result<void> StreamApplier::dispatch(std::string_view bytes, Lsn wal_start) {
-  MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Message message, decoder_.decode(bytes));
+Result<void> StreamApplier::dispatch(const pgoutput::Message& message, std::string_view bytes,
+                                     Lsn wal_start) {
   const auto change = [&](std::string_view what, auto&& encode) -> Result<void> {
     MILLRACE_ASSIGN_OR_RETURN(const bool wanted, open_for(what));
     if (!wanted) return {};
     ++changes_;
     return encode();
   };
-  const auto streamed = [](const auto*) -> Result<void> {  // all kinds that are not named below
-    return out_of_order("a part of a streamed transaction, which millrace did not ask for");
+  const auto two_phase = [](const auto*) -> Result<void> {  // all kinds that are not named below
+    return out_of_order("a part of a two-phase commit, which millrace did not ask for");
   };
   return std::visit(
       Overloaded{
@@ -88,7 +130,11 @@ Result<void> StreamApplier::dispatch(std::string_view bytes, Lsn wal_start) {
           // business of ours.
           [&](const pgoutput::Type*) -> Result<void> { return {}; },
           [&](const pgoutput::Origin*) -> Result<void> { return {}; },
-          streamed,
+          [&](const pgoutput::StreamStart* start) { return stream_start(*start); },
+          [&](const pgoutput::StreamStop*) { return spill_->end_block(); },
+          [&](const pgoutput::StreamAbort* abort) { return stream_abort(*abort); },
+          [&](const pgoutput::StreamCommit* commit) { return stream_commit(*commit); },
+          two_phase,
       },
       message);
 }
@@ -107,27 +153,45 @@ Result<void> StreamApplier::begin(const pgoutput::Begin& begin) {
            .commit_time = begin.commit_time,
            .snapshot = false};
   MILLRACE_RETURN_IF_ERROR(history_.sent(open_commit()));
-  return dropping_ || postponed_.empty() ? Result<void>{} : learn_postponed();
+  return dropping_ || !postponed_ ? Result<void>{} : learn_postponed();
 }
 
 Result<void> StreamApplier::learn_postponed() {
   pgoutput::Decoder decoder;
-  for (const auto& [oid, shape] : postponed_) {
+  for (auto& [oid, shape] : shapes_) {
+    if (shape.learned) continue;
     MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Message message, decoder.decode(shape.bytes));
     MILLRACE_RETURN_IF_ERROR(
         encoder_.relation(*std::get<const pgoutput::Relation*>(message), shape.lsn));
+    shape.learned = true;
   }
-  postponed_.clear();
+  postponed_ = false;
   return {};
 }
 
+/// A shape of a transaction that is dropped is learned only when the first new one begins: one that
+/// a later shape replaced long ago would become a schema version once more.
 Result<void> StreamApplier::relation(const pgoutput::Relation& relation, std::string_view bytes,
                                      Lsn wal_start) {
   if (!in_transaction_) return out_of_order("a table's columns outside a transaction");
   if (wal_start == Lsn{}) wal_start = Lsn{info_.source.commit};  // the server need not tell
-  if (!dropping_) return encoder_.relation(relation, wal_start);
-  postponed_[relation.oid] = {std::string(bytes), wal_start};
-  return {};
+  std::string plain(bytes);
+  if (replaying()) {
+    plain.erase(1, sizeof relation.xid);
+    std::string& told = replayed_->told[relation.oid];
+    if (told == plain) return {};  // sent again after a part was rolled back
+    told = plain;
+  }
+  const std::uint64_t number = replaying()         ? replayed_->number
+                               : spill_ != nullptr ? spill_->take_number()
+                                                   : 0;
+  Shape& shape = shapes_[relation.oid];
+  if (number >= shape.number)
+    shape = {std::move(plain), wal_start, number, !dropping_};
+  else if (!dropping_)
+    shape.learned = shape.bytes == plain;
+  postponed_ = postponed_ || !shape.learned;
+  return dropping_ ? Result<void>{} : encoder_.relation(relation, wal_start);
 }
 
 Result<bool> StreamApplier::open_for(std::string_view what) {
@@ -164,6 +228,77 @@ Result<void> StreamApplier::commit(const pgoutput::Commit& commit) {
   seen_end_ = std::max(seen_end_, commit.end_lsn);
   in_transaction_ = dropping_ = handed_on_ = false;
   return {};
+}
+
+Result<void> StreamApplier::stream_start(const pgoutput::StreamStart& start) {
+  if (spill_ == nullptr)
+    return out_of_order("a part of a streamed transaction, which millrace did not ask for");
+  if (in_transaction_) return out_of_order("a stream block inside a transaction");
+  return spill_->start_block(start.xid, start.first_segment);
+}
+
+/// A message inside a stream block.
+Result<void> StreamApplier::keep(const pgoutput::Message& message, std::string_view bytes,
+                                 Lsn wal_start) {
+  if (const auto* logical = std::get_if<const pgoutput::LogicalMessage*>(&message);
+      logical != nullptr && !(*logical)->transactional)
+    return {};  // belongs to no transaction, wherever it stands
+  const std::uint32_t part = std::visit(
+      [](const auto* inside) -> std::uint32_t {
+        if constexpr (requires { inside->xid; }) return inside->xid;
+        return 0;  // an Origin: of all of it
+      },
+      message);
+  return spill_->add(part, wal_start, bytes);
+}
+
+Result<void> StreamApplier::stream_abort(const pgoutput::StreamAbort& abort) {
+  if (spill_ == nullptr)
+    return out_of_order("an abort of a streamed transaction, which millrace did not ask for");
+  if (in_transaction_) return out_of_order("a stream abort inside a transaction");
+  if (!spill_->has(abort.xid)) return {};  // nothing of it is here
+  if (abort.xid == abort.sub_xid) return spill_->drop(abort.xid);
+  spill_->leave_out(abort.xid, abort.sub_xid);
+  return {};
+}
+
+Result<void> StreamApplier::stream_commit(const pgoutput::StreamCommit& commit) {
+  if (spill_ == nullptr || !spill_->has(commit.xid))
+    return out_of_order("a commit of streamed transaction " + std::to_string(commit.xid) +
+                        ", which never began");
+  MILLRACE_RETURN_IF_ERROR(begin(
+      {.commit_lsn = commit.commit_lsn, .commit_time = commit.commit_time, .xid = commit.xid}));
+  MILLRACE_RETURN_IF_ERROR(spill_->start_reading(commit.xid));
+  replayed_ = Replayed{.end = commit, .told = {}};
+  return {};
+}
+
+Result<void> StreamApplier::replay_one() {
+  MILLRACE_CHECK(replaying());
+  if (failed_)
+    return Error(ErrorCode::kFailedPrecondition,
+                 "the replication stream failed before: start it anew");
+  return replay_next();
+}
+
+Result<void> StreamApplier::replay_next() {
+  auto next = spill_->next();
+  if (!next) return outcome_of(std::move(next).error(), Lsn{info_.source.commit});
+  if (*next) {
+    replayed_->number = (*next)->number;
+    auto message = replay_decoder_.decode((*next)->bytes);
+    return outcome_of(message ? dispatch(*message, (*next)->bytes, (*next)->wal_start)
+                              : Result<void>(std::move(message).error()),
+                      (*next)->wal_start);
+  }
+  const pgoutput::StreamCommit end = replayed_->end;
+  auto committed = commit(
+      {.commit_lsn = end.commit_lsn, .end_lsn = end.end_lsn, .commit_time = end.commit_time});
+  if (committed) {
+    replayed_.reset();
+    committed = spill_->drop(end.xid);
+  }
+  return outcome_of(std::move(committed), end.commit_lsn);
 }
 
 }  // namespace millrace

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -9,6 +10,7 @@
 #include "capture/pgoutput/decoder.h"
 #include "capture/pipeline/change_encoder.h"
 #include "capture/pipeline/history_check.h"
+#include "capture/pipeline/transaction_spill.h"
 
 namespace millrace {
 
@@ -20,27 +22,38 @@ namespace millrace {
 /// very many of them. They move seen_end() only.
 ///
 /// Transactional logical messages become events, but for capture's own; others are ignored, since
-/// they belong to no transaction and come again after a restart. Streamed transactions in progress
-/// (pgoutput's option `streaming`) are refused.
+/// they belong to no transaction and come again after a restart.
+///
+/// What a transaction in progress sends (pgoutput's option `streaming`) is kept in a spill until
+/// its Stream Commit. It is then replayed from there as if it had come at once at that moment:
+/// replaying() is true, and replay_one() takes the place of apply() until it is whole. Parts that
+/// were rolled back are not in it. Two-phase commit is refused: it is not asked for.
 ///
 /// Errors: kCorruption for anything out of order (a change outside a transaction, a commit that is
 /// not the begin's, commit LSNs that do not increase), and those of decoder, encoder, history and
 /// `out`. After an error every apply() gives kFailedPrecondition until reset().
 class StreamApplier {
  public:
-  /// `last_commit`: of the last transaction of `epoch` that `out` already has.
-  /// `history`: holds what comes against what `out` has.
+  /// `last_commit`: of the last transaction of `epoch` that `out` already has. Without a `spill`
+  /// streamed transactions are refused. `history`: holds what comes against what `out` has.
   StreamApplier(ChangeEncoder& encoder, EventOut& out, std::uint32_t epoch, Lsn last_commit,
-                HistoryCheck history = {});
+                TransactionSpill* spill = nullptr, HistoryCheck history = {});
 
-  /// One pgoutput message, sent at `wal_start` (from the XLogData header).
+  /// One pgoutput message, sent at `wal_start` (from the XLogData header). Not while replaying().
   Result<void> apply(std::string_view message, Lsn wal_start);
-  /// The connection is gone: drops the open transaction and every table's shape. What was handed on
-  /// stays known, so that the next connection may send it again.
+  /// A streamed transaction has committed and is being handed on, one message a call.
+  bool replaying() const { return replayed_.has_value(); }
+  Result<void> replay_one();
+  /// The connection is gone: drops the open transaction, those in progress, and every table's
+  /// shape. What was handed on stays known, so that the next connection may send it again.
   Result<void> reset();
 
   HistoryCheck& history() { return history_; }
-  bool in_transaction() const { return in_transaction_; }
+  /// Something of a transaction has come and its end has not; one in progress counts only while it
+  /// is sending.
+  bool in_transaction() const {
+    return in_transaction_ || (spill_ != nullptr && spill_->in_block());
+  }
   Lsn last_commit() const {
     return last_commit_;
   }                                           ///< Commit LSN of the last transaction handed on.
@@ -54,7 +67,7 @@ class StreamApplier {
   std::uint64_t empty() const { return empty_; }        ///< Transactions without events.
 
  private:
-  Result<void> dispatch(std::string_view bytes, Lsn wal_start);
+  Result<void> dispatch(const pgoutput::Message& message, std::string_view bytes, Lsn wal_start);
   Result<void> begin(const pgoutput::Begin& begin);
   Result<void> commit(const pgoutput::Commit& commit);
   Result<void> relation(const pgoutput::Relation& relation, std::string_view bytes, Lsn wal_start);
@@ -63,25 +76,44 @@ class StreamApplier {
   Result<bool> open_for(std::string_view what);
   SourceCommit open_commit() const;
 
+  Result<void> keep(const pgoutput::Message& message, std::string_view bytes, Lsn wal_start);
+  Result<void> stream_start(const pgoutput::StreamStart& start);
+  Result<void> stream_abort(const pgoutput::StreamAbort& abort);
+  Result<void> stream_commit(const pgoutput::StreamCommit& commit);
+  Result<void> replay_next();
+  Result<void> outcome_of(Result<void> done, Lsn wal_start);
+
   ChangeEncoder& encoder_;
   EventOut& out_;
-  pgoutput::Decoder decoder_;
+  TransactionSpill* spill_;
+  pgoutput::Decoder decoder_, replay_decoder_;
   std::uint32_t epoch_;
   HistoryCheck history_;
   Lsn last_commit_, last_end_, seen_end_;
-  Lsn connection_commit_;  // of the last Begin on this connection
+  Lsn connection_commit_;  // of the last Begin or Stream Commit on this connection
   TransactionInfo info_;   // of the open transaction
   bool in_transaction_ = false;
   bool dropping_ = false;   // it is there already
   bool handed_on_ = false;  // out_.begin() was called for it
   bool failed_ = false;
-  /// Relation messages of dropped transactions: learned when the first new transaction begins. A
-  /// shape that a later one replaced long ago would become a schema version once more.
-  struct Postponed {
-    std::string bytes;
-    Lsn lsn;
+  struct Replayed {
+    pgoutput::StreamCommit end;
+    std::uint64_t number = 0;                   // of the message that is being handled
+    std::map<std::uint32_t, std::string> told;  // the shape in force in it, of each table
   };
-  std::map<std::uint32_t, Postponed> postponed_;
+  std::optional<Replayed> replayed_;
+
+  /// The last Relation message that came for a table outside of streamed transactions, or in one
+  /// that has committed: the shape that the server believes we know when it sends an ordinary
+  /// transaction. What the encoder was told may be another: see relation().
+  struct Shape {
+    std::string bytes;  // without a transaction number
+    Lsn lsn;
+    std::uint64_t number = 0;  // its place among all that came
+    bool learned = false;      // the encoder was told this one last
+  };
+  std::map<std::uint32_t, Shape> shapes_;
+  bool postponed_ = false;  // some of them are not learned
   std::uint64_t transactions_ = 0, changes_ = 0, repeated_ = 0, empty_ = 0;
 };
 

@@ -123,10 +123,12 @@ std::string plugin_arguments(int server_version, const std::string& publication)
 }
 
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
-                               const std::string& publication) {
-  const std::string options = connection.server_version() >= 140'000
-                                  ? "proto_version '2', messages 'true'"
-                                  : "proto_version '1'";
+                               const std::string& publication, InProgress in_progress) {
+  std::string options = connection.server_version() >= 140'000
+                            ? "proto_version '2', messages 'true'"
+                            : "proto_version '1'";
+  if (in_progress == InProgress::kStreamed && connection.server_version() >= 140'000)
+    options += ", streaming 'on'";
   return connection.start_copy_both(
       "START_REPLICATION SLOT " + quote_identifier(slot) + " LOGICAL " + to_string(from) + " (" +
       options + ", publication_names " + quote_literal(quote_identifier(publication)) + ")");

@@ -42,9 +42,16 @@ Result<NewSlot> create_temporary_slot(PostgresConnection& connection, Catalog& c
 /// them: "'proto_version', '2', ...". Whole transactions only.
 std::string plugin_arguments(int server_version, const std::string& publication);
 
+enum class InProgress : std::uint8_t {
+  kHeldBack,  ///< The server keeps a transaction until it commits.
+  /// Large ones are sent while they run, where the server can (PostgreSQL 14); it then neither
+  /// keeps them on its disk nor sends all of them at once.
+  kStreamed,
+};
 /// Enters streaming of `slot` from `from` on.
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
-                               const std::string& publication);
+                               const std::string& publication,
+                               InProgress in_progress = InProgress::kHeldBack);
 
 /// Opens a reading of `tables` as of `slot`'s snapshot on `connection`: the tables are locked
 /// against TRUNCATE and ALTER TABLE (not against reading and writing) until end_snapshot(), as

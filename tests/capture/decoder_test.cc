@@ -90,6 +90,7 @@ void each_view(const Message& message, Visit&& visit) {
         if constexpr (requires { m->after; }) tuple(m->after);
         if constexpr (requires { m->before; }) tuple(m->before);
         if constexpr (requires { m->name; }) visit(m->name);
+        if constexpr (requires { m->gid; }) visit(m->gid);
         if constexpr (requires { m->schema_name; })
           if (m->schema_name != "pg_catalog") visit(m->schema_name);
         if constexpr (std::is_same_v<T, Relation>) {
@@ -234,6 +235,66 @@ TEST_CASE("messages carry a transaction number inside a stream block only", "[ca
   CHECK(decoded<Insert>(decoder, bytes::insert(7, {text("1")})).xid == 0);
 }
 
+TEST_CASE("F84: the messages of two-phase commit decode", "[capture][pgoutput]") {
+  Decoder decoder;
+  const std::string begin = bytes::begin_prepare(Lsn{0x3000}, Lsn{0x3040}, 704, "gid", 3);
+  const BeginPrepare& b = decoded<BeginPrepare>(decoder, begin);
+  CHECK(b.prepare_lsn == Lsn{0x3000});
+  CHECK(b.end_lsn == Lsn{0x3040});
+  CHECK(to_iso8601(b.prepare_time) == "2000-01-01T00:00:00.000003Z");
+  CHECK(b.xid == 704);
+  CHECK(b.gid == "gid");
+  const std::string prepare = bytes::prepare(Lsn{1}, Lsn{2}, 4'000'000'000u, "p", 3);
+  CHECK(decoded<Prepare>(decoder, prepare).xid == 4'000'000'000u);
+  CHECK(decoded<Prepare>(decoder, prepare).end_lsn == Lsn{2});
+  const std::string streamed = bytes::stream_prepare(Lsn{1}, Lsn{2}, 5, "s", 3);
+  CHECK(decoded<StreamPrepare>(decoder, streamed).gid == "s");
+
+  const std::string commit = bytes::commit_prepared(Lsn{7}, Lsn{8}, 704, "gid", 4);
+  const CommitPrepared& c = decoded<CommitPrepared>(decoder, commit);
+  CHECK(c.commit_lsn == Lsn{7});
+  CHECK(c.end_lsn == Lsn{8});
+  CHECK(to_iso8601(c.commit_time) == "2000-01-01T00:00:00.000004Z");
+  CHECK(c.xid == 704);
+  CHECK(c.gid == "gid");
+
+  const std::string rollback = bytes::rollback_prepared(Lsn{7}, Lsn{8}, 705, "g", 5, 6);
+  const RollbackPrepared& r = decoded<RollbackPrepared>(decoder, rollback);
+  CHECK(r.prepare_end_lsn == Lsn{7});
+  CHECK(r.rollback_end_lsn == Lsn{8});
+  CHECK(to_iso8601(r.prepare_time) == "2000-01-01T00:00:00.000005Z");
+  CHECK(to_iso8601(r.rollback_time) == "2000-01-01T00:00:00.000006Z");
+  CHECK(r.xid == 705);
+  CHECK(r.gid == "g");
+
+  const std::string longest(199, 'g');
+  CHECK(decoded<BeginPrepare>(decoder, bytes::begin_prepare(Lsn{1}, Lsn{2}, 3, longest)).gid ==
+        longest);
+  error_of(bytes::begin_prepare(Lsn{1}, Lsn{2}, 3, longest + 'g'));
+  error_of(bytes::commit_prepared(Lsn{1}, Lsn{2}, 3, ""));
+  std::string flagged = bytes::rollback_prepared(Lsn{1}, Lsn{2}, 3, "g");
+  flagged[1] = '\1';
+  CHECK(error_of(flagged) == "pgoutput message Rollback Prepared: an unknown flag at byte 1");
+}
+
+TEST_CASE("a Stream Abort tells where, if parallel streaming was asked for",
+          "[capture][pgoutput]") {
+  const std::string abort = bytes::stream_abort(70, 71, Lsn{0x2100}, 3);
+  CHECK(to_hex(abort) ==
+        "410000004600000047"
+        "0000000000002100"
+        "0000000000000003");
+  Decoder decoder(true);
+  CHECK(decoded<StreamAbort>(decoder, abort).sub_xid == 71);
+  CHECK(decoded<StreamAbort>(decoder, abort).abort_lsn == Lsn{0x2100});
+  CHECK(to_iso8601(decoded<StreamAbort>(decoder, abort).abort_time) ==
+        "2000-01-01T00:00:00.000003Z");
+  for (std::size_t cut = 0; cut < abort.size(); ++cut)
+    CHECK_FALSE(decoder.decode(Exact(abort.substr(0, cut)).view()));
+  Decoder without;
+  CHECK(decoded<StreamAbort>(without, bytes::stream_abort(70, 71)).abort_lsn == Lsn{});
+}
+
 TEST_CASE("what PostgreSQL 15 was recorded to send decodes, of every kind", "[capture][pgoutput]") {
   std::string kinds;
   for (const Sample& sample : samples()) {
@@ -245,6 +306,8 @@ TEST_CASE("what PostgreSQL 15 was recorded to send decodes, of every kind", "[ca
   }
   for (const char kind : std::string_view("BCORYIUDTMSEcA"))
     CHECK(std::count(kinds.begin(), kinds.end(), kind) >= 2);
+  for (const char kind : std::string_view("bPpKr"))
+    CHECK(std::count(kinds.begin(), kinds.end(), kind) >= 1);
 }
 
 TEST_CASE("B1: a message that is cut at any byte, or a byte too long, is refused",
@@ -287,11 +350,7 @@ TEST_CASE("B3, B16: an unknown message is an error and never skipped", "[capture
   CHECK(error_of("") == "pgoutput message without a byte");
   CHECK(error_of("Z123", ErrorCode::kUnsupported) == "unknown pgoutput message 0x5a");
   CHECK(error_of(std::string(1, '\0'), ErrorCode::kUnsupported) == "unknown pgoutput message 0x00");
-  // Two-phase commit is protocol 3: Begin Prepare, Prepare, Commit Prepared, Rollback Prepared,
-  // Stream Prepare.
-  for (const char kind : std::string_view("bPKrp"))
-    error_of(std::string(1, kind) + std::string(33, '\0'), ErrorCode::kUnsupported);
-  // A Stream Abort of protocol 4 has an LSN and a time at its end.
+  // A Stream Abort has an LSN and a time at its end only where parallel streaming was asked for.
   CHECK(error_of(bytes::stream_abort(1, 2) + bytes::u64(3) + bytes::u64(4)) ==
         "pgoutput message Stream Abort: left-over bytes at byte 9");
 }
@@ -337,7 +396,11 @@ TEST_CASE("B7: stream blocks that do not nest right are refused", "[capture][pgo
   CHECK(error_of(bytes::stream_stop()) == "pgoutput message Stream Stop without a Stream Start");
   for (const std::string& message :
        {bytes::stream_start(2, true), bytes::begin(Lsn{1}), bytes::commit(Lsn{1}, Lsn{2}),
-        bytes::stream_commit(1, Lsn{1}, Lsn{2}), bytes::stream_abort(1, 1)}) {
+        bytes::stream_commit(1, Lsn{1}, Lsn{2}), bytes::stream_abort(1, 1),
+        bytes::begin_prepare(Lsn{1}, Lsn{2}, 3, "g"), bytes::prepare(Lsn{1}, Lsn{2}, 3, "g"),
+        bytes::stream_prepare(Lsn{1}, Lsn{2}, 3, "g"),
+        bytes::commit_prepared(Lsn{1}, Lsn{2}, 3, "g"),
+        bytes::rollback_prepared(Lsn{1}, Lsn{2}, 3, "g")}) {
     Decoder decoder;
     REQUIRE(decoder.decode(bytes::stream_start(1, true)));
     CHECK_FALSE(decoder.decode(message));

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "capture/pipeline/stream_applier.h"
 #include "tests/support/capture_fakes.h"
+#include "tests/support/fault_fs.h"
 
 // An input is a replication stream: messages with a u16 length in front of each. They go through a
 // decoder alone, and through the whole way from bytes to events. Besides memory errors a finding
@@ -33,8 +34,8 @@ void check(const test::RecordedEvent& event, SchemaRegistry& schemas) {
   MILLRACE_CHECK(before.size() <= (*schema)->columns.size());
 }
 
-void decode_alone(ByteReader in) {
-  pgoutput::Decoder decoder;
+void decode_alone(ByteReader in, bool parallel_streaming) {
+  pgoutput::Decoder decoder(parallel_streaming);
   while (in.remaining() > 0 && !in.failed()) {
     const std::string_view message = in.bytes(in.u16_be());
     static_cast<void>(decoder.decode(message));
@@ -47,10 +48,13 @@ void apply_all(ByteReader in) {
   catalog.primary_keys[16400] = {"id"};
   test::MemoryOut out;
   ChangeEncoder encoder(*schemas, catalog, out);
-  StreamApplier applier(encoder, out, 1, Lsn{0x800});
+  test::FaultFs disk;
+  const auto spill = TransactionSpill::open("/spill", disk);
+  StreamApplier applier(encoder, out, 1, Lsn{0x800}, spill->get());
   std::uint64_t position = 1;
   while (in.remaining() > 0 && !in.failed()) {
-    const auto applied = applier.apply(in.bytes(in.u16_be()), Lsn{position++});
+    auto applied = applier.apply(in.bytes(in.u16_be()), Lsn{position++});
+    while (applied && applier.replaying()) applied = applier.replay_one();
     if (!applied) MILLRACE_CHECK(applier.reset().has_value());  // as a new connection would
     MILLRACE_CHECK(out.in_transaction <= applier.in_transaction());
   }
@@ -68,7 +72,8 @@ void apply_all(ByteReader in) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
-  decode_alone(ByteReader(bytes));
+  decode_alone(ByteReader(bytes), false);
+  decode_alone(ByteReader(bytes), true);
   apply_all(ByteReader(bytes));
   return 0;
 }

@@ -17,6 +17,11 @@ std::string big_endian(std::uint64_t value, int size) {
 
 std::string head(char kind, Xid xid) { return std::string(1, kind) + (xid ? u32(*xid) : ""); }
 
+std::string two_phase(Lsn at, Lsn end, std::uint32_t xid, std::string_view gid, std::int64_t time) {
+  return u64(at.value) + u64(end.value) + u64(static_cast<std::uint64_t>(time)) + u32(xid) +
+         string(gid);
+}
+
 }  // namespace
 
 std::string u16(std::uint64_t value) { return big_endian(value, 2); }
@@ -103,6 +108,34 @@ std::string stream_abort(std::uint32_t xid, std::uint32_t sub_xid) {
   return "A" + u32(xid) + u32(sub_xid);
 }
 
+std::string stream_abort(std::uint32_t xid, std::uint32_t sub_xid, Lsn abort, std::int64_t time) {
+  return stream_abort(xid, sub_xid) + u64(abort.value) + u64(static_cast<std::uint64_t>(time));
+}
+
+std::string begin_prepare(Lsn prepare, Lsn end, std::uint32_t xid, std::string_view gid,
+                          std::int64_t time) {
+  return "b" + two_phase(prepare, end, xid, gid, time);
+}
+std::string prepare(Lsn prepare, Lsn end, std::uint32_t xid, std::string_view gid,
+                    std::int64_t time) {
+  return "P" + std::string(1, '\0') + two_phase(prepare, end, xid, gid, time);
+}
+std::string stream_prepare(Lsn prepare, Lsn end, std::uint32_t xid, std::string_view gid,
+                           std::int64_t time) {
+  return "p" + std::string(1, '\0') + two_phase(prepare, end, xid, gid, time);
+}
+std::string commit_prepared(Lsn commit, Lsn end, std::uint32_t xid, std::string_view gid,
+                            std::int64_t time) {
+  return "K" + std::string(1, '\0') + two_phase(commit, end, xid, gid, time);
+}
+std::string rollback_prepared(Lsn prepare_end, Lsn rollback_end, std::uint32_t xid,
+                              std::string_view gid, std::int64_t prepare_time,
+                              std::int64_t rollback_time) {
+  return "r" + std::string(1, '\0') + u64(prepare_end.value) + u64(rollback_end.value) +
+         u64(static_cast<std::uint64_t>(prepare_time)) +
+         u64(static_cast<std::uint64_t>(rollback_time)) + u32(xid) + string(gid);
+}
+
 std::vector<std::string> one_of_each() {
   const std::vector<ColumnSpec> columns = {{"id", 23, true}, {"name"}, {"note"}};
   const TupleSpec row = {text("1"), text("anvil"), null()};
@@ -138,6 +171,12 @@ std::vector<std::string> one_of_each() {
       stream_start(701, false),
       stream_stop(),
       stream_commit(701, Lsn{0x2000}, Lsn{0x2040}, 2),
+      begin_prepare(Lsn{0x3000}, Lsn{0x3040}, 704, "gid", 3),
+      insert(16400, row),
+      prepare(Lsn{0x3000}, Lsn{0x3040}, 704, "gid", 3),
+      commit_prepared(Lsn{0x3100}, Lsn{0x3140}, 704, "gid", 4),
+      rollback_prepared(Lsn{0x3240}, Lsn{0x3340}, 705, "another", 5, 6),
+      stream_prepare(Lsn{0x3400}, Lsn{0x3440}, 706, std::string(199, 'g'), 7),
   };
   return all;
 }

@@ -59,6 +59,19 @@ std::string stream_start(std::uint32_t xid, bool first);
 std::string stream_stop();
 std::string stream_commit(std::uint32_t xid, Lsn commit, Lsn end, std::int64_t time = 0);
 std::string stream_abort(std::uint32_t xid, std::uint32_t sub_xid);
+/// As with parallel streaming (protocol 4).
+std::string stream_abort(std::uint32_t xid, std::uint32_t sub_xid, Lsn abort, std::int64_t time);
+std::string begin_prepare(Lsn prepare, Lsn end, std::uint32_t xid, std::string_view gid,
+                          std::int64_t time = 0);
+std::string prepare(Lsn prepare, Lsn end, std::uint32_t xid, std::string_view gid,
+                    std::int64_t time = 0);
+std::string stream_prepare(Lsn prepare, Lsn end, std::uint32_t xid, std::string_view gid,
+                           std::int64_t time = 0);
+std::string commit_prepared(Lsn commit, Lsn end, std::uint32_t xid, std::string_view gid,
+                            std::int64_t time = 0);
+std::string rollback_prepared(Lsn prepare_end, Lsn rollback_end, std::uint32_t xid,
+                              std::string_view gid, std::int64_t prepare_time = 0,
+                              std::int64_t rollback_time = 0);
 
 /// One message of every kind and shape, in an order that a server could send them in.
 std::vector<std::string> one_of_each();
