@@ -13,6 +13,7 @@
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_out.h"
 #include "capture/daemon/stream_session.h"
+#include "capture/daemon/telemetry.h"
 #include "capture/partial_changes.h"
 #include "capture/pipeline/change_encoder.h"
 #include "capture/pipeline/stream_applier.h"
@@ -56,10 +57,20 @@ class Capture {
         address_(std::move(address)),
         patterns_(std::move(patterns)),
         catalog_(address_),
-        first_start_(options_, stop_, address_, catalog_) {}
+        first_start_(options_, stop_, address_, catalog_),
+        telemetry_(options_, address_) {}
 
   Result<void> run() {
+    MILLRACE_RETURN_IF_ERROR(telemetry_.listen());
+    auto outcome = capture();
+    telemetry_.ended(outcome);
+    return outcome;
+  }
+
+ private:
+  Result<void> capture() {
     MILLRACE_RETURN_IF_ERROR(prepare());
+    telemetry_.watch(address_, state_->slot);
     if (auto followed = follow_for_ever(); !followed) {
       // The store's own first error tells more than what came of it.
       MILLRACE_RETURN_IF_ERROR(store_->status());
@@ -67,8 +78,6 @@ class Capture {
     }
     return {};
   }
-
- private:
   Result<void> prepare();
   Result<void> open_store();
   Result<void> follow_for_ever();
@@ -83,6 +92,7 @@ class Capture {
   TablePatterns patterns_;
   Catalog catalog_;
   FirstStart first_start_;
+  Telemetry telemetry_;
 
   std::unique_ptr<SchemaRegistry> schemas_;  // outlives the store, which flushes it
   std::unique_ptr<EventStore> store_;
@@ -130,6 +140,7 @@ Result<void> Capture::open_store() {
   }
   MILLRACE_ASSIGN_OR_RETURN(schemas_, SchemaRegistry::open(options_.store, *options_.files));
   MILLRACE_ASSIGN_OR_RETURN(state_, load_source_state(options_.store, *options_.files));
+  telemetry_.store_is_open();
   return {};
 }
 
@@ -179,12 +190,13 @@ Result<void> Capture::prepare() {
     MILLRACE_ASSIGN_OR_RETURN(until_, catalog_.flushed_position());
   }
   if (!resumes) {
+    telemetry_.monitor().enter(CapturePhase::kSnapshot);
     MILLRACE_ASSIGN_OR_RETURN(state_,
                               first_start_.run(preflight, system, state_, *store_, *schemas_));
   }
 
   const SourcePosition source = *store_->durable_source();
-  out_.emplace(*store_, Lsn{source.end});
+  out_.emplace(*store_, Lsn{source.end}, telemetry_.monitor());
   encoder_.emplace(*schemas_, catalog_, *out_);
   guard_.emplace(
       catalog_, *store_, *state_,
@@ -233,6 +245,7 @@ Result<void> Capture::follow_for_ever() {
     if (error.code() == ErrorCode::kLocked && now - locked_since > kSlotReleaseMax) return followed;
     const milliseconds wait =
         backoff + milliseconds(jitter() % static_cast<unsigned>(backoff.count() / 4 + 1));
+    telemetry_.lost(error);
     spdlog::warn("{}; trying again in {} ms", printable(error.message(), 1000), wait.count());
     pause(wait, stop_);
     backoff = std::min(backoff * 2, options_.backoff_max);
@@ -261,6 +274,7 @@ Result<void> Capture::follow() {
   MILLRACE_RETURN_IF_ERROR(guard_->check_all(system, from));
   MILLRACE_RETURN_IF_ERROR(start_replication(*connection, state_->slot, from, state_->publication));
   connected_ = true;
+  telemetry_.monitor().connected(system.flushed);
   spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot,
                to_string(from));
   StreamSession session(*connection, *store_, *out_, *applier_,
@@ -268,12 +282,18 @@ Result<void> Capture::follow() {
                          .status_interval = options_.status_interval,
                          .until = until_,
                          .look_interval = options_.look_interval,
-
-                         .look_around = [this] { return guard_->check_publication(out_->end()); }});
+                         .look_around = [this] { return guard_->check_publication(out_->end()); },
+                         .monitor = &telemetry_.monitor()});
   return session.run(stop_);
 }
 
 }  // namespace
+
+Result<void> require_listen_address(const std::string& text) {
+  if (text.empty()) return {};
+  MILLRACE_RETURN_IF_ERROR(ListenAddress::parse(text));
+  return {};
+}
 
 Result<void> run_capture(const CaptureOptions& options, const std::stop_token& stop) {
   MILLRACE_RETURN_IF_ERROR(require_slot_name(options.slot));

@@ -174,7 +174,8 @@ constexpr CommandText kRun{
     "                            [--publication NAME] [--snapshot initial|never]\n"
     "                            [--durability group|always] [--scrub-rate BYTES]\n"
     "                            [--compaction-rate BYTES] [--until-caught-up]\n"
-    "                            [--accept-publication-change]",
+    "                            [--accept-publication-change] [--listen ADDRESS:PORT]\n"
+    "                            [--probe-interval TIME]",
     "Makes the publication and the replication slot where they are missing, reads the tables'\n"
     "present rows once, then appends every committed transaction to the store, until SIGTERM or\n"
     "Ctrl-C. Started again, it goes on where it stopped: no change is lost and none comes twice.\n"
@@ -219,6 +220,15 @@ class CaptureRun final : public Command {
              ->default_value(bytes_text(capture_.compaction_bytes_per_second)),
          "compact as the policies say, by itself, reading so much in a second while it does; 0: "
          "only `millrace log compact` does")  //
+        ("listen", po::value(&capture_.listen)->value_name("ADDRESS:PORT"),
+         "serve /metrics (Prometheus), /healthz and /readyz there; a port alone is one of "
+         "127.0.0.1. There is no password: keep it from those whom it does not concern")  //
+        (
+            "probe-interval", po::value(&probe_interval_)->value_name("TIME")->default_value("5s"),
+            "commit a small transaction so often, to measure how long a commit takes to become "
+            "durable "
+            "here; every five minutes at most while nothing else is written on the server; 0: "
+            "never")  //
         ("until-caught-up", po::bool_switch(&capture_.until_caught_up),
          "end once everything committed before the start is in the store")  //
         ("accept-publication-change", po::bool_switch(&capture_.accept_publication_change),
@@ -239,6 +249,9 @@ class CaptureRun final : public Command {
                               parse_bytes("--scrub-rate", scrub_rate_));
     MILLRACE_ASSIGN_OR_RETURN(capture_.compaction_bytes_per_second,
                               parse_bytes("--compaction-rate", compaction_rate_));
+    MILLRACE_ASSIGN_OR_RETURN(capture_.probe_interval,
+                              parse_age("--probe-interval", probe_interval_));
+    MILLRACE_RETURN_IF_ERROR(require_listen_address(capture_.listen));
     MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.tables));
     capture_.initial_snapshot = snapshot_ == "initial";
     capture_.store = store_;
@@ -253,7 +266,7 @@ class CaptureRun final : public Command {
 
  private:
   CaptureOptions capture_;
-  std::string store_, snapshot_, durability_, scrub_rate_, compaction_rate_;
+  std::string store_, snapshot_, durability_, scrub_rate_, compaction_rate_, probe_interval_;
 };
 
 }  // namespace

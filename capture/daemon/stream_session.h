@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/wakeup.h"
+#include "capture/daemon/monitor.h"
 #include "capture/daemon/store_out.h"
 #include "capture/pgoutput/framing.h"
 #include "capture/pipeline/stream_applier.h"
@@ -35,6 +36,7 @@ class StreamSession {
     std::chrono::milliseconds look_interval{10'000};
     /// Called at that interval, between transactions; an error ends the session.
     std::function<Result<void>()> look_around{};
+    Monitor* monitor = nullptr;  ///< Is told how far things are.
   };
 
   StreamSession(PostgresConnection& connection, EventStore& store, StoreOut& out,
@@ -51,6 +53,7 @@ class StreamSession {
   Result<void> on_keepalive(const pgoutput::Keepalive& keepalive);
   Result<void> keep_in_touch();
   Result<void> send_status(bool reply_requested);
+  Result<void> tell_monitor();
   Result<void> record_idle_position();
   Result<void> finish();
   Lsn durable() const;
