@@ -33,8 +33,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kBackoffFirst{200};
-/// A slot stays taken for a moment after its client was killed.
-constexpr milliseconds kSlotReleaseMax{15'000};
+/// Of a capture of this store that was killed, until the server notices (wal_sender_timeout).
+constexpr int kGhostPatience = 6;
 constexpr milliseconds kStorePause{20};
 /// So much longer, if the one who holds the store has promised to make room.
 constexpr milliseconds kYieldPatience{30'000};
@@ -135,6 +135,8 @@ Result<void> Capture::open_store() {
     }
     pause(kStorePause, stop_);
   }
+  if (address_.value("application_name").empty())
+    address_ = address_.with("application_name", capture_name(store_->id()));
   if (options_.serve) {
     MILLRACE_ASSIGN_OR_RETURN(server_, StoreServer::start(*store_, options_.store));
   }
@@ -242,9 +244,14 @@ Result<void> Capture::follow_for_ever() {
                     "was skipped. Mend the cause "
                     "(the message names it) and start again.");
     }
-    if (error.code() == ErrorCode::kLocked && now - locked_since > kSlotReleaseMax) return followed;
+    if (error.code() == ErrorCode::kLocked &&
+        now - locked_since >
+            options_.slot_patience * (guard_->held_by_own_ghost() ? kGhostPatience : 1))
+      return followed;
+    const milliseconds base =
+        was_refused(error) ? std::max(backoff, options_.refused_pause) : backoff;
     const milliseconds wait =
-        backoff + milliseconds(jitter() % static_cast<unsigned>(backoff.count() / 4 + 1));
+        base + milliseconds(jitter() % static_cast<unsigned>(backoff.count() / 4 + 1));
     telemetry_.lost(error);
     spdlog::warn("{}; trying again in {} ms", printable(error.message(), 1000), wait.count());
     pause(wait, stop_);
@@ -273,6 +280,7 @@ Result<void> Capture::follow() {
   const Lsn from = out_->end();
   MILLRACE_RETURN_IF_ERROR(guard_->check_all(system, from));
   MILLRACE_RETURN_IF_ERROR(start_replication(*connection, state_->slot, from, state_->publication));
+  MILLRACE_RETURN_IF_ERROR(guard_->check_not_moved(from));
   connected_ = true;
   telemetry_.monitor().connected(system.flushed);
   spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot,
@@ -280,6 +288,7 @@ Result<void> Capture::follow() {
   StreamSession session(*connection, *store_, *out_, *applier_,
                         {.epoch = state_->epoch,
                          .status_interval = options_.status_interval,
+                         .silence_max = options_.silence_max,
                          .until = until_,
                          .look_interval = options_.look_interval,
                          .look_around = [this] { return guard_->check_publication(out_->end()); },

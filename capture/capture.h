@@ -30,10 +30,22 @@ struct CaptureOptions {
   Durability durability = Durability::kGroup;
   /// How often PostgreSQL is told of progress that it did not ask for.
   std::chrono::milliseconds status_interval{1000};
+  /// Without a byte from the server for this long an answer is asked for; for twice as long the
+  /// connection is given up. Smaller finds a dead peer sooner, and may take a server for one that
+  /// is busy with a transaction of which it has nothing to send.
+  std::chrono::milliseconds silence_max{45'000};
   /// How often a running capture looks whether the publication is still the same.
   std::chrono::milliseconds look_interval{10'000};
   /// The longest pause between attempts to connect again.
   std::chrono::milliseconds backoff_max{30'000};
+  /// How long to wait for a slot that somebody else streams from: one stays taken for a moment
+  /// after its client was killed. Six times as long if it was a capture of this store, whose
+  /// machine may have gone without a word.
+  std::chrono::milliseconds slot_patience{15'000};
+  /// The pause after the server has not let us in, so that no account is locked by a storm.
+  std::chrono::milliseconds refused_pause{10'000};
+  /// From where on WAL is told of that the server keeps for somebody's long transaction.
+  std::uint64_t held_back_wal_bytes = 256u << 20;
   /// What the store's looking after itself may take of the disk: see StoreOptions. 0: nothing.
   std::uint64_t scrub_bytes_per_second = StoreOptions{}.scrub_bytes_per_second;
   std::uint64_t compaction_bytes_per_second = StoreOptions{}.compaction_bytes_per_second;

@@ -10,7 +10,7 @@
 #include "capture/table_patterns.h"
 #include "capture/tail.h"
 #include "cli/command.h"
-#include "cli/json.h"
+#include "cli/findings.h"
 #include "cli/quantity.h"
 #include "cli/text.h"
 
@@ -101,30 +101,6 @@ constexpr CommandText kCheck{
     "publication, and each table's replica identity. Prints a line for each with, where something "
     "is\n"
     "missing, the statement that mends it. Changes nothing. Ends with 1 if there is a problem."};
-
-std::string_view name_of(Finding::Severity severity) {
-  switch (severity) {
-    case Finding::Severity::kFine: return "ok";
-    case Finding::Severity::kWarning: return "warning";
-    case Finding::Severity::kProblem: return "problem";
-  }
-  return "?";
-}
-
-std::string finding_text(const Finding& finding) {
-  std::string text(name_of(finding.severity));
-  text.resize(9, ' ');
-  text += finding.subject + ": " + finding.message + "\n";
-  if (!finding.fix.empty()) text += "         fix: " + finding.fix + "\n";
-  return text;
-}
-
-std::string finding_json(const Finding& finding) {
-  return to_line({{"severity", name_of(finding.severity)},
-                  {"subject", finding.subject},
-                  {"message", finding.message},
-                  {"fix", finding.fix.empty() ? Json() : Json(finding.fix)}});
-}
 
 class CaptureCheck final : public Command {
  public:
@@ -223,12 +199,11 @@ class CaptureRun final : public Command {
         ("listen", po::value(&capture_.listen)->value_name("ADDRESS:PORT"),
          "serve /metrics (Prometheus), /healthz and /readyz there; a port alone is one of "
          "127.0.0.1. There is no password: keep it from those whom it does not concern")  //
-        (
-            "probe-interval", po::value(&probe_interval_)->value_name("TIME")->default_value("5s"),
-            "commit a small transaction so often, to measure how long a commit takes to become "
-            "durable "
-            "here; every five minutes at most while nothing else is written on the server; 0: "
-            "never")  //
+        ("probe-interval", po::value(&probe_interval_)->value_name("TIME")->default_value("5s"),
+         "commit a small transaction so often, to measure how long a commit takes to become "
+         "durable "
+         "here; every five minutes at most while nothing else is written on the server; 0: "
+         "never")  //
         ("until-caught-up", po::bool_switch(&capture_.until_caught_up),
          "end once everything committed before the start is in the store")  //
         ("accept-publication-change", po::bool_switch(&capture_.accept_publication_change),

@@ -49,7 +49,11 @@ std::optional<Lsn> lsn(const std::optional<std::string>& text) {
 }  // namespace
 
 SourceWatch::SourceWatch(const SourceAddress& address, const Options& options, Monitor& monitor)
-    : address_(address), options_(options), monitor_(monitor), probed_at_(steady_clock::now()) {
+    : address_(address),
+      options_(options),
+      monitor_(monitor),
+      budget_(options.held_back_bytes),
+      probed_at_(steady_clock::now()) {
   thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
 

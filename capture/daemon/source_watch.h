@@ -28,6 +28,7 @@ class SourceWatch {
     /// 0: no probes. On a server where nothing else is written, one in five minutes is sent at
     /// most, so that an idle server stays idle.
     std::chrono::milliseconds probe_interval{5000};
+    std::uint64_t held_back_bytes = 256u << 20;
   };
 
   SourceWatch(const SourceAddress& address, const Options& options, Monitor& monitor);

@@ -115,11 +115,16 @@ Result<void> StreamSession::tell_monitor() {
     if (options_.monitor->probe_arrived(own->content, own->end) && !applier_.in_transaction() &&
         idle_ > out_.end() && store_.has_room())
       MILLRACE_RETURN_IF_ERROR(record_idle_position());
+  tell_progress();
+  return {};
+}
+
+void StreamSession::tell_progress() {
+  if (options_.monitor == nullptr) return;
   options_.monitor->progress({.durable = durable(),
                               .confirmed = confirmed_,
                               .store_end = store_.durable_end().value,
                               .repeated = applier_.repeated()});
-  return {};
 }
 
 /// Whatever the clock asks for: position of an idle source, status, a sign of life, a look around.
@@ -184,6 +189,7 @@ Result<void> StreamSession::finish() {
       store_.wait_durable(store_.appended_end(), out_.end().value, kFinishTimeout));
   now_ = Clock::system().monotonic();
   MILLRACE_RETURN_IF_ERROR(send_status(false));
+  tell_progress();
   connection_.end_copy_both();
   return {};
 }

@@ -54,6 +54,7 @@ class StreamSession {
   Result<void> keep_in_touch();
   Result<void> send_status(bool reply_requested);
   Result<void> tell_monitor();
+  void tell_progress();
   Result<void> record_idle_position();
   Result<void> finish();
   Lsn durable() const;

@@ -56,16 +56,18 @@ void Telemetry::store_is_open() {
 }
 
 void Telemetry::watch(const SourceAddress& address, const std::string& slot) {
-  watch_ =
-      std::make_unique<SourceWatch>(address,
-                                    SourceWatch::Options{.slot = slot,
-                                                         .interval = options_.watch_interval,
-                                                         .probe_interval = options_.probe_interval},
-                                    monitor_);
+  watch_ = std::make_unique<SourceWatch>(
+      address,
+      SourceWatch::Options{.slot = slot,
+                           .interval = options_.watch_interval,
+                           .probe_interval = options_.probe_interval,
+                           .held_back_bytes = options_.held_back_wal_bytes},
+      monitor_);
 }
 
 void Telemetry::lost(const Error& error) {
-  monitor_.enter(CapturePhase::kReconnecting, printable(error.message(), 1000));
+  monitor_.enter(was_refused(error) ? CapturePhase::kAuthFailed : CapturePhase::kReconnecting,
+                 printable(error.message(), 1000));
 }
 
 void Telemetry::ended(const Result<void>& outcome) {
@@ -87,7 +89,8 @@ void Telemetry::report(const std::stop_token& stop) {
   std::condition_variable_any condition;
   std::unique_lock lock(mutex);
   do write_status();
-  while (!condition.wait_for(lock, stop, options_.report_interval, [&] { return stop.stop_requested(); }));
+  while (!condition.wait_for(lock, stop, options_.report_interval,
+                             [&] { return stop.stop_requested(); }));
 }
 
 /// A full disk is the store's to tell; here it is only said once.

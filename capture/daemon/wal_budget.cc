@@ -46,8 +46,8 @@ bool WalBudget::held_back(const SlotLook& look) {
       look.confirmed && *look.confirmed < look.server_end
           ? look.server_end.value - look.confirmed->value
           : 0;
-  if (retained < kHeldBackBytes / 2) held_told_ = 0;
-  if (retained < kHeldBackBytes || ours > retained / 2 || retained < 2 * held_told_) return false;
+  if (retained < held_back_bytes_ / 2) held_told_ = 0;
+  if (retained < held_back_bytes_ || ours > retained / 2 || retained < 2 * held_told_) return false;
   held_told_ = retained;
   return true;
 }

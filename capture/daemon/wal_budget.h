@@ -26,16 +26,17 @@ struct SlotLook {
 /// become better. Pure.
 class WalBudget {
  public:
+  explicit WalBudget(std::uint64_t held_back_bytes) : held_back_bytes_(held_back_bytes) {}
+
   /// Sentences for the log.
   std::vector<std::string> judge(const SlotLook& look);
   /// True when the server keeps much WAL that is not for us, since what we have confirmed is well
-  /// beyond it: then some transaction has been open since then. At first from 256 MiB on, later
-  /// whenever that has doubled.
+  /// beyond it: then some transaction has been open since then. At first from so many bytes on,
+  /// later whenever that has doubled.
   bool held_back(const SlotLook& look);
 
-  static constexpr std::uint64_t kHeldBackBytes = 256u << 20;
-
  private:
+  std::uint64_t held_back_bytes_;
   int level_ = 0;  ///< 1: less than 25 % left, 2: less than 10 %, 3: unreserved.
   std::uint64_t held_told_ = 0;
 };

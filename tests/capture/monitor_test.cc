@@ -264,7 +264,7 @@ SlotLook look(std::uint64_t end, std::uint64_t restart, std::uint64_t confirmed,
 
 TEST_CASE("a slot's budget is warned of at a quarter, at a tenth and when it is gone, once each",
           "[capture][monitor][F65]") {
-  WalBudget budget;
+  WalBudget budget(256u << 20);
   const auto at = [&](double left, const char* status = "reserved") {
     return budget.judge(look(8 * kGiB, 7 * kGiB, 7 * kGiB,
                              static_cast<std::int64_t>(left * 4 * static_cast<double>(kGiB)),
@@ -283,7 +283,7 @@ TEST_CASE("a slot's budget is warned of at a quarter, at a tenth and when it is 
   CHECK(at(-0.2, "unreserved").empty());
   CHECK(at(0.9).empty());
   CHECK(at(0.2).size() == 1);  // well in between: told anew
-  WalBudget unlimited;
+  WalBudget unlimited(256u << 20);
   CHECK(unlimited
             .judge({.server_end = Lsn{100 * kGiB},
                     .restart = Lsn{0},
@@ -296,7 +296,7 @@ TEST_CASE("a slot's budget is warned of at a quarter, at a tenth and when it is 
 
 TEST_CASE("WAL that is held by somebody's long transaction is told apart from our own lag",
           "[capture][monitor]") {
-  WalBudget budget;
+  WalBudget budget(256u << 20);
   CHECK_FALSE(budget.held_back(look(kGiB, 0, 0, 0)));  // we are behind ourselves
   CHECK_FALSE(budget.held_back(look(kGiB / 8, 0, kGiB / 8, 0)));
   CHECK(budget.held_back(look(kGiB, 0, kGiB - 100, 0)));
