@@ -17,6 +17,7 @@
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_out.h"
 #include "capture/daemon/stream_session.h"
+#include "capture/daemon/telemetry.h"
 #include "capture/partial_changes.h"
 #include "capture/pipeline/change_encoder.h"
 #include "capture/pipeline/stream_applier.h"
@@ -37,8 +38,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kBackoffFirst{200};
-/// A slot stays taken for a moment after its client was killed.
-constexpr milliseconds kSlotReleaseMax{15'000};
+/// Of a capture of this store that was killed, until the server notices (wal_sender_timeout).
+constexpr int kGhostPatience = 6;
 constexpr milliseconds kStorePause{20};
 /// So much longer, if the one who holds the store has promised to make room.
 constexpr milliseconds kYieldPatience{30'000};
@@ -63,10 +64,20 @@ class Capture {
         address_(std::move(address)),
         patterns_(std::move(patterns)),
         catalog_(address_),
-        first_start_(options_, stop_, address_, catalog_) {}
+        first_start_(options_, stop_, address_, catalog_),
+        telemetry_(options_, address_) {}
 
   Result<void> run() {
+    MILLRACE_RETURN_IF_ERROR(telemetry_.listen());
+    auto outcome = capture();
+    telemetry_.ended(outcome);
+    return outcome;
+  }
+
+ private:
+  Result<void> capture() {
     MILLRACE_RETURN_IF_ERROR(prepare());
+    telemetry_.watch(address_, state_->slot);
     if (auto followed = follow_for_ever(); !followed) {
       // The store's own first error tells more than what came of it.
       MILLRACE_RETURN_IF_ERROR(store_->status());
@@ -74,8 +85,6 @@ class Capture {
     }
     return {};
   }
-
- private:
   Result<void> prepare();
   Result<void> open_store();
   Result<void> follow_for_ever();
@@ -95,6 +104,7 @@ class Capture {
   TablePatterns patterns_;
   Catalog catalog_;
   FirstStart first_start_;
+  Telemetry telemetry_;
 
   std::unique_ptr<SchemaRegistry> schemas_;  // outlives the store, which flushes it
   std::unique_ptr<EventStore> store_;
@@ -142,11 +152,14 @@ Result<void> Capture::open_store() {
     }
     pause(kStorePause, stop_);
   }
+  if (address_.value("application_name").empty())
+    address_ = address_.with("application_name", capture_name(store_->id()));
   if (options_.serve) {
     MILLRACE_ASSIGN_OR_RETURN(server_, StoreServer::start(*store_, options_.store));
   }
   MILLRACE_ASSIGN_OR_RETURN(schemas_, SchemaRegistry::open(options_.store, *options_.files));
   MILLRACE_ASSIGN_OR_RETURN(state_, load_source_state(options_.store, *options_.files));
+  telemetry_.store_is_open();
   return {};
 }
 
@@ -196,12 +209,13 @@ Result<void> Capture::prepare() {
     MILLRACE_ASSIGN_OR_RETURN(until_, catalog_.flushed_position());
   }
   if (!resumes) {
+    telemetry_.monitor().enter(CapturePhase::kSnapshot);
     MILLRACE_ASSIGN_OR_RETURN(state_,
                               first_start_.run(preflight, system, state_, *store_, *schemas_));
   }
 
   const SourcePosition source = *store_->durable_source();
-  out_.emplace(*store_, Lsn{source.end});
+  out_.emplace(*store_, Lsn{source.end}, telemetry_.monitor());
   encoder_.emplace(*schemas_, catalog_, *out_);
   guard_.emplace(
       catalog_, *store_, *state_,
@@ -252,9 +266,15 @@ Result<void> Capture::follow_for_ever() {
                     "was skipped. Mend the cause "
                     "(the message names it) and start again.");
     }
-    if (error.code() == ErrorCode::kLocked && now - locked_since > kSlotReleaseMax) return followed;
+    if (error.code() == ErrorCode::kLocked &&
+        now - locked_since >
+            options_.slot_patience * (guard_->held_by_own_ghost() ? kGhostPatience : 1))
+      return followed;
+    const milliseconds base =
+        was_refused(error) ? std::max(backoff, options_.refused_pause) : backoff;
     const milliseconds wait =
-        backoff + milliseconds(jitter() % static_cast<unsigned>(backoff.count() / 4 + 1));
+        base + milliseconds(jitter() % static_cast<unsigned>(backoff.count() / 4 + 1));
+    telemetry_.lost(error);
     spdlog::warn("{}; trying again in {} ms", printable(error.message(), 1000), wait.count());
     pause(wait, stop_);
     backoff = std::min(backoff * 2, options_.backoff_max);
@@ -290,6 +310,7 @@ Result<std::unique_ptr<PostgresConnection>> Capture::connect() {
   applier_->history().begin(slot);
   MILLRACE_ASSIGN_OR_RETURN(const Lsn end, catalog_.wal_end());
   behind_ = distance(end);
+  telemetry_.monitor().connected(end);
   return connection;
 }
 
@@ -308,12 +329,14 @@ Result<void> Capture::follow() {
       std::exchange(spill_was_full_, false) ? InProgress::kHeldBack : InProgress::kStreamed;
   MILLRACE_RETURN_IF_ERROR(
       start_replication(*connection, state_->slot, from, state_->publication, in_progress));
+  MILLRACE_RETURN_IF_ERROR(guard_->check_not_moved(out_->end()));
   connected_ = true;
   spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot,
                to_string(from));
   StreamSession session(*connection, *store_, *out_, *applier_,
                         {.epoch = state_->epoch,
                          .status_interval = options_.status_interval,
+                         .silence_max = options_.silence_max,
                          .until = until_,
                          .look_interval = options_.look_interval,
                          .look_around = [this]() -> Result<bool> {
@@ -324,7 +347,8 @@ Result<void> Capture::follow() {
                            spdlog::info("streaming is {} of WAL behind, and falls further behind",
                                         human_bytes(static_cast<double>(behind_)));
                            return true;
-                         }});
+                         },
+                         .monitor = &telemetry_.monitor()});
   auto outcome = session.run(stop_);
   if (!outcome && outcome.error().code() == ErrorCode::kNoSpace && store_->status()) {
     // One huge transaction, which may yet be rolled back, shall not hold up all the others.
@@ -360,6 +384,12 @@ Result<void> Capture::drain_backlog() {
 }
 
 }  // namespace
+
+Result<void> require_listen_address(const std::string& text) {
+  if (text.empty()) return {};
+  MILLRACE_RETURN_IF_ERROR(ListenAddress::parse(text));
+  return {};
+}
 
 Result<void> run_capture(const CaptureOptions& options, const std::stop_token& stop) {
   MILLRACE_RETURN_IF_ERROR(require_slot_name(options.slot));

@@ -41,14 +41,36 @@ struct CaptureOptions {
   Durability durability = Durability::kGroup;
   /// How often PostgreSQL is told of progress that it did not ask for.
   std::chrono::milliseconds status_interval{1000};
+  /// Without a byte from the server for this long an answer is asked for; for twice as long the
+  /// connection is given up. Smaller finds a dead peer sooner, and may take a server for one that
+  /// is busy with a transaction of which it has nothing to send.
+  std::chrono::milliseconds silence_max{45'000};
   /// How often a running capture looks whether the publication is still the same.
   std::chrono::milliseconds look_interval{10'000};
   CatchUpBounds catch_up;
   /// The longest pause between attempts to connect again.
   std::chrono::milliseconds backoff_max{30'000};
+  /// How long to wait for a slot that somebody else streams from: one stays taken for a moment
+  /// after its client was killed. Six times as long if it was a capture of this store, whose
+  /// machine may have gone without a word.
+  std::chrono::milliseconds slot_patience{15'000};
+  /// The pause after the server has not let us in, so that no account is locked by a storm.
+  std::chrono::milliseconds refused_pause{10'000};
+  /// From where on WAL is told of that the server keeps for somebody's long transaction.
+  std::uint64_t held_back_wal_bytes = 256u << 20;
   /// What the store's looking after itself may take of the disk: see StoreOptions. 0: nothing.
   std::uint64_t scrub_bytes_per_second = StoreOptions{}.scrub_bytes_per_second;
   std::uint64_t compaction_bytes_per_second = StoreOptions{}.compaction_bytes_per_second;
+  /// Where /metrics, /healthz and /readyz are served: "127.0.0.1:9187", or a port alone for the
+  /// loopback address. Empty: nowhere.
+  std::string listen{};
+  /// How often the server is looked at beside the stream: where its WAL ends, what the slot holds.
+  std::chrono::milliseconds watch_interval{5000};
+  /// How often the status goes into the store, for `millrace status`.
+  std::chrono::milliseconds report_interval{1000};
+  /// How often a small transaction is committed to see how long it takes to become durable here.
+  /// Smaller: a finer picture, and a few hundred bytes more of WAL for each. 0: never.
+  std::chrono::milliseconds probe_interval{5000};
   /// Appends of other processes to the store go through this one: see service/shared_store.h. The
   /// store must lie in the kernel's file system.
   bool serve = false;
@@ -67,11 +89,14 @@ struct CaptureOptions {
 /// snapshot is whole leaves no slot; at worst (killed in the last moment) one that the next start
 /// of this store knows for its own and drops.
 ///
-/// Errors: kUnavailable (can't connect the first time, wrong password), kFailedPrecondition (a
-/// setting, a right, a table's identity, or the source is not the one that the store knows: the
-/// message starts with a state such as SLOT_MISSING, SOURCE_GAP, NEW_CLUSTER, PUBLICATION_CHANGED),
-/// kLocked (another capture), and those of EventStore. Nothing is changed on either side before all
-/// checks have passed.
+/// Errors: kUnavailable (can't connect the first time, wrong password, `listen` is taken),
+/// kFailedPrecondition (a setting, a right, a table's identity, or the source is not the one that
+/// the store knows: the message starts with a state such as SLOT_MISSING, SOURCE_GAP, NEW_CLUSTER,
+/// PUBLICATION_CHANGED), kLocked (another capture), and those of EventStore. Nothing is changed on
+/// either side before all checks have passed.
 Result<void> run_capture(const CaptureOptions& options, const std::stop_token& stop);
+
+/// kInvalidArgument unless `text` is empty or one that CaptureOptions::listen takes.
+Result<void> require_listen_address(const std::string& text);
 
 }  // namespace millrace

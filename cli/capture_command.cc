@@ -10,7 +10,7 @@
 #include "capture/table_patterns.h"
 #include "capture/tail.h"
 #include "cli/command.h"
-#include "cli/json.h"
+#include "cli/findings.h"
 #include "cli/quantity.h"
 #include "cli/text.h"
 
@@ -102,30 +102,6 @@ constexpr CommandText kCheck{
     "is\n"
     "missing, the statement that mends it. Changes nothing. Ends with 1 if there is a problem."};
 
-std::string_view name_of(Finding::Severity severity) {
-  switch (severity) {
-    case Finding::Severity::kFine: return "ok";
-    case Finding::Severity::kWarning: return "warning";
-    case Finding::Severity::kProblem: return "problem";
-  }
-  return "?";
-}
-
-std::string finding_text(const Finding& finding) {
-  std::string text(name_of(finding.severity));
-  text.resize(9, ' ');
-  text += finding.subject + ": " + finding.message + "\n";
-  if (!finding.fix.empty()) text += "         fix: " + finding.fix + "\n";
-  return text;
-}
-
-std::string finding_json(const Finding& finding) {
-  return to_line({{"severity", name_of(finding.severity)},
-                  {"subject", finding.subject},
-                  {"message", finding.message},
-                  {"fix", finding.fix.empty() ? Json() : Json(finding.fix)}});
-}
-
 class CaptureCheck final : public Command {
  public:
   CaptureCheck() : Command(kCheck) {}
@@ -174,7 +150,8 @@ constexpr CommandText kRun{
     "                            [--publication NAME] [--snapshot initial|never]\n"
     "                            [--durability group|always] [--scrub-rate BYTES]\n"
     "                            [--compaction-rate BYTES] [--catch-up-from BYTES]\n"
-    "                            [--until-caught-up] [--accept-publication-change]",
+    "                            [--until-caught-up] [--accept-publication-change]\n"
+    "                            [--listen ADDRESS:PORT] [--probe-interval TIME]",
     "Makes the publication and the replication slot where they are missing, reads the tables'\n"
     "present rows once, then appends every committed transaction to the store, until SIGTERM or\n"
     "Ctrl-C. Started again, it goes on where it stopped: no change is lost and none comes twice.\n"
@@ -227,6 +204,14 @@ class CaptureRun final : public Command {
          "than "
          "the replication protocol and takes two more slots and temporary files on the server "
          "meanwhile; 0: never")  //
+        ("listen", po::value(&capture_.listen)->value_name("ADDRESS:PORT"),
+         "serve /metrics (Prometheus), /healthz and /readyz there; a port alone is one of "
+         "127.0.0.1. There is no password: keep it from those whom it does not concern")  //
+        ("probe-interval", po::value(&probe_interval_)->value_name("TIME")->default_value("5s"),
+         "commit a small transaction so often, to measure how long a commit takes to become "
+         "durable "
+         "here; every five minutes at most while nothing else is written on the server; 0: "
+         "never")  //
         ("until-caught-up", po::bool_switch(&capture_.until_caught_up),
          "end once everything committed before the start is in the store")  //
         ("accept-publication-change", po::bool_switch(&capture_.accept_publication_change),
@@ -249,6 +234,9 @@ class CaptureRun final : public Command {
                               parse_bytes("--compaction-rate", compaction_rate_));
     MILLRACE_ASSIGN_OR_RETURN(capture_.catch_up.from,
                               parse_bytes("--catch-up-from", catch_up_from_));
+    MILLRACE_ASSIGN_OR_RETURN(capture_.probe_interval,
+                              parse_age("--probe-interval", probe_interval_));
+    MILLRACE_RETURN_IF_ERROR(require_listen_address(capture_.listen));
     MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.tables));
     capture_.initial_snapshot = snapshot_ == "initial";
     capture_.store = store_;
@@ -264,6 +252,7 @@ class CaptureRun final : public Command {
  private:
   CaptureOptions capture_;
   std::string store_, snapshot_, durability_, scrub_rate_, compaction_rate_, catch_up_from_;
+  std::string probe_interval_;
 };
 
 }  // namespace

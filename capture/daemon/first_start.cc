@@ -46,8 +46,8 @@ Result<SourceState> FirstStart::run(const Preflight& preflight, const SystemIden
                                     SchemaRegistry& schemas) {
   const bool made_publication = !preflight.publication.has_value();
   if (made_publication) {
-    MILLRACE_RETURN_IF_ERROR(catalog_.execute(create_publication_statement(
-        options_.publication, preflight.tables, preflight.server.version)));
+    MILLRACE_RETURN_IF_ERROR(make_publication(catalog_, options_.publication, preflight.tables,
+                                              preflight.server.version));
     spdlog::info("publication {} created for {} tables", printable(options_.publication),
                  preflight.tables.size());
   }
@@ -123,7 +123,7 @@ Result<void> FirstStart::take_snapshot(const Preflight& preflight, SourceState& 
     spdlog::info("initial snapshot: {} rows of {} tables as of {}", *rows, preflight.tables.size(),
                  to_string(start));
   }
-  if (auto kept = keep_slot(source.slot, state); !kept) {
+  if (auto kept = keep_slot(*source.walsender, source.slot, state); !kept) {
     MILLRACE_RETURN_IF_ERROR(store.rollback());
     return kept;
   }
@@ -135,12 +135,14 @@ Result<void> FirstStart::take_snapshot(const Preflight& preflight, SourceState& 
 
 /// Makes the start's temporary slot into the one that stays: a copy of it, at the same position.
 /// What source.json says before lets a start after a crash know this slot for its own.
-Result<void> FirstStart::keep_slot(const NewSlot& slot, SourceState& state) {
+Result<void> FirstStart::keep_slot(PostgresConnection& walsender, const NewSlot& slot,
+                                   SourceState& state) {
   state.slot_start = slot.consistent_point;
   MILLRACE_RETURN_IF_ERROR(save_source_state(options_.store, state, *options_.files));
   MILLRACE_RETURN_IF_ERROR(catalog_.execute("SELECT pg_copy_logical_replication_slot('" +
                                             slot.name + "', '" + options_.slot + "', false)"));
   spdlog::info("slot {} created at {}", options_.slot, to_string(slot.consistent_point));
+  enable_failover(walsender, options_.slot);
   return {};
 }
 

@@ -48,7 +48,7 @@ class FirstStart {
   Result<SnapshotSource> open_snapshot(const Preflight& preflight);
   Result<void> take_snapshot(const Preflight& preflight, SourceState& state, EventStore& store,
                              SchemaRegistry& schemas);
-  Result<void> keep_slot(const NewSlot& slot, SourceState& state);
+  Result<void> keep_slot(PostgresConnection& walsender, const NewSlot& slot, SourceState& state);
 
   const CaptureOptions& options_;
   std::stop_token stop_;

@@ -1,8 +1,10 @@
 #include "capture/daemon/source_guard.h"
 
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
@@ -69,8 +71,27 @@ bool is_halt(const Error& error) {
 }
 
 std::string in_use(const SlotInfo& slot, const std::string& name) {
-  return "slot " + name + " is in use by pid " + std::to_string(slot.active_pid) + " (" +
-         slot.active_application + ")";
+  std::string who = printable(slot.active_application);
+  const std::string& full = slot.active_application;
+  const std::size_t store = full.find('/'), host = full.find('/', store + 1), pid = full.rfind('/');
+  if (full.starts_with("millrace/") && host != full.npos && pid > host)
+    who = "the capture of store " + printable(full.substr(store + 1, host - store - 1)) +
+          " on host " + printable(full.substr(host + 1, pid - host - 1)) + ", process " +
+          printable(full.substr(pid + 1));
+  return "slot " + name + " is in use by pid " + std::to_string(slot.active_pid) + " (" + who +
+         (slot.active_address.empty() ? "" : ", from " + slot.active_address) + ")";
+}
+
+std::string capture_name(const StoreId& store) {
+  constexpr std::size_t kNameBytesMax = 63;
+  std::array<char, 256> host{};
+  ::gethostname(host.data(), host.size() - 1);
+  const std::string front = "millrace/" + to_string(store) + "/";
+  const std::string back = "/" + std::to_string(::getpid());
+  std::string name = std::string(host.data()).substr(0, kNameBytesMax - front.size() - back.size());
+  for (char& c : name)
+    if (c <= ' ' || c >= 127 || c == '/') c = '_';
+  return front + name + back;
 }
 
 Result<Lsn> SourceGuard::check_all(PostgresConnection& connection, Lsn store_end) {
@@ -131,6 +152,13 @@ Result<void> SourceGuard::check_timeline(PostgresConnection& connection,
   return save_source_state(options_.store, state_, *options_.files);
 }
 
+Result<void> SourceGuard::check_not_moved(Lsn store_end) {
+  MILLRACE_ASSIGN_OR_RETURN(const auto slot, catalog_.slot(state_.slot));
+  if (!slot || !slot->confirmed_flush || *slot->confirmed_flush <= store_end) return {};
+  return Error(ErrorCode::kUnavailable,  // the next connection finds out what happened
+               "slot " + state_.slot + " was moved while this capture connected");
+}
+
 Result<Lsn> SourceGuard::check_slot(Lsn store_end) {
   MILLRACE_ASSIGN_OR_RETURN(const auto slot, catalog_.slot(state_.slot));
   const std::string anew =
@@ -156,6 +184,8 @@ Result<Lsn> SourceGuard::check_slot(Lsn store_end) {
         "Another program has moved the slot, it was made anew, or the store is an older copy or "
         "was repaired. " +
             anew);
+  own_ghost_ = slot->active &&
+               slot->active_application.starts_with("millrace/" + to_string(store_.id()) + "/");
   if (slot->active)
     return Error(ErrorCode::kLocked, in_use(*slot, state_.slot))
         .hint(

@@ -20,7 +20,11 @@ Error halted(std::string_view state, const std::string& message, std::string way
 /// Whether `error` is one: nothing that trying again could mend.
 bool is_halt(const Error& error);
 
-/// "slot millrace is in use by pid 4711 (psql)".
+/// How a capture calls itself at the server: "millrace/STORE/HOST/PID", the host cut to fit in what
+/// PostgreSQL keeps of a name (63 bytes).
+std::string capture_name(const StoreId& store);
+/// "slot millrace is in use by pid 4711 (psql, from 10.0.0.7)"; of a capture with what that name
+/// tells: store, host and pid.
 std::string in_use(const SlotInfo& slot, const std::string& name);
 
 /// Looks whether the source is still the one that the store was fed from: PostgreSQL starts later
@@ -43,6 +47,11 @@ class SourceGuard {
   /// Everything, on a new connection to a walsender, before streaming from `store_end`. Gives where
   /// the slot is.
   Result<Lsn> check_all(PostgresConnection& connection, Lsn store_end);
+  /// Once streaming has begun, so that nobody else can move the slot: nobody has in the meantime.
+  Result<void> check_not_moved(Lsn store_end);
+  /// Whoever holds the slot, at the last check_all(), is a capture of this same store: since we
+  /// hold the store, what is left of one that was killed.
+  bool held_by_own_ghost() const { return own_ghost_; }
   /// What may change while a connection lasts.
   Result<void> check_publication(Lsn store_end);
 
@@ -57,6 +66,7 @@ class SourceGuard {
   EventStore& store_;
   SourceState& state_;
   Options options_;
+  bool own_ghost_ = false;
 };
 
 }  // namespace millrace

@@ -12,11 +12,27 @@ constexpr std::chrono::milliseconds kLook{1000};
 
 }  // namespace
 
+Result<void> StoreOut::begin(const TransactionInfo& info) {
+  commit_time_ = info.commit_time;
+  return store_.begin(info);
+}
+
+Result<void> StoreOut::add(const NewEvent& event) {
+  if (tally_) tally_->add(event.category);
+  return store_.add(event);
+}
+
 Result<void> StoreOut::commit(std::uint64_t source_end) {
   auto end = store_.commit(source_end);
   if (!end) return std::move(end).error();
   end_ = Lsn{source_end};
+  if (tally_) tally_->commit(end_, commit_time_);
   return {};
+}
+
+Result<void> StoreOut::rollback() {
+  if (tally_) tally_->rollback();
+  return store_.rollback();
 }
 
 Result<void> StoreOut::record_position(std::uint32_t epoch, Lsn end) {

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <optional>
 #include <stop_token>
 
 #include "base/result.h"
+#include "capture/daemon/monitor.h"
 #include "capture/pipeline/change_encoder.h"
 #include "eventstore/event_store.h"
 #include "schemas/lsn.h"
@@ -13,11 +15,15 @@ namespace millrace {
 class StoreOut final : public EventOut {
  public:
   StoreOut(EventStore& store, Lsn end) : store_(store), end_(end) {}
+  /// The same, and tells `monitor` of what was committed.
+  StoreOut(EventStore& store, Lsn end, Monitor& monitor) : StoreOut(store, end) {
+    tally_.emplace(monitor);
+  }
 
-  Result<void> begin(const TransactionInfo& info) override { return store_.begin(info); }
-  Result<void> add(const NewEvent& event) override { return store_.add(event); }
+  Result<void> begin(const TransactionInfo& info) override;
+  Result<void> add(const NewEvent& event) override;
   Result<void> commit(std::uint64_t source_end) override;
-  Result<void> rollback() override { return store_.rollback(); }
+  Result<void> rollback() override;
   /// A transaction without events: all that commits before `end` has been read. Its commit position
   /// is just below the next one that there can be.
   Result<void> record_position(std::uint32_t epoch, Lsn end);
@@ -27,6 +33,8 @@ class StoreOut final : public EventOut {
  private:
   EventStore& store_;
   Lsn end_;
+  UnixMicros commit_time_;  ///< Of the open transaction.
+  std::optional<ChangeTally> tally_;
 };
 
 /// Asks for a flush of what `store` was given and waits until everything before `end` and up to

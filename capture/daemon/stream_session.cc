@@ -119,8 +119,28 @@ Result<void> StreamSession::on_keepalive(const pgoutput::Keepalive& keepalive) {
   return {};
 }
 
+/// A probe has no events: that it came is made durable as the position of an idle source is.
+Result<void> StreamSession::tell_monitor() {
+  if (options_.monitor == nullptr) return {};
+  if (const auto own = applier_.take_own_message())
+    if (options_.monitor->probe_arrived(own->content, own->end) && !applier_.in_transaction() &&
+        idle_ > out_.end() && store_.has_room())
+      MILLRACE_RETURN_IF_ERROR(record_idle_position());
+  tell_progress();
+  return {};
+}
+
+void StreamSession::tell_progress() {
+  if (options_.monitor == nullptr) return;
+  options_.monitor->progress({.durable = durable(),
+                              .confirmed = confirmed_,
+                              .store_end = store_.durable_end().value,
+                              .repeated = applier_.repeated()});
+}
+
 /// Whatever the clock asks for: position of an idle source, status, a sign of life, a look around.
 Result<void> StreamSession::keep_in_touch() {
+  MILLRACE_RETURN_IF_ERROR(tell_monitor());
   const milliseconds idle_interval =
       reply_wanted_ || options_.until ? kIdleIntervalAsked : kIdleInterval;
   const bool goal_near = options_.until && out_.end() < *options_.until && idle_ >= *options_.until;
@@ -175,6 +195,7 @@ Result<void> StreamSession::finish() {
       store_.wait_durable(store_.appended_end(), out_.end().value, kFinishTimeout));
   now_ = Clock::system().monotonic();
   MILLRACE_RETURN_IF_ERROR(send_status(false));
+  tell_progress();
   connection_.end_copy_both();
   return {};
 }

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/wakeup.h"
+#include "capture/daemon/monitor.h"
 #include "capture/daemon/store_out.h"
 #include "capture/pgoutput/framing.h"
 #include "capture/pipeline/stream_applier.h"
@@ -37,6 +38,7 @@ class StreamSession {
     /// Called at that interval, between transactions. An error ends the session, and so does true:
     /// that it is so far behind that another way is faster.
     std::function<Result<bool>()> look_around{};
+    Monitor* monitor = nullptr;  ///< Is told how far things are.
   };
 
   StreamSession(PostgresConnection& connection, EventStore& store, StoreOut& out,
@@ -53,6 +55,8 @@ class StreamSession {
   Result<void> on_keepalive(const pgoutput::Keepalive& keepalive);
   Result<void> keep_in_touch();
   Result<void> send_status(bool reply_requested);
+  Result<void> tell_monitor();
+  void tell_progress();
   Result<void> record_idle_position();
   Result<void> finish();
   Lsn durable() const;

@@ -83,6 +83,8 @@ Result<void> StreamApplier::reset() {
   const bool roll_back = std::exchange(handed_on_, false);
   in_transaction_ = dropping_ = failed_ = false;
   connection_commit_ = Lsn{};
+  own_content_.clear();
+  own_message_.reset();
   shapes_.clear();
   postponed_ = false;
   replayed_.reset();
@@ -119,7 +121,11 @@ Result<void> StreamApplier::dispatch(const pgoutput::Message& message, std::stri
             return change("a TRUNCATE", [&] { return encoder_.truncate(*truncate, wal_start); });
           },
           [&](const pgoutput::LogicalMessage* logical) -> Result<void> {
-            if (!logical->transactional || logical->prefix == kOwnMessagePrefix) return {};
+            if (!logical->transactional) return {};
+            if (logical->prefix == kOwnMessagePrefix) {
+              own_content_ = logical->content;
+              return {};
+            }
             return change("a transactional message",
                           [&] { return encoder_.message(*logical, wal_start); });
           },
@@ -225,6 +231,8 @@ Result<void> StreamApplier::commit(const pgoutput::Commit& commit) {
   } else {
     ++(dropping_ ? repeated_ : empty_);
   }
+  if (!own_content_.empty())
+    own_message_ = {.content = std::exchange(own_content_, {}), .end = commit.end_lsn};
   seen_end_ = std::max(seen_end_, commit.end_lsn);
   in_transaction_ = dropping_ = handed_on_ = false;
   return {};

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/result.h"
 #include "capture/pgoutput/decoder.h"
@@ -61,6 +62,13 @@ class StreamApplier {
   /// End LSN of the last whole transaction that came, also of one that was empty or dropped. Once
   /// what was handed on (up to last_end()) is durable, the source may forget everything below this.
   Lsn seen_end() const { return seen_end_; }
+  /// What capture sent itself last (a message of kOwnMessagePrefix), once the transaction that held
+  /// it has ended; given once.
+  struct OwnMessage {
+    std::string content;
+    Lsn end;  ///< Of the transaction.
+  };
+  std::optional<OwnMessage> take_own_message() { return std::exchange(own_message_, {}); }
   std::uint64_t transactions() const { return transactions_; }  ///< Handed on.
   std::uint64_t changes() const { return changes_; }            ///< Messages that became events.
   std::uint64_t repeated() const { return repeated_; }  ///< Transactions dropped as already there.
@@ -114,6 +122,8 @@ class StreamApplier {
   };
   std::map<std::uint32_t, Shape> shapes_;
   bool postponed_ = false;  // some of them are not learned
+  std::string own_content_;  // of an own message in the open transaction
+  std::optional<OwnMessage> own_message_;
   std::uint64_t transactions_ = 0, changes_ = 0, repeated_ = 0, empty_ = 0;
 };
 

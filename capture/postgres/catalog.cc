@@ -86,7 +86,8 @@ auto Catalog::run(Work&& work, Retry retry) -> Result<decltype(work(std::declval
         .hint(
             "Check host, port, database, user and password, that the server runs, and that its "
             "pg_hba.conf lets this user in. A password goes into ~/.pgpass (mode 0600), PGPASSWORD "
-            "or MILLRACE_SOURCE.");
+            "or MILLRACE_SOURCE." +
+            address_.passfile_note());
   } catch (const pqxx::sql_error& e) {
     session_.reset();
     const bool unavailable = e.sqlstate().starts_with("53") || e.sqlstate().starts_with("57");
@@ -244,13 +245,15 @@ Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& n
     const std::string quoted = session.connection.quote(name);
     const pqxx::result found = session.query(
         "SELECT oid::bigint AS oid, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate,"
-        " coalesce((to_jsonb(p)->>'pubviaroot')::boolean, false) AS via_root"
+        " coalesce((to_jsonb(p)->>'pubviaroot')::boolean, false) AS via_root,"
+        " obj_description(p.oid, 'pg_publication') AS comment"
         " FROM pg_publication p WHERE pubname = " +
         quoted);
     if (found.empty()) return std::nullopt;
     const pqxx::row row = found.at(0);
     PublicationInfo info;
     info.all_tables = get<bool>(row, "puballtables");
+    info.comment = text(row, "comment");
     info.inserts = get<bool>(row, "pubinsert");
     info.updates = get<bool>(row, "pubupdate");
     info.deletes = get<bool>(row, "pubdelete");
@@ -304,7 +307,8 @@ Result<std::optional<SlotInfo>> Catalog::slot(const std::string& name) {
     const pqxx::result found = session.query(
         "SELECT s.plugin::text, s.database::text, s.active, s.active_pid, "
         "s.confirmed_flush_lsn::text AS confirmed, s.restart_lsn::text AS restart,"
-        " to_jsonb(s)->>'wal_status' AS wal_status, a.application_name AS application"
+        " to_jsonb(s)->>'wal_status' AS wal_status, a.application_name AS application, "
+        "host(a.client_addr) AS address"
         " FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid"
         " WHERE s.slot_name = " +
         session.connection.quote(name));
@@ -317,6 +321,7 @@ Result<std::optional<SlotInfo>> Catalog::slot(const std::string& name) {
     info.active = get<bool>(row, "active");
     info.active_pid = row["active_pid"].is_null() ? 0 : get<int>(row, "active_pid");
     info.active_application = text(row, "application");
+    info.active_address = text(row, "address");
     info.confirmed_flush = lsn_or_none(row, "confirmed");
     info.restart = lsn_or_none(row, "restart");
     return info;

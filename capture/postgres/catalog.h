@@ -49,6 +49,7 @@ struct SourceColumn {
 
 struct PublicationInfo {
   bool all_tables = false;
+  std::string comment;
   bool inserts = true, updates = true, deletes = true;
   /// What it publishes and how, a sorted line each, for comparison and for people:
   /// "publish=insert,update", "public.orders (OID 16391, member 16402)". The OIDs tell what was
@@ -63,6 +64,7 @@ struct SlotInfo {
   bool active = false;
   int active_pid = 0;
   std::string active_application;
+  std::string active_address;  ///< Of its client; empty on a Unix socket.
   std::optional<Lsn> confirmed_flush;
   std::optional<Lsn> restart;  ///< Where the server begins to read for it.
 };

@@ -3,8 +3,10 @@
 #include <libpq-fe.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 
 #include "base/bytes.h"
 
@@ -37,6 +39,61 @@ ErrorCode code_for(std::string_view sqlstate) {
   return ErrorCode::kFailedPrecondition;
 }
 
+/// How soon a stop is seen while it connects.
+constexpr milliseconds kConnectLook{1000};
+
+constexpr std::string_view kRefused = "No way in: ";
+
+/// One parameter as libpq has resolved it, from service file and environment too.
+std::string conninfo_value(pg_conn* connection, std::string_view name) {
+  const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> options(PQconninfo(connection),
+                                                                             &PQconninfoFree);
+  for (const PQconninfoOption* option = options.get(); option && option->keyword; ++option)
+    if (name == option->keyword && option->val != nullptr) return option->val;
+  return "";
+}
+
+std::vector<std::string> split(const std::string& list) {
+  std::vector<std::string> parts;
+  if (list.empty()) return parts;
+  for (std::size_t begin = 0, end = 0; end != list.npos; begin = end + 1) {
+    end = list.find(',', begin);
+    parts.push_back(list.substr(begin, end - begin));
+  }
+  return parts;
+}
+
+std::string current_host(const pg_conn* connection) {
+  const char* host = PQhost(connection);
+  const char* port = PQport(connection);
+  return std::string(host == nullptr ? "" : host) + " " + (port == nullptr ? "" : port);
+}
+
+/// Takes the codes and the places in the server's source, which only a verbose message has, out of
+/// "FATAL:  28P01: password authentication failed ...\nLOCATION:  auth_failed, auth.c:326"; gives
+/// the last code.
+std::string take_sqlstate(std::string& text) {
+  std::string code, kept;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    std::string line = text.substr(begin, end - begin);
+    begin = end + 1;
+    if (line.starts_with("LOCATION:")) continue;
+    for (std::size_t at = line.find(":  "); at != line.npos; at = line.find(":  ", at + 1)) {
+      const std::string state = line.substr(at + 3, 5);
+      if (line.compare(std::min(at + 8, line.size()), 2, ": ") != 0 || state.size() != 5 ||
+          !std::all_of(state.begin(), state.end(),
+                       [](char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z'); }))
+        continue;
+      code = state;
+      line.erase(at + 3, 7);
+    }
+    kept += line + "\n";
+  }
+  text = kept;
+  return code;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<PostgresConnection>> PostgresConnection::open(const SourceAddress& address,
@@ -49,25 +106,26 @@ Result<std::unique_ptr<PostgresConnection>> PostgresConnection::open(const Sourc
 }
 
 Result<void> PostgresConnection::connect(const SourceAddress& address, bool replication) {
-  std::vector<const char*> names, values;
-  const auto parameters = address.parameters(replication);
-  for (const auto& [name, value] : parameters) {
-    names.push_back(name.c_str());
-    values.push_back(value.c_str());
+  auto parameters = address.parameters(replication);
+  for (;;) {
+    std::vector<const char*> names, values;
+    for (const auto& [name, value] : parameters) {
+      names.push_back(name.c_str());
+      values.push_back(value.c_str());
+    }
+    names.push_back(nullptr);
+    values.push_back(nullptr);
+    PQfinish(std::exchange(connection_, PQconnectStartParams(names.data(), values.data(), 0)));
+    if (connection_ == nullptr) return Error(ErrorCode::kIo, "out of memory");
+    PQsetErrorVerbosity(connection_, PQERRORS_VERBOSE);  // for the SQLSTATE of a refusal
+    MILLRACE_ASSIGN_OR_RETURN(const bool answered, wait_for_connection());
+    if (PQstatus(connection_) == CONNECTION_OK) break;
+    if (answered) return refusal(address);
+    if (!leave_out_silent_host(parameters))
+      return Error(ErrorCode::kUnavailable, "the server does not answer (connect_timeout)")
+          .hint("Check host and port, that the server runs, and the network between.");
   }
-  names.push_back(nullptr);
-  values.push_back(nullptr);
-  // libpq walks hosts and honours connect_timeout only in the blocking call; its limit is ours.
-  connection_ = PQconnectdbParams(names.data(), values.data(), 0);
-  if (connection_ == nullptr) return Error(ErrorCode::kIo, "out of memory");
-  if (PQstatus(connection_) != CONNECTION_OK) {
-    const bool password = PQconnectionNeedsPassword(connection_) == 1;
-    return Error(ErrorCode::kUnavailable, trimmed(PQerrorMessage(connection_)))
-        .hint(password ? "The server asks for a password: put it into ~/.pgpass (mode 0600), into "
-                         "PGPASSWORD, or into MILLRACE_SOURCE."
-                       : "Check host, port, database, user and password, that the server runs, and "
-                         "that its pg_hba.conf lets this user in.");
-  }
+  PQsetErrorVerbosity(connection_, PQERRORS_DEFAULT);
   PQsetNoticeProcessor(
       connection_, [](void*, const char*) {}, nullptr);
   MILLRACE_RETURN_IF_ERROR(query(std::string(pin_session_settings())));
@@ -75,6 +133,90 @@ Result<void> PostgresConnection::connect(const SourceAddress& address, bool repl
     return failure(nullptr, "make the socket non-blocking");
   return {};
 }
+
+/// Until it is made or refused; false where a host has not answered in its time. libpq's own
+/// connect_timeout works in its blocking call only, which could not be stopped.
+Result<bool> PostgresConnection::wait_for_connection() {
+  using SteadyClock = std::chrono::steady_clock;
+  const int seconds = std::atoi(conninfo_value(connection_, "connect_timeout").c_str());
+  std::string host;
+  SteadyClock::time_point deadline;
+  PostgresPollingStatusType next = PGRES_POLLING_WRITING;
+  if (PQstatus(connection_) == CONNECTION_BAD) return true;
+  for (;; next = PQconnectPoll(connection_)) {
+    if (next == PGRES_POLLING_OK || next == PGRES_POLLING_FAILED) return true;
+    const std::string now_at = current_host(connection_);
+    if (now_at != host) {
+      host = now_at;
+      deadline = SteadyClock::now() + std::chrono::seconds(std::max(seconds, 2));
+    }
+    // PQconnectPoll() must not be called before the socket is ready.
+    pollfd ready{PQsocket(connection_),
+                 static_cast<short>(next == PGRES_POLLING_READING ? POLLIN : POLLOUT), 0};
+    while (::poll(&ready, 1, 0) == 0) {
+      const auto left =
+          seconds <= 0 ? kConnectLook
+                       : std::chrono::duration_cast<milliseconds>(deadline - SteadyClock::now());
+      if (left.count() <= 0) return false;
+      MILLRACE_RETURN_IF_ERROR(wait_for_socket(ready.events, std::min(left, kConnectLook), -1));
+    }
+  }
+}
+
+/// Of several hosts, those up to the one that was silent; false if it was the last one.
+bool PostgresConnection::leave_out_silent_host(SourceAddress::Parameters& parameters) const {
+  const std::string silent = current_host(connection_);
+  auto hosts = split(conninfo_value(connection_, "host"));
+  auto addresses = split(conninfo_value(connection_, "hostaddr"));
+  auto ports = split(conninfo_value(connection_, "port"));
+  const std::size_t count = std::max(hosts.size(), addresses.size());
+  const auto at = [](const std::vector<std::string>& list, std::size_t i) {
+    return list.size() == 1 ? list.front() : i < list.size() ? list[i] : std::string();
+  };
+  std::size_t tried = 0;
+  while (tried < count &&
+         (hosts.empty() ? at(addresses, tried) : at(hosts, tried)) + " " + at(ports, tried) !=
+             silent)
+    ++tried;
+  if (++tried >= count) return false;
+  const auto rest = [&](const char* name, const std::vector<std::string>& list) {
+    if (list.size() < count) return;  // one for all of them, or none
+    std::string joined;
+    for (std::size_t i = tried; i < count; ++i) joined += (i > tried ? "," : "") + list[i];
+    std::erase_if(parameters, [&](const auto& entry) { return entry.first == name; });
+    parameters.emplace_back(name, joined);
+  };
+  rest("host", hosts);
+  rest("hostaddr", addresses);
+  rest("port", ports);
+  return true;
+}
+
+/// What libpq says of the attempt that failed, with the code of what the server said.
+Error PostgresConnection::refusal(const SourceAddress& address) {
+  std::string text = PQerrorMessage(connection_) == nullptr ? "" : PQerrorMessage(connection_);
+  sqlstate_ = take_sqlstate(text);
+  const bool untrusted = text.find("certificate") != text.npos ||
+                         text.find("SSL error") != text.npos ||
+                         text.find("channel binding") != text.npos;
+  Error error(ErrorCode::kUnavailable, trimmed(text.c_str()));
+  if (PQconnectionNeedsPassword(connection_) == 1 || sqlstate_.starts_with("28"))
+    return std::move(error).hint(
+        std::string(kRefused) +
+        "check user and password, that the role exists and may log in, and pg_hba.conf. A password "
+        "goes into ~/.pgpass (mode 0600), PGPASSWORD or MILLRACE_SOURCE." +
+        address.passfile_note());
+  if (untrusted)
+    return std::move(error).hint(std::string(kRefused) +
+                                 "check sslmode, sslrootcert and sslcert, the names in the "
+                                 "certificates and until when they are valid.");
+  return std::move(error).hint(
+      "Check host, port, database, user and password, that the server runs, and that its "
+      "pg_hba.conf lets this user in." +
+      address.passfile_note());
+}
+
+bool was_refused(const Error& error) { return error.hint().starts_with(kRefused); }
 
 PostgresConnection::~PostgresConnection() {
   PQfreemem(buffer_);

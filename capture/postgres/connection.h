@@ -22,10 +22,11 @@ namespace millrace {
 /// A libpq connection, for what libpqxx does not speak: the replication protocol, and COPY of any
 /// query with its lines untouched (libpqxx 6 and 7 differ there).
 ///
-/// Every wait but connecting (10 s a host, if the source does not say otherwise) ends within a
-/// moment of `stop` being asked. Errors: kUnavailable (network, server going down, too many
-/// connections, authentication), kCancelled (stop), else kFailedPrecondition with PostgreSQL's own
-/// words; sqlstate() has the code of the last one. Threads: one.
+/// Every wait but the look-up of a host's name ends within a moment of `stop` being asked.
+/// Connecting takes 10 s a host at most, if the source does not say otherwise. Errors: kUnavailable
+/// (network, server going down, too many connections, authentication), kCancelled (stop), else
+/// kFailedPrecondition with PostgreSQL's own words; sqlstate() has the code of the last one.
+/// Threads: one.
 class PostgresConnection {
  public:
   using Row = std::vector<std::optional<std::string>>;
@@ -68,6 +69,9 @@ class PostgresConnection {
   explicit PostgresConnection(const std::stop_token& stop)
       : stop_(stop), on_stop_(stop, [this] { stopped_.notify(); }) {}
   Result<void> connect(const SourceAddress& address, bool replication);
+  Result<bool> wait_for_connection();
+  bool leave_out_silent_host(SourceAddress::Parameters& parameters) const;
+  Error refusal(const SourceAddress& address);
   Result<void> wait_for_socket(short events, std::chrono::milliseconds timeout, int other);
   Result<std::shared_ptr<pg_result>> next_result();
   Error failure(const pg_result* result, std::string_view what);
@@ -80,5 +84,9 @@ class PostgresConnection {
   bool copying_ = false;    ///< The copy that was sent has begun to come.
   std::string sqlstate_;
 };
+
+/// Whether open() failed because server or client don't trust the other: wrong password, no such
+/// role, a certificate. Trying again at once is of no use and may lock an account.
+bool was_refused(const Error& error);
 
 }  // namespace millrace

@@ -333,6 +333,13 @@ std::string create_publication_statement(const std::string& name,
          options;
 }
 
+Result<void> make_publication(Catalog& catalog, const std::string& name,
+                              const std::vector<SourceTable>& tables, int server_version) {
+  return catalog.execute(create_publication_statement(name, tables, server_version) +
+                         "; COMMENT ON PUBLICATION " + quote_identifier(name) + " IS '" +
+                         std::string(kPublicationMark) + "'");
+}
+
 Result<Preflight> run_preflight(Catalog& catalog, const PreflightQuestion& question) {
   Preflight found;
   Findings findings(found.findings);

@@ -40,4 +40,10 @@ std::string create_publication_statement(const std::string& name,
                                          const std::vector<SourceTable>& tables,
                                          int server_version);
 
+/// The comment of a publication that capture has made: by it `capture teardown` knows it.
+inline constexpr std::string_view kPublicationMark = "made by millrace capture";
+/// Makes the publication, with that comment.
+Result<void> make_publication(Catalog& catalog, const std::string& name,
+                              const std::vector<SourceTable>& tables, int server_version);
+
 }  // namespace millrace

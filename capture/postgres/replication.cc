@@ -122,6 +122,19 @@ std::string plugin_arguments(int server_version, const std::string& publication)
   return options + ", 'publication_names', " + quote_literal(quote_identifier(publication));
 }
 
+std::optional<std::string> failover_command(const std::string& slot, int server_version) {
+  if (server_version < 170'000) return std::nullopt;
+  return "ALTER_REPLICATION_SLOT " + quote_identifier(slot) + " (FAILOVER true)";
+}
+
+void enable_failover(PostgresConnection& walsender, const std::string& slot) {
+  const auto command = failover_command(slot, walsender.server_version());
+  if (!command) return;
+  if (auto done = walsender.query(*command); !done)
+    spdlog::warn("slot {} does not follow a failover to a standby: {}", slot,
+                 printable(done.error().message(), 500));
+}
+
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
                                const std::string& publication, InProgress in_progress) {
   std::string options = connection.server_version() >= 140'000

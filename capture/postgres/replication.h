@@ -48,6 +48,14 @@ enum class InProgress : std::uint8_t {
   /// keeps them on its disk nor sends all of them at once.
   kStreamed,
 };
+/// The command for a walsender that has standbys take `slot` over (PostgreSQL 17's failover slots,
+/// https://www.postgresql.org/docs/17/logicaldecoding-explanation.html). Nothing for older servers:
+/// there a promoted standby has no slot.
+std::optional<std::string> failover_command(const std::string& slot, int server_version);
+/// Sends it where the server knows it. A server that refuses (a standby does) leaves the slot as it
+/// was made, which is logged.
+void enable_failover(PostgresConnection& walsender, const std::string& slot);
+
 /// Enters streaming of `slot` from `from` on.
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
                                const std::string& publication,

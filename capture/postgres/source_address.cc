@@ -1,9 +1,13 @@
 #include "capture/postgres/source_address.h"
 
 #include <libpq-fe.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
+
+#include "base/bytes.h"
 
 namespace millrace {
 namespace {
@@ -96,6 +100,18 @@ std::string SourceAddress::host() const {
   if (host.empty()) host = "local socket";
   const std::string port = value("port");
   return port.empty() ? host : host + ":" + port;
+}
+
+std::string SourceAddress::passfile_note() const {
+  std::string path = value("passfile");
+  if (const char* given = std::getenv("PGPASSFILE"); path.empty() && given != nullptr) path = given;
+  if (const char* home = std::getenv("HOME"); path.empty() && home != nullptr)
+    path = std::string(home) + "/.pgpass";
+  struct stat status {};
+  if (path.empty() || ::stat(path.c_str(), &status) != 0) return "";
+  if (S_ISREG(status.st_mode) && (status.st_mode & (S_IRWXG | S_IRWXO)) == 0) return "";
+  return " The password file " + printable(path) +
+         " is ignored since others than its owner may read it: chmod 600 it.";
 }
 
 std::string SourceAddress::describe() const {

@@ -32,6 +32,9 @@ class SourceAddress {
   std::string describe() const;
   /// One parameter's value as given; empty if it was not.
   std::string value(std::string_view name) const;
+  /// A sentence with a blank before it where libpq passes over a password file without a word since
+  /// others may read it; else empty.
+  std::string passfile_note() const;
   /// "localhost:5432" or the socket's folder.
   std::string host() const;
 

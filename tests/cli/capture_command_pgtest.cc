@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <csignal>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -81,6 +82,72 @@ TEST_CASE_METHOD(Fixture, "capture run ends with 0 on a signal", "[cli][capture]
   REQUIRE(captured() == 2);
   capture.kill(SIGTERM);
   CHECK(capture.wait() == 0);
+}
+
+TEST_CASE_METHOD(Fixture, "status tells a capture that runs from one that was killed",
+                 "[cli][capture][status]") {
+  std::vector<std::string> command = run_arguments();
+  command.insert(command.begin(), MILLRACE_PROGRAM);
+  command.insert(command.end(), {"--listen", "127.0.0.1:0", "--probe-interval", "0"});
+  ChildProcess capture(command);
+  const auto status = [&] {
+    const CommandResult told = millrace({"status", "--json", "--store", store});
+    return told.exit_code == 0 ? json::parse(told.out).at("capture") : json();
+  };
+  const auto comes_to = [&](const std::function<bool(const json&)>& wanted) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (std::chrono::steady_clock::now() < deadline) {
+      if (const json now = status(); now.is_object() && wanted(now)) return true;
+      ::usleep(20'000);
+    }
+    return false;
+  };
+  REQUIRE(comes_to([](const json& now) { return now.at("state") == "streaming"; }));
+  database.exec("UPDATE orders SET note = 'zwei' WHERE id = 2");
+  REQUIRE(comes_to([](const json& now) {
+    return now.at("table_changes") == json{{"public.orders", 1}} &&
+           now.at("retained_wal_bytes").is_number();
+  }));
+  const json running = status();
+  CHECK(running.at("running") == true);
+  CHECK(running.at("responding") == true);
+  CHECK(running.at("pid") == capture.pid());
+  CHECK_THAT(millrace({"status", "--store", store}).out,
+             Contains("streaming since") && Contains("metrics at http://127.0.0.1:") &&
+                 Contains("1 changes in 1 transactions"));
+
+  ChildProcess watch({MILLRACE_PROGRAM, "status", "--watch", "--json", "--store", store});
+  for (int i = 0; i < 2; ++i) {
+    const auto line = watch.read_line();
+    REQUIRE(line);
+    CHECK(json::parse(*line).at("capture").at("running") == true);
+  }
+  watch.kill(SIGTERM);
+  CHECK(watch.wait() == 0);
+
+  capture.kill(SIGKILL);
+  capture.wait();
+  CHECK(status().at("running") == false);
+  CHECK(status().at("ready") == false);
+  CHECK_THAT(millrace({"status", "--store", store}).out,
+             Contains("not running: it was killed, last seen streaming at"));
+  auto again = run_arguments();
+  again.emplace_back("--until-caught-up");
+  REQUIRE(millrace(again).exit_code == 0);
+  CHECK(status().at("state") == "stopped");
+}
+
+TEST_CASE_METHOD(Fixture, "capture run listens only where it is told and only at an address",
+                 "[cli][capture]") {
+  for (const char* wrong : {"localhost:9187", "9187x", ":9187", "http://127.0.0.1:9187"}) {
+    auto arguments = run_arguments();
+    arguments.insert(arguments.end(), {"--listen", wrong});
+    const CommandResult result = millrace(arguments);
+    INFO(result.err);
+    CHECK(result.exit_code == 2);
+    CHECK_THAT(result.err, Contains("no address to listen at"));
+  }
+  CHECK(replication_leftovers().empty());
 }
 
 TEST_CASE_METHOD(Fixture, "capture tail shows changes and leaves nothing behind",
