@@ -5,6 +5,7 @@ namespace millrace {
 Commands all_commands() {
   Commands commands;
   add_capture_commands(commands);
+  add_resync_commands(commands);
   add_log_commands(commands);
   add_repair_command(commands);
   add_stream_commands(commands);

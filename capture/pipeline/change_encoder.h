@@ -20,6 +20,8 @@ inline constexpr std::string_view kMessagesCategory = "$messages";
 /// Prefix of the messages that capture sends itself, to have something committed; they are no
 /// events.
 inline constexpr std::string_view kOwnMessagePrefix = "millrace";
+/// What one of them says so that the position behind it becomes durable soon.
+inline constexpr std::string_view kConfirmMessage = "confirm";
 
 /// Where encoded transactions go: a store, or a terminal.
 class EventOut {

@@ -71,7 +71,11 @@ Result<void> StreamApplier::dispatch(std::string_view bytes, Lsn wal_start) {
             return change("a TRUNCATE", [&] { return encoder_.truncate(*truncate, wal_start); });
           },
           [&](const pgoutput::LogicalMessage* logical) -> Result<void> {
-            if (!logical->transactional || logical->prefix == kOwnMessagePrefix) return {};
+            if (logical->prefix == kOwnMessagePrefix) {
+              confirm_wanted_ = confirm_wanted_ || logical->content == kConfirmMessage;
+              return {};
+            }
+            if (!logical->transactional) return {};
             return change("a transactional message",
                           [&] { return encoder_.message(*logical, wal_start); });
           },

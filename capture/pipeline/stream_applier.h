@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/result.h"
 #include "capture/pgoutput/decoder.h"
@@ -44,6 +45,9 @@ class StreamApplier {
   /// End LSN of the last whole transaction that came, also of one that was empty or dropped. Once
   /// what was handed on (up to last_end()) is durable, the source may forget everything below this.
   Lsn seen_end() const { return seen_end_; }
+  /// Somebody waits for what was committed so far to be confirmed, and has said so with a message
+  /// of capture's own; forgotten by asking.
+  bool take_confirm_wanted() { return std::exchange(confirm_wanted_, false); }
   std::uint64_t transactions() const { return transactions_; }  ///< Handed on.
   std::uint64_t changes() const { return changes_; }            ///< Messages that became events.
   std::uint64_t repeated() const { return repeated_; }  ///< Transactions dropped as already there.
@@ -69,6 +73,7 @@ class StreamApplier {
   bool dropping_ = false;   // it is there already
   bool handed_on_ = false;  // out_.begin() was called for it
   bool failed_ = false;
+  bool confirm_wanted_ = false;
   /// Relation messages of dropped transactions: learned when the first new transaction begins. A
   /// shape that a later one replaced long ago would become a schema version once more.
   struct Postponed {
