@@ -174,7 +174,7 @@ constexpr CommandText kRun{
     "                            [--publication NAME] [--snapshot initial|never]\n"
     "                            [--durability group|always] [--scrub-rate BYTES]\n"
     "                            [--compaction-rate BYTES] [--until-caught-up]\n"
-    "                            [--accept-publication-change]",
+    "                            [--accept-publication-change] [--complete-rows PATTERNS]",
     "Makes the publication and the replication slot where they are missing, reads the tables'\n"
     "present rows once, then appends every committed transaction to the store, until SIGTERM or\n"
     "Ctrl-C. Started again, it goes on where it stopped: no change is lost and none comes twice.\n"
@@ -223,7 +223,11 @@ class CaptureRun final : public Command {
          "end once everything committed before the start is in the store")  //
         ("accept-publication-change", po::bool_switch(&capture_.accept_publication_change),
          "go on although tables joined or left the publication since the last run; rows that a "
-         "new table had before are not read");
+         "new table had before are not read")  //
+        ("complete-rows", po::value(&capture_.complete_rows)->value_name("PATTERNS"),
+         "tables, as in --tables, whose changed rows are made whole with what the store knows of "
+         "them: large values that an update left alone, and old rows, which PostgreSQL sends only "
+         "under REPLICA IDENTITY FULL");
   }
 
   Result<void> check() override {
@@ -240,6 +244,7 @@ class CaptureRun final : public Command {
     MILLRACE_ASSIGN_OR_RETURN(capture_.compaction_bytes_per_second,
                               parse_bytes("--compaction-rate", compaction_rate_));
     MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.tables));
+    MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.complete_rows));
     capture_.initial_snapshot = snapshot_ == "initial";
     capture_.store = store_;
     return {};

@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "capture/pgoutput/message.h"
 #include "capture/pipeline/catalog_lookup.h"
+#include "capture/pipeline/row_history.h"
 #include "eventstore/types.h"
 #include "schemas/registry.h"
 
@@ -17,6 +18,8 @@ namespace millrace {
 
 /// Category of logical messages (pg_logical_emit_message); no table's, since those have a dot.
 inline constexpr std::string_view kMessagesCategory = "$messages";
+/// Category of what capture itself has to say to the log's readers.
+inline constexpr std::string_view kCaptureCategory = "$capture";
 /// Prefix of the messages that capture sends itself, to have something committed; they are no
 /// events.
 inline constexpr std::string_view kOwnMessagePrefix = "millrace";
@@ -54,6 +57,11 @@ class ChangeEncoder {
  public:
   ChangeEncoder(SchemaRegistry& schemas, CatalogLookup& catalog, EventOut& out);
 
+  /// From now on the rows of tables that `history` wants are made whole with what it knows:
+  /// unchanged values of updates, and the old rows of updates and deletes. What it does not know
+  /// stays as the source sent it. `history` must see all that goes to `out`, and outlive this.
+  void use_history(RowHistory& history) { history_ = &history; }
+
   /// Learns a table's shape as of `lsn`; a changed one becomes a new schema version.
   /// kFailedPrecondition where other columns than before make its key: the events so far would
   /// stand under keys that no change will ever name again.
@@ -77,24 +85,30 @@ class ChangeEncoder {
   struct Table {
     SchemaRegistry::Schema schema;
     std::vector<std::size_t> key_columns;  // positions in the row, in the table's order
+    bool from_history = false;             // what the source leaves out
   };
 
   Result<std::vector<bool>> key_of(const pgoutput::Relation& relation);
   Result<const Table*> find(std::uint32_t relation_oid, std::size_t columns);
   Result<void> encode_row(const Table& table, const pgoutput::Tuple& tuple,
-                          const pgoutput::Tuple* older);
+                          const pgoutput::Tuple* older, const RowState* known = nullptr);
   Result<void> write_key(const Table& table, const pgoutput::Tuple& tuple,
                          const pgoutput::Tuple* older, std::string& key) const;
   Result<void> add_row(int op, const Table& table, Lsn lsn, const pgoutput::Tuple& row);
   Result<void> add_change(int op, const Table& table, Lsn lsn, const pgoutput::Update& change,
-                          bool with_before, std::optional<std::string_view> moved_from);
+                          bool with_before, std::optional<std::string_view> moved_from,
+                          const RowState& known);
   Result<void> add_delete(const Table& table, Lsn lsn, pgoutput::OldTuple kind,
-                          const pgoutput::Tuple& before, std::string_view key);
+                          const pgoutput::Tuple& before, std::string_view key,
+                          const RowState& known);
+  Result<RowState> look_up(const Table& table, std::string_view key);
+  Result<bool> append_known_row(const Table& table, const RowState& known);
   Result<void> hand_on(std::string_view category, std::string_view key, EventFlags flags);
 
   SchemaRegistry& schemas_;
   CatalogLookup& catalog_;
   EventOut& out_;
+  RowHistory* history_ = nullptr;
   std::map<std::uint32_t, Table> tables_;
   // Of the last change: most changes are of the table that the one before was of.
   std::uint32_t last_oid_ = 0;
