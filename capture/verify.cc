@@ -175,7 +175,7 @@ Result<std::vector<TableReport>> Verification::compare() {
     const auto report = [&](const FoundDifference& found) {
       return on_difference_(described(category, found));
     };
-    auto counts = compare_table(*state, i, live, tables[i], *schemas_, report);
+    auto counts = compare_table(*state, i, live, tables[i], *schemas_, report, stop_);
     if (!counts) return std::move(counts).error().context("compare " + printable(category));
     reports.push_back(
         {.category = category, .counts_equal_rows = tables[i].rows_are_keys, .counts = *counts});

@@ -4,6 +4,7 @@
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
+#include "capture/resync.h"
 #include "capture/table_patterns.h"
 #include "capture/verify.h"
 #include "cli/command.h"
@@ -175,10 +176,84 @@ class CaptureVerify final : public Command {
   bool json_ = false;
 };
 
+constexpr CommandText kResync{
+    "capture resync", "make a store what a database's tables are, after changes were lost",
+    "--source URI --store DIR [--slot NAME] [--publication NAME]\n"
+    "                               [--spill DIR] [--json]",
+    "The way out where capture halts because changes can no longer be read: a slot that is gone,\n"
+    "lost or was moved, a server that was restored, promoted or replaced, a store that is an "
+    "older\n"
+    "copy, a publication that changed. Makes a new slot, compares all captured tables with what "
+    "the\n"
+    "store's events add up to, as of that slot, and appends only what differs, in one "
+    "transaction:\n"
+    "rows that the store lacks (r), rows that are different or incomplete (u), rows that are gone\n"
+    "(d). Views fold it like any other change. An event in the category $capture tells of the "
+    "gap:\n"
+    "what happened to the rows in between is lost.\n"
+    "\n"
+    "No capture may run; start it again afterwards, with the same slot. The old slot is dropped "
+    "only\n"
+    "when all is ready; if this is killed then, run it again.\n"
+    "\n"
+    "Example:\n"
+    "  millrace capture resync --source service=shop --store ./store"};
+
+class CaptureResync final : public Command {
+ public:
+  CaptureResync() : Command(kResync) {}
+
+  void declare(po::options_description& options) override {
+    options.add_options()  //
+        ("source", po::value(&resync_.source)->value_name("URI")->required(),
+         "the database: postgresql://user@host/name, or 'host=... dbname=...', or service=NAME")  //
+        ("store", po::value(&store_)->value_name("DIR")->required(), "the store's directory")     //
+        ("slot", po::value(&resync_.slot)->value_name("NAME"),
+         "the replication slot; by default the one that the store was fed from")  //
+        ("publication", po::value(&resync_.publication)->value_name("NAME"),
+         "the publication; by default the one that the store was fed from")  //
+        ("spill", po::value(&spill_)->value_name("DIR"),
+         "the folder for what does not fit into memory, up to the size of the tables' rows; by "
+         "default the store's, in which no file appears")  //
+        ("json", po::bool_switch(&json_), "one JSON object per line");
+  }
+
+  Result<void> check() override {
+    resync_.store = store_;
+    resync_.spill = spill_;
+    return {};
+  }
+
+  Result<void> run() override {
+    const StopSignals signals;
+    MILLRACE_ASSIGN_OR_RETURN(const ResyncReport report, resync_source(resync_, signals.token()));
+    Output output;
+    if (json_) {
+      for (const TableReport& table : report.tables) output.text() += report_json(table);
+      output.text() += to_line({{"reason", report.reason},
+                                {"epoch", report.epoch},
+                                {"captured_up_to", to_string(report.old_end)},
+                                {"captured_from", to_string(report.new_start)}});
+    } else {
+      output.text() += reports_text(report.tables);
+      output.text() += "resynced because of " + report.reason + ": what was committed between " +
+                       to_string(report.old_end) + " and " + to_string(report.new_start) +
+                       " came as the differences above\n";
+    }
+    return output.flush();
+  }
+
+ private:
+  ResyncOptions resync_;
+  std::string store_, spill_;
+  bool json_ = false;
+};
+
 }  // namespace
 
 void add_resync_commands(Commands& commands) {
   commands.push_back(std::make_unique<CaptureVerify>());
+  commands.push_back(std::make_unique<CaptureResync>());
 }
 
 }  // namespace millrace

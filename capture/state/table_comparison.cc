@@ -10,18 +10,21 @@ namespace {
 class Comparison {
  public:
   Comparison(KeyedState& state, std::size_t number, LiveRows& live, const LiveRows::Table& table,
-             SchemaRegistry& schemas, const OnDifference& on_difference)
+             SchemaRegistry& schemas, const OnDifference& on_difference,
+             const std::stop_token& stop)
       : state_(state),
         number_(number),
         live_rows_(live),
         table_(table),
         schemas_(schemas),
-        on_difference_(on_difference) {}
+        on_difference_(on_difference),
+        stop_(stop) {}
 
   Result<TableCounts> run() {
     MILLRACE_ASSIGN_OR_RETURN(stored_, state_.next(number_));
     MILLRACE_ASSIGN_OR_RETURN(live_, live_rows_.next());
     while (stored_ != nullptr || live_ != nullptr) {
+      if (stop_.stop_requested()) return Error(ErrorCode::kCancelled, "asked to stop");
       const int order = stored_ == nullptr ? 1
                         : live_ == nullptr ? -1
                                            : sort_key(*stored_).compare(live_->key);
@@ -115,6 +118,7 @@ class Comparison {
   const LiveRows::Table& table_;
   SchemaRegistry& schemas_;
   const OnDifference& on_difference_;
+  const std::stop_token& stop_;
   const KeyedRow* stored_ = nullptr;
   const LiveRow* live_ = nullptr;
   std::string row_key_;
@@ -127,8 +131,8 @@ class Comparison {
 
 Result<TableCounts> compare_table(KeyedState& state, std::size_t number, LiveRows& live,
                                   const LiveRows::Table& table, SchemaRegistry& schemas,
-                                  const OnDifference& on_difference) {
-  return Comparison(state, number, live, table, schemas, on_difference).run();
+                                  const OnDifference& on_difference, const std::stop_token& stop) {
+  return Comparison(state, number, live, table, schemas, on_difference, stop).run();
 }
 
 }  // namespace millrace

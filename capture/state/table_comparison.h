@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <stop_token>
 #include <string_view>
 
 #include "base/result.h"
@@ -24,9 +25,9 @@ struct FoundDifference {
 using OnDifference = std::function<Result<void>(const FoundDifference&)>;
 
 /// Compares table `number` of `state` with `live`, which has read the same table: both come by key,
-/// and only one row of each is in memory.
+/// and only one row of each is in memory. kCancelled on `stop`.
 Result<TableCounts> compare_table(KeyedState& state, std::size_t number, LiveRows& live,
                                   const LiveRows::Table& table, SchemaRegistry& schemas,
-                                  const OnDifference& on_difference);
+                                  const OnDifference& on_difference, const std::stop_token& stop);
 
 }  // namespace millrace
