@@ -15,6 +15,7 @@
 #include "capture/daemon/first_start.h"
 #include "capture/daemon/known_history.h"
 #include "capture/daemon/source_guard.h"
+#include "capture/daemon/store_history.h"
 #include "capture/daemon/store_out.h"
 #include "capture/daemon/stream_session.h"
 #include "capture/daemon/telemetry.h"
@@ -58,11 +59,12 @@ void pause(milliseconds time, const std::stop_token& stop) {
 class Capture {
  public:
   Capture(const CaptureOptions& options, const std::stop_token& stop, SourceAddress address,
-          TablePatterns patterns)
+          TablePatterns patterns, std::optional<TablePatterns> complete_rows)
       : options_(options),
         stop_(stop),
         address_(std::move(address)),
         patterns_(std::move(patterns)),
+        complete_rows_(std::move(complete_rows)),
         catalog_(address_),
         first_start_(options_, stop_, address_, catalog_),
         telemetry_(options_, address_) {}
@@ -102,6 +104,7 @@ class Capture {
   std::stop_token stop_;
   SourceAddress address_;
   TablePatterns patterns_;
+  std::optional<TablePatterns> complete_rows_;
   Catalog catalog_;
   FirstStart first_start_;
   Telemetry telemetry_;
@@ -111,6 +114,7 @@ class Capture {
   std::unique_ptr<StoreServer> server_;  // of store_
   std::optional<SourceState> state_;
   std::optional<StoreOut> out_;
+  std::optional<StoreHistory> history_;  // between encoder and out_, if rows are to be made whole
   std::optional<ChangeEncoder> encoder_;
   std::unique_ptr<TransactionSpill> spill_;
   std::optional<StreamApplier> applier_;
@@ -183,8 +187,12 @@ Result<void> Capture::prepare() {
                   "the store holds captured changes, but its source.json is gone",
                   "Put the file back from a copy of the store. Without it nothing tells whether "
                   "the slot is the one that the "
-                  "store was fed from: start a new --store with a slot of its own.");
+                  "store was fed from; `millrace capture resync` then compares the tables with the "
+                  "store and goes on with a new slot.");
   const bool resumes = store_ && epoch_has_begun();
+  if (!resumes && state_ && state_->resync)
+    return halted("RESYNC_UNFINISHED", "a resync of this store ended before it was whole",
+                  "Run `millrace capture resync` again.");
   if (resumes && (state_->slot != options_.slot || state_->publication != options_.publication))
     return Error(ErrorCode::kInvalidArgument, "this store is fed from slot " + state_->slot +
                                                   " and publication " + state_->publication)
@@ -216,7 +224,13 @@ Result<void> Capture::prepare() {
 
   const SourcePosition source = *store_->durable_source();
   out_.emplace(*store_, Lsn{source.end}, telemetry_.monitor());
-  encoder_.emplace(*schemas_, catalog_, *out_);
+  EventOut* out = &*out_;
+  if (complete_rows_) {
+    history_.emplace(*out_, *store_, options_.store, *options_.files, *complete_rows_);
+    out = &*history_;
+  }
+  encoder_.emplace(*schemas_, catalog_, *out);
+  if (history_) encoder_->use_history(*history_);
   guard_.emplace(
       catalog_, *store_, *state_,
       SourceGuard::Options{.store = options_.store,
@@ -227,7 +241,7 @@ Result<void> Capture::prepare() {
                             known_history(options_.store, state_->epoch, *options_.files));
   MILLRACE_ASSIGN_OR_RETURN(spill_,
                             TransactionSpill::open(options_.store / "spill", *options_.files));
-  applier_.emplace(*encoder_, *out_, state_->epoch, Lsn{source.commit}, spill_.get(), history);
+  applier_.emplace(*encoder_, *out, state_->epoch, Lsn{source.commit}, spill_.get(), history);
   return {};
 }
 
@@ -395,7 +409,11 @@ Result<void> run_capture(const CaptureOptions& options, const std::stop_token& s
   MILLRACE_RETURN_IF_ERROR(require_slot_name(options.slot));
   MILLRACE_ASSIGN_OR_RETURN(SourceAddress address, SourceAddress::parse(options.source));
   MILLRACE_ASSIGN_OR_RETURN(TablePatterns patterns, TablePatterns::parse(options.tables));
-  Capture capture(options, stop, std::move(address), std::move(patterns));
+  std::optional<TablePatterns> complete_rows;
+  if (!options.complete_rows.empty()) {
+    MILLRACE_ASSIGN_OR_RETURN(complete_rows, TablePatterns::parse(options.complete_rows));
+  }
+  Capture capture(options, stop, std::move(address), std::move(patterns), std::move(complete_rows));
   auto outcome = capture.run();
   const bool asked =
       !outcome && outcome.error().code() == ErrorCode::kCancelled && stop.stop_requested();

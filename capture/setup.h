@@ -32,7 +32,7 @@ struct TeardownOptions {
 struct TeardownStep {
   enum class State { kAbsent, kWouldRemove, kRemoved, kKept };
   State state = State::kAbsent;
-  std::string subject;  ///< "slot millrace"
+  std::string subject;    ///< "slot millrace"
   std::string message{};  ///< A sentence.
   std::string fix{};      ///< kKept: the statement that removes it all the same.
 };

@@ -26,6 +26,8 @@ struct SourceState {
   Lsn slot_start;  ///< Where the slot was made.
   std::string publication;
   std::vector<std::string> publication_definition;
+  /// The epoch begins with a resync: only that may begin it, not a first start.
+  bool resync = false;
 };
 
 /// Nothing where the store was never fed. Errors: kCorruption (no such JSON), kUnsupported (newer),

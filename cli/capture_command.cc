@@ -151,7 +151,8 @@ constexpr CommandText kRun{
     "                            [--durability group|always] [--scrub-rate BYTES]\n"
     "                            [--compaction-rate BYTES] [--catch-up-from BYTES]\n"
     "                            [--until-caught-up] [--accept-publication-change]\n"
-    "                            [--listen ADDRESS:PORT] [--probe-interval TIME]",
+    "                            [--complete-rows PATTERNS] [--listen ADDRESS:PORT]\n"
+    "                            [--probe-interval TIME]",
     "Makes the publication and the replication slot where they are missing, reads the tables'\n"
     "present rows once, then appends every committed transaction to the store, until SIGTERM or\n"
     "Ctrl-C. Started again, it goes on where it stopped: no change is lost and none comes twice.\n"
@@ -216,7 +217,11 @@ class CaptureRun final : public Command {
          "end once everything committed before the start is in the store")  //
         ("accept-publication-change", po::bool_switch(&capture_.accept_publication_change),
          "go on although tables joined or left the publication since the last run; rows that a "
-         "new table had before are not read");
+         "new table had before are not read")  //
+        ("complete-rows", po::value(&capture_.complete_rows)->value_name("PATTERNS"),
+         "tables, as in --tables, whose changed rows are made whole with what the store knows of "
+         "them: large values that an update left alone, and old rows, which PostgreSQL sends only "
+         "under REPLICA IDENTITY FULL");
   }
 
   Result<void> check() override {
@@ -238,6 +243,7 @@ class CaptureRun final : public Command {
                               parse_age("--probe-interval", probe_interval_));
     MILLRACE_RETURN_IF_ERROR(require_listen_address(capture_.listen));
     MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.tables));
+    MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.complete_rows));
     capture_.initial_snapshot = snapshot_ == "initial";
     capture_.store = store_;
     return {};

@@ -40,6 +40,7 @@ using Commands = std::vector<std::unique_ptr<Command>>;
 
 void add_capture_commands(Commands& commands);
 void add_capture_admin_commands(Commands& commands);  ///< capture setup, teardown
+void add_resync_commands(Commands& commands);  ///< capture verify, capture resync
 void add_log_commands(Commands& commands);
 void add_repair_command(Commands& commands);  ///< log repair
 void add_stream_commands(Commands& commands);

@@ -39,16 +39,18 @@ class FirstStart {
                           const std::optional<SourceState>& last, EventStore& store,
                           SchemaRegistry& schemas);
 
- private:
   /// A temporary slot, and (with a snapshot) a connection that sees the tables as of it.
   struct SnapshotSource {
     NewSlot slot;
     std::unique_ptr<PostgresConnection> walsender, reader;
   };
   Result<SnapshotSource> open_snapshot(const Preflight& preflight);
+  /// Makes the temporary slot into the one that stays, after noting it in source.json.
+  Result<void> keep_slot(PostgresConnection& walsender, const NewSlot& slot, SourceState& state);
+
+ private:
   Result<void> take_snapshot(const Preflight& preflight, SourceState& state, EventStore& store,
                              SchemaRegistry& schemas);
-  Result<void> keep_slot(PostgresConnection& walsender, const NewSlot& slot, SourceState& state);
 
   const CaptureOptions& options_;
   std::stop_token stop_;

@@ -10,12 +10,10 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "capture/daemon/store_out.h"
+#include "capture/pipeline/change_encoder.h"
 
 namespace millrace {
 namespace {
-
-/// Category of what capture itself has to say to the log's readers.
-constexpr std::string_view kCaptureCategory = "$capture";
 
 /// "public.orders" of "public.orders (OID 16391, member 16402)"; empty of the publication's own
 /// OID.
@@ -109,18 +107,21 @@ Result<void> SourceGuard::check_source(const SystemIdentity& system, Lsn known) 
         "NEW_CLUSTER",
         "the server's system identifier is " + system.system_id + ", the store was fed by " +
             state_.system_id,
-        "Connect to the server that the store knows, or start a new --store for this one.");
+        "Connect to the server that the store knows. If this one has taken its place, `millrace "
+        "capture resync` compares its tables with the store and goes on from there.");
   if (system.database != state_.database)
     return halted(
         "OTHER_DATABASE",
         "connected to database " + system.database + ", the store was fed by " + state_.database,
-        "Name database " + state_.database + " in --source, or start a new --store.");
+        "Name database " + state_.database +
+            " in --source; if this one has taken its place, run `millrace capture resync`.");
   if (system.flushed < known)
     return halted(
         "SOURCE_REWOUND",
         "the server's WAL ends at " + to_string(system.flushed) +
             ", before the store's last position " + to_string(known),
-        "The server was restored from an older copy. Start a new --store with a slot of its own.");
+        "The server was restored from an older copy. Run `millrace capture resync`: it compares "
+        "the tables with the store, appends what differs and goes on with a new slot.");
   return {};
 }
 
@@ -133,15 +134,15 @@ Result<void> SourceGuard::check_timeline(PostgresConnection& connection,
                             end_of_timeline(connection, system.timeline, state_.timeline));
   const std::string now = std::to_string(system.timeline), before = std::to_string(state_.timeline);
   if (!parted || *parted < store_end)
-    return halted("TIMELINE_CHANGED",
-                  "the server is on timeline " + now +
-                      (parted ? ", which parted from " + before + " at " + to_string(*parted)
-                              : ", which does not come from " + before) +
-                      ", but the store has read timeline " + before + " up to " +
-                      to_string(store_end),
-                  "The server was promoted or restored without the newest changes that the store "
-                  "has. Start a "
-                  "new --store with a slot of its own, and rebuild the views from it.");
+    return halted(
+        "TIMELINE_CHANGED",
+        "the server is on timeline " + now +
+            (parted ? ", which parted from " + before + " at " + to_string(*parted)
+                    : ", which does not come from " + before) +
+            ", but the store has read timeline " + before + " up to " + to_string(store_end),
+        "The server was promoted or restored without the newest changes that the store "
+        "has. Run `millrace capture resync`: it compares the tables with the store, appends what "
+        "differs and goes on with a new slot.");
   spdlog::warn("the server was promoted: timeline {} goes on where {} ended, at {}", now, before,
                to_string(*parted));
   MILLRACE_RETURN_IF_ERROR(record("timeline_changed", {{"from", state_.timeline},
@@ -163,7 +164,8 @@ Result<Lsn> SourceGuard::check_slot(Lsn store_end) {
   MILLRACE_ASSIGN_OR_RETURN(const auto slot, catalog_.slot(state_.slot));
   const std::string anew =
       "What was committed since " + to_string(store_end) +
-      " can no longer be read from the server. Start a new --store, and rebuild the views from it.";
+      " can no longer be read from the server. Run `millrace capture resync`: it compares the "
+      "tables with the store, appends what differs and goes on with a new slot.";
   if (!slot)
     return halted("SLOT_MISSING", "slot " + state_.slot + " is gone from the server", anew);
   if (slot->plugin != "pgoutput" || slot->database != state_.database)
@@ -202,14 +204,15 @@ Result<void> SourceGuard::check_publication(Lsn store_end) {
         "Changes since then can't be decoded. Make it again as it was (" + as_it_was(state_) +
             ") and start once with --accept-publication-change; if PostgreSQL then still reports "
             "that it does "
-            "not exist, start a new --store.");
+            "not exist, run `millrace capture resync`.");
   if (publication->definition == state_.publication_definition) return {};
   const std::string changes = difference(state_.publication_definition, publication->definition);
   if (!options_.accept_publication_change)
     return halted("PUBLICATION_CHANGED",
                   "publication " + state_.publication + " is not what it was: " + changes,
-                  "Change it back, or start with --accept-publication-change: tables that are new "
-                  "in it are then captured from "
+                  "Change it back; or run `millrace capture resync`, which also reads what tables "
+                  "have that were not in it for a while; or start with "
+                  "--accept-publication-change: tables that are new in it are then captured from "
                   "here on, without the rows that they have now.");
   spdlog::warn("publication {} changed, accepted: {}", printable(state_.publication),
                printable(changes, 2000));

@@ -69,7 +69,8 @@ Result<void> StreamSession::run(const std::stop_token& stop) {
       }
       MILLRACE_RETURN_IF_ERROR(keep_in_touch());
       if (busy) std::this_thread::sleep_for(kNap);
-      const bool soon = reply_wanted_ || options_.until || confirmed_ < out_.end();
+      const bool soon =
+          reply_wanted_ || confirm_wanted_ || options_.until || confirmed_ < out_.end();
       const milliseconds limit = soon ? kSoon : options_.status_interval;
       auto waited = connection_.wait(flush ? limit : kBusyFlushInterval, never_);
       if (!waited && !stop.stop_requested()) return waited;
@@ -141,8 +142,9 @@ void StreamSession::tell_progress() {
 /// Whatever the clock asks for: position of an idle source, status, a sign of life, a look around.
 Result<void> StreamSession::keep_in_touch() {
   MILLRACE_RETURN_IF_ERROR(tell_monitor());
+  if (!applier_.in_transaction() && applier_.take_confirm_wanted()) confirm_wanted_ = true;
   const milliseconds idle_interval =
-      reply_wanted_ || options_.until ? kIdleIntervalAsked : kIdleInterval;
+      reply_wanted_ || confirm_wanted_ || options_.until ? kIdleIntervalAsked : kIdleInterval;
   const bool goal_near = options_.until && out_.end() < *options_.until && idle_ >= *options_.until;
   if (!applier_.in_transaction() && idle_ > out_.end() && store_.has_room() &&
       (goal_near || now_ - idle_recorded_at_ >= idle_interval))
@@ -182,6 +184,7 @@ Result<void> StreamSession::send_status(bool reply_requested) {
 
 Result<void> StreamSession::record_idle_position() {
   idle_recorded_at_ = now_;
+  confirm_wanted_ = false;
   MILLRACE_RETURN_IF_ERROR(out_.record_position(options_.epoch, idle_));
   store_.request_flush();
   return {};

@@ -74,7 +74,8 @@ class StreamSession {
   Time now_, heard_at_, status_at_, idle_recorded_at_, looked_at_;
   bool reply_wanted_ = false;
   bool far_behind_ = false;
-  bool asked_ = false;  ///< For an answer, since the last byte.
+  bool confirm_wanted_ = false;  ///< Somebody waits for the idle position.
+  bool asked_ = false;           ///< For an answer, since the last byte.
 };
 
 }  // namespace millrace

@@ -188,6 +188,9 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
   auto schema = schemas_.record(seen);
   if (!schema) return failed(std::move(schema).error());
   table.schema = *std::move(schema);
+  // With REPLICA IDENTITY FULL the source sends all of it.
+  table.from_history = history_ != nullptr && relation.replica_identity != 'f' &&
+                       !table.key_columns.empty() && history_->wants(*table.schema);
   MILLRACE_CHECK(table.schema->columns.size() == relation.columns.size());
   for (std::size_t i = 0; i < forms.size(); ++i)
     table.plans.emplace_back(table.schema->columns[i], forms[i]);
@@ -211,8 +214,9 @@ Result<const ChangeEncoder::Table*> ChangeEncoder::find(std::uint32_t relation_o
   return last_table_;
 }
 
-/// Builds the row message in row_; what is unchanged and unknown goes to unchanged_ instead.
-Result<void> ChangeEncoder::encode_row(const Table& table, const Tuple& tuple, const Tuple* older) {
+/// Builds the row message in row_; what is unchanged and not `known` goes to unchanged_ instead.
+Result<void> ChangeEncoder::encode_row(const Table& table, const Tuple& tuple, const Tuple* older,
+                                       const RowState* known) {
   row_.clear();
   unchanged_.clear();
   const pgoutput::ColumnPlan* plan = table.plans.data();
@@ -224,7 +228,15 @@ Result<void> ChangeEncoder::encode_row(const Table& table, const Tuple& tuple, c
       const auto i = static_cast<std::size_t>(own - tuple.data());
       field = value_of(tuple, older, i);
       if (field == nullptr) {
-        append_varint(unchanged_, table.schema->columns[i].field);
+        std::string_view value;  // what is unchanged in TOAST is no null
+        if (known != nullptr && known->exists) {
+          MILLRACE_ASSIGN_OR_RETURN(value,
+                                    field_in_row(known->row, table.schema->columns[i].field));
+        }
+        if (value.empty())
+          append_varint(unchanged_, table.schema->columns[i].field);
+        else
+          row_.append(value);
         continue;
       }
     }
@@ -358,12 +370,38 @@ Result<void> ChangeEncoder::read(std::uint32_t relation_oid, const Tuple& row, L
   return add_row(Change::READ, *table, lsn, row);
 }
 
+/// The row as it was before a change, which the source may not send.
+Result<RowState> ChangeEncoder::look_up(const Table& table, std::string_view key) {
+  if (!table.from_history) return RowState{};
+  return history_->latest(table.schema->category, key);
+}
+
+/// Adds the old row to payload_ if all of it is known; one that was told before a column came does
+/// not have that column's value.
+Result<bool> ChangeEncoder::append_known_row(const Table& table, const RowState& known) {
+  if (!known.is_complete()) return false;
+  if (known.schema != table.schema->version) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto schema,
+                              schemas_.find(table.schema->category, known.schema));
+    for (const ColumnSchema& column : table.schema->columns)
+      if (schema->column_of_field(column.field) == nullptr) return false;
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const std::string row,
+                            row_of_columns(known.row, *table.schema, /*keys_only=*/false));
+  append_sized(payload_, Change::kBeforeFieldNumber, row);
+  return true;
+}
+
 Result<void> ChangeEncoder::add_delete(const Table& table, Lsn lsn, OldTuple kind,
-                                       const Tuple& before, std::string_view key) {
-  MILLRACE_RETURN_IF_ERROR(encode_row(table, before, nullptr));
+                                       const Tuple& before, std::string_view key,
+                                       const RowState& known) {
   start_payload(payload_, Change::DELETE, table.schema->version, lsn);
-  append_sized(payload_, Change::kBeforeFieldNumber, row_.view());
-  if (kind == OldTuple::kKey) {
+  MILLRACE_ASSIGN_OR_RETURN(const bool is_whole, append_known_row(table, known));
+  if (!is_whole) {
+    MILLRACE_RETURN_IF_ERROR(encode_row(table, before, nullptr));
+    append_sized(payload_, Change::kBeforeFieldNumber, row_.view());
+  }
+  if (kind == OldTuple::kKey && !is_whole) {
     payload_ += static_cast<char>(tag(Change::kBeforeIsKeyFieldNumber, kVarint));
     payload_ += '\1';
   }
@@ -373,20 +411,26 @@ Result<void> ChangeEncoder::add_delete(const Table& table, Lsn lsn, OldTuple kin
 Result<void> ChangeEncoder::remove(const pgoutput::Delete& change, Lsn lsn) {
   MILLRACE_ASSIGN_OR_RETURN(const Table* table, find(change.relation_oid, change.before.size()));
   MILLRACE_RETURN_IF_ERROR(write_key(*table, change.before, nullptr, key_));
-  return add_delete(*table, lsn, change.old_kind, change.before, key_);
+  MILLRACE_ASSIGN_OR_RETURN(const RowState known, look_up(*table, key_));
+  return add_delete(*table, lsn, change.old_kind, change.before, key_, known);
 }
 
 Result<void> ChangeEncoder::add_change(int op, const Table& table, Lsn lsn,
                                        const pgoutput::Update& change, bool with_before,
-                                       std::optional<std::string_view> moved_from) {
+                                       std::optional<std::string_view> moved_from,
+                                       const RowState& known) {
   start_payload(payload_, op, table.schema->version, lsn);
-  if (with_before) {
+  bool is_whole = false;
+  if (!moved_from) {
+    MILLRACE_ASSIGN_OR_RETURN(is_whole, append_known_row(table, known));
+  }
+  if (with_before && !is_whole) {
     MILLRACE_RETURN_IF_ERROR(encode_row(table, change.before, nullptr));
     append_sized(payload_, Change::kBeforeFieldNumber, row_.view());
   }
-  MILLRACE_RETURN_IF_ERROR(encode_row(table, change.after, &change.before));
+  MILLRACE_RETURN_IF_ERROR(encode_row(table, change.after, &change.before, &known));
   append_sized(payload_, Change::kAfterFieldNumber, row_.view());
-  if (with_before && change.old_kind == OldTuple::kKey) {
+  if (with_before && !is_whole && change.old_kind == OldTuple::kKey) {
     payload_ += static_cast<char>(tag(Change::kBeforeIsKeyFieldNumber, kVarint));
     payload_ += '\1';
   }
@@ -406,10 +450,13 @@ Result<void> ChangeEncoder::update(const pgoutput::Update& change, Lsn lsn) {
   // An old row is also sent where the key did not change: with REPLICA IDENTITY FULL, or for a
   // large key.
   if (has_before) MILLRACE_RETURN_IF_ERROR(write_key(*table, change.before, nullptr, old_key_));
-  if (!has_before || old_key_ == key_)
-    return add_change(Change::UPDATE, *table, lsn, change, has_before, std::nullopt);
-  MILLRACE_RETURN_IF_ERROR(add_delete(*table, lsn, change.old_kind, change.before, old_key_));
-  return add_change(Change::CREATE, *table, lsn, change, false, old_key_);
+  const bool moves = has_before && old_key_ != key_;
+  MILLRACE_ASSIGN_OR_RETURN(const RowState known, look_up(*table, moves ? old_key_ : key_));
+  if (!moves)
+    return add_change(Change::UPDATE, *table, lsn, change, has_before, std::nullopt, known);
+  MILLRACE_RETURN_IF_ERROR(
+      add_delete(*table, lsn, change.old_kind, change.before, old_key_, known));
+  return add_change(Change::CREATE, *table, lsn, change, false, old_key_, known);
 }
 
 Result<void> ChangeEncoder::truncate(const pgoutput::Truncate& change, Lsn lsn) {

@@ -11,6 +11,7 @@
 #include "capture/pgoutput/message.h"
 #include "capture/pgoutput/row_writer.h"
 #include "capture/pipeline/catalog_lookup.h"
+#include "capture/pipeline/row_history.h"
 #include "eventstore/types.h"
 #include "schemas/registry.h"
 
@@ -18,9 +19,13 @@ namespace millrace {
 
 /// Category of logical messages (pg_logical_emit_message); no table's, since those have a dot.
 inline constexpr std::string_view kMessagesCategory = "$messages";
+/// Category of what capture itself has to say to the log's readers.
+inline constexpr std::string_view kCaptureCategory = "$capture";
 /// Prefix of the messages that capture sends itself, to have something committed; they are no
 /// events.
 inline constexpr std::string_view kOwnMessagePrefix = "millrace";
+/// What one of them says so that the position behind it becomes durable soon.
+inline constexpr std::string_view kConfirmMessage = "confirm";
 
 /// Where encoded transactions go: a store, or a terminal.
 class EventOut {
@@ -58,6 +63,11 @@ class ChangeEncoder {
  public:
   ChangeEncoder(SchemaRegistry& schemas, CatalogLookup& catalog, EventOut& out);
 
+  /// From now on the rows of tables that `history` wants are made whole with what it knows:
+  /// unchanged values of updates, and the old rows of updates and deletes. What it does not know
+  /// stays as the source sent it. `history` must see all that goes to `out`, and outlive this.
+  void use_history(RowHistory& history) { history_ = &history; }
+
   /// Learns a table's shape as of `lsn`; a changed one becomes a new schema version.
   /// kFailedPrecondition where other columns than before make its key: the events so far would
   /// stand under keys that no change will ever name again.
@@ -85,12 +95,13 @@ class ChangeEncoder {
     SchemaRegistry::Schema schema;
     std::vector<std::size_t> key_columns;     // positions in the row, in the table's order
     std::vector<pgoutput::ColumnPlan> plans;  // of each column
+    bool from_history = false;                // what the source leaves out
   };
 
   Result<std::vector<bool>> key_of(const pgoutput::Relation& relation);
   Result<const Table*> find(std::uint32_t relation_oid, std::size_t columns);
   Result<void> encode_row(const Table& table, const pgoutput::Tuple& tuple,
-                          const pgoutput::Tuple* older);
+                          const pgoutput::Tuple* older, const RowState* known = nullptr);
   Result<void> append_slowly(const Table& table, std::size_t column, const pgoutput::Field& field);
   Result<void> append_binary(const Table& table, std::size_t column, std::string_view bytes,
                              std::string& row);
@@ -100,14 +111,19 @@ class ChangeEncoder {
                                std::string& key);
   Result<void> add_row(int op, const Table& table, Lsn lsn, const pgoutput::Tuple& row);
   Result<void> add_change(int op, const Table& table, Lsn lsn, const pgoutput::Update& change,
-                          bool with_before, std::optional<std::string_view> moved_from);
+                          bool with_before, std::optional<std::string_view> moved_from,
+                          const RowState& known);
   Result<void> add_delete(const Table& table, Lsn lsn, pgoutput::OldTuple kind,
-                          const pgoutput::Tuple& before, std::string_view key);
+                          const pgoutput::Tuple& before, std::string_view key,
+                          const RowState& known);
+  Result<RowState> look_up(const Table& table, std::string_view key);
+  Result<bool> append_known_row(const Table& table, const RowState& known);
   Result<void> hand_on(std::string_view category, std::string_view key, EventFlags flags);
 
   SchemaRegistry& schemas_;
   CatalogLookup& catalog_;
   EventOut& out_;
+  RowHistory* history_ = nullptr;
   std::map<std::uint32_t, Table> tables_;
   // Of the last change: most changes are of the table that the one before was of.
   std::uint32_t last_oid_ = 0;

@@ -9,9 +9,9 @@ Error rewound(const std::string& what) {
   return Error(ErrorCode::kFailedPrecondition, "SOURCE_REWOUND: " + what)
       .hint(
           "The server is the one that the store was fed from, but it was put back to an older "
-          "state "
-          "and has gone on from there: the store's newest changes are none of its own. Start a new "
-          "--store with a slot of its own, and rebuild the views from it.");
+          "state and has gone on from there: the store's newest changes are none of its own. Run "
+          "`millrace capture resync`: it compares the tables with the store, appends what differs "
+          "and goes on with a new slot.");
 }
 
 std::string described(const SourceCommit& commit) {

@@ -121,11 +121,12 @@ Result<void> StreamApplier::dispatch(const pgoutput::Message& message, std::stri
             return change("a TRUNCATE", [&] { return encoder_.truncate(*truncate, wal_start); });
           },
           [&](const pgoutput::LogicalMessage* logical) -> Result<void> {
-            if (!logical->transactional) return {};
             if (logical->prefix == kOwnMessagePrefix) {
-              own_content_ = logical->content;
+              confirm_wanted_ = confirm_wanted_ || logical->content == kConfirmMessage;
+              if (logical->transactional) own_content_ = logical->content;
               return {};
             }
+            if (!logical->transactional) return {};
             return change("a transactional message",
                           [&] { return encoder_.message(*logical, wal_start); });
           },

@@ -69,6 +69,9 @@ class StreamApplier {
     Lsn end;  ///< Of the transaction.
   };
   std::optional<OwnMessage> take_own_message() { return std::exchange(own_message_, {}); }
+  /// Somebody waits for what was committed so far to be confirmed, and has said so with a message
+  /// of capture's own; forgotten by asking.
+  bool take_confirm_wanted() { return std::exchange(confirm_wanted_, false); }
   std::uint64_t transactions() const { return transactions_; }  ///< Handed on.
   std::uint64_t changes() const { return changes_; }            ///< Messages that became events.
   std::uint64_t repeated() const { return repeated_; }  ///< Transactions dropped as already there.
@@ -104,6 +107,7 @@ class StreamApplier {
   bool dropping_ = false;   // it is there already
   bool handed_on_ = false;  // out_.begin() was called for it
   bool failed_ = false;
+  bool confirm_wanted_ = false;
   struct Replayed {
     pgoutput::StreamCommit end;
     std::uint64_t number = 0;                   // of the message that is being handled
@@ -121,7 +125,7 @@ class StreamApplier {
     bool learned = false;      // the encoder was told this one last
   };
   std::map<std::uint32_t, Shape> shapes_;
-  bool postponed_ = false;  // some of them are not learned
+  bool postponed_ = false;   // some of them are not learned
   std::string own_content_;  // of an own message in the open transaction
   std::optional<OwnMessage> own_message_;
   std::uint64_t transactions_ = 0, changes_ = 0, repeated_ = 0, empty_ = 0;

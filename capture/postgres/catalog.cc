@@ -344,6 +344,30 @@ Result<std::vector<std::string>> Catalog::running_transactions() {
   });
 }
 
+Result<bool> Catalog::has_changes_behind(const std::string& slot, const std::string& publication,
+                                         Lsn commit) {
+  constexpr int kLook = 1000;
+  return run([&](Session& session) {
+    // The first byte of a message is its kind; a Begin has its transaction's commit position next.
+    const pqxx::result transactions = session.query(
+        "SELECT count(*) AS messages, bool_or(get_byte(data, 0) IN (68, 73, 84, 85)) AS changes,"
+        " max(encode(substring(data FROM 2 FOR 8), 'hex')) FILTER (WHERE get_byte(data, 0) = 66) "
+        "AS "
+        "commit"
+        " FROM pg_logical_slot_peek_binary_changes(" +
+        session.connection.quote(slot) + ", NULL, " + std::to_string(kLook) +
+        ", 'proto_version', '1', 'publication_names', " +
+        session.connection.quote(quote_identifier(publication)) + ") GROUP BY xid");
+    std::int64_t messages = 0;
+    for (const pqxx::row& row : transactions) {
+      messages += get<std::int64_t>(row, "messages");
+      if (get<bool>(row, "changes") && std::stoull(text(row, "commit"), nullptr, 16) > commit.value)
+        return true;
+    }
+    return messages >= kLook;
+  });
+}
+
 Result<Lsn> Catalog::flushed_position() {
   MILLRACE_RETURN_IF_ERROR(execute("SELECT pg_logical_emit_message(true, 'millrace', '')"));
   return wal_end();

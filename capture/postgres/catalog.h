@@ -93,6 +93,11 @@ class Catalog final : public CatalogLookup {
   Result<std::string> storage_of(const std::vector<SourceTable>& tables);
   Result<std::optional<PublicationInfo>> publication(const std::string& name);
   Result<std::optional<SlotInfo>> slot(const std::string& name);
+  /// Whether `slot`, which nobody may be reading, holds a change of a published table that was
+  /// committed behind `commit`. It looks at the first thousand changes; where that does not tell,
+  /// true. PostgreSQL refuses it (kFailedPrecondition) for a slot that is gone, lost or in use.
+  Result<bool> has_changes_behind(const std::string& slot, const std::string& publication,
+                                  Lsn commit);
   /// Some that are running now, oldest first, for people: a slot waits for them to end.
   Result<std::vector<std::string>> running_transactions();
   /// Up to where the server's WAL is flushed.

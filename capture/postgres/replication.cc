@@ -33,7 +33,8 @@ Result<PostgresConnection::Row> only_row(Result<std::vector<PostgresConnection::
   return std::move(rows->front());
 }
 
-/// The relation as pgoutput would announce it, so that copied and streamed rows share one shape.
+}  // namespace
+
 pgoutput::Relation relation_of(const SourceTable& table, const std::vector<SourceColumn>& columns) {
   pgoutput::Relation relation{.oid = table.oid,
                               .schema_name = table.schema_name,
@@ -48,7 +49,6 @@ pgoutput::Relation relation_of(const SourceTable& table, const std::vector<Sourc
   return relation;
 }
 
-/// COPY of a table, or of a query where the publication filters rows or the rows are in partitions.
 std::string copy_statement(const SourceTable& table, const Catalog::TableShape& shape) {
   std::string list;
   for (const SourceColumn& column : shape.columns)
@@ -58,8 +58,6 @@ std::string copy_statement(const SourceTable& table, const Catalog::TableShape& 
   return "COPY (SELECT " + list + " FROM " + (table.partitioned ? "" : "ONLY ") + table.quoted() +
          (shape.row_filter.empty() ? "" : " WHERE " + shape.row_filter) + ") TO STDOUT";
 }
-
-}  // namespace
 
 Result<void> require_slot_name(std::string_view name) {
   const bool good =

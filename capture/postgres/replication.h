@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "capture/pgoutput/message.h"
 #include "capture/postgres/catalog.h"
 #include "capture/postgres/connection.h"
 
@@ -66,6 +67,11 @@ Result<void> start_replication(PostgresConnection& connection, const std::string
 /// pg_dump does.
 Result<void> begin_snapshot(PostgresConnection& connection, const std::vector<SourceTable>& tables,
                             const NewSlot& slot);
+/// The relation as pgoutput would announce it, so that copied and streamed rows share one shape.
+/// Views into the arguments.
+pgoutput::Relation relation_of(const SourceTable& table, const std::vector<SourceColumn>& columns);
+/// COPY of a table, or of a query where the publication filters rows or the rows are in partitions.
+std::string copy_statement(const SourceTable& table, const Catalog::TableShape& shape);
 /// Copies their rows into `encoder`, as `r` events of one transaction that the caller has begun.
 /// Gives the number of rows.
 Result<std::uint64_t> copy_snapshot(PostgresConnection& connection, Catalog& catalog,
