@@ -281,7 +281,7 @@ Result<void> Capture::follow() {
 
                          .look_around = [this] { return guard_->check_publication(out_->end()); }});
   auto outcome = session.run(stop_);
-  if (!outcome && outcome.error().code() == ErrorCode::kNoSpace && store_->status()) {
+  if (!outcome && spill_->ran_full()) {
     // One huge transaction, which may yet be rolled back, shall not hold up all the others.
     spill_was_full_ = true;
     spdlog::warn(
