@@ -9,11 +9,14 @@
 #include <random>
 #include <set>
 
+#include "base/bytes.h"
+#include "capture/pgoutput/decoder.h"
 #include "schemas/registry.h"
 #include "tests/support/capture_runner.h"
 #include "tests/support/capture_scene.h"
 #include "tests/support/captured_log.h"
 #include "tests/support/catch.h"
+#include "tests/support/pgoutput_bytes.h"
 #include "tests/support/process.h"
 
 namespace millrace {
@@ -441,6 +444,59 @@ TEST_CASE("F84: PREPARE, COMMIT PREPARED and ROLLBACK PREPARED across restarts c
   CHECK(log.transactions >= 8);
   CHECK((Streams::folded(log, "orders") == scene.table_now("orders")));
   CHECK(scene.spilled().empty());
+}
+
+/// Golden bytes: MILLRACE_RECORD=1 writes tests/golden/pgoutput_15_proto3.hex anew.
+TEST_CASE("F84: what PostgreSQL 15 sends of two-phase commit, if it is asked, decodes",
+          "[capture][pgoutput][streamed]") {
+  if (server().version() < 15) return;
+  test::TestDatabase database(server());
+  const std::string slot = database.name();
+  database.exec("CREATE TABLE things (id int PRIMARY KEY, name text)");
+  database.exec("CREATE PUBLICATION recorded FOR TABLE things");
+  database.exec("SELECT pg_create_logical_replication_slot('" + slot +
+                "', 'pgoutput', false, true)");
+  const auto prepared = [&](const std::string& gid, int from, int count, const char* end) {
+    Session session(database);
+    session.exec("BEGIN; INSERT INTO things SELECT g, repeat('x', 100) FROM generate_series(" +
+                 std::to_string(from) + ", " + std::to_string(from + count - 1) + ") g");
+    session.exec("PREPARE TRANSACTION '" + gid + "'");
+    database.exec(std::string(end) + " PREPARED '" + gid + "'");
+  };
+  prepared("small", 1, 2, "COMMIT");
+  prepared("large", 10, 400, "COMMIT");
+  prepared("undone", 1000, 1, "ROLLBACK");
+  std::vector<test::bytes::Recorded> messages;
+  for (const auto& row : database.query(
+           "SELECT lsn, encode(data, 'hex') FROM pg_logical_slot_peek_binary_changes('" + slot +
+           "', NULL, NULL, 'proto_version', '3', 'streaming', 'on', 'two_phase', 'on', "
+           "'publication_names', 'recorded')"))
+    messages.push_back({parse_lsn(row.at(0).value()).value(), from_hex(row.at(1).value()).value()});
+  const std::string golden = "pgoutput_15_proto3.hex";
+  if (std::getenv("MILLRACE_RECORD") != nullptr) {
+    std::ofstream file(std::string(MILLRACE_SOURCE_DIR) + "/tests/golden/" + golden);
+    file << "# Two-phase commit of three transactions as PostgreSQL sent it; see README.md.\n";
+    for (const auto& message : messages)
+      file << to_string(message.lsn) << ' ' << to_hex(message.bytes) << '\n';
+  }
+  const auto outline = [](const std::vector<test::bytes::Recorded>& recorded) {
+    pgoutput::Decoder decoder;
+    std::string kinds;
+    for (const auto& message : recorded) {
+      const auto decoded = decoder.decode(message.bytes);
+      if (!decoded) FAIL(decoded.error().to_string() + ": " + to_hex(message.bytes));
+      if (message.bytes[0] != 'I') kinds += message.bytes[0];
+      if (const auto* end = std::get_if<const pgoutput::CommitPrepared*>(&*decoded))
+        kinds += std::string((*end)->gid);
+      if (const auto* end = std::get_if<const pgoutput::RollbackPrepared*>(&*decoded))
+        kinds += std::string((*end)->gid);
+    }
+    return kinds;
+  };
+  CHECK(outline(messages).find("Ksmall") != std::string::npos);
+  CHECK(outline(messages).find("pKlarge") != std::string::npos);
+  CHECK(outline(messages).find("bPrundone") != std::string::npos);
+  CHECK(outline(messages) == outline(test::bytes::read_golden(golden)));
 }
 
 /// A disk that has no room for what is spilled, while `full`.
