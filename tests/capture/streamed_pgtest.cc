@@ -286,7 +286,7 @@ int peak_mebibytes(pid_t pid) {
 }
 
 TEST_CASE("F83: two hundred transactions whose streams take turns need few files and little memory",
-          "[capture][streamed]") {
+          "[.streamed_large]") {
   Streams scene;
   REQUIRE(catch_up(scene.options()));
   test::ChildProcess capture = scene.child();
