@@ -364,7 +364,7 @@ Result<void> Capture::follow() {
                          },
                          .monitor = &telemetry_.monitor()});
   auto outcome = session.run(stop_);
-  if (!outcome && outcome.error().code() == ErrorCode::kNoSpace && store_->status()) {
+  if (!outcome && spill_->ran_full()) {
     // One huge transaction, which may yet be rolled back, shall not hold up all the others.
     spill_was_full_ = true;
     spdlog::warn(

@@ -183,10 +183,11 @@ Result<void> StreamApplier::relation(const pgoutput::Relation& relation, std::st
   if (!in_transaction_) return out_of_order("a table's columns outside a transaction");
   if (wal_start == Lsn{}) wal_start = Lsn{info_.source.commit};  // the server need not tell
   std::string plain(bytes);
+  bool in_force = false;  // sent again after a part was rolled back
   if (replaying()) {
     plain.erase(1, sizeof relation.xid);
     std::string& told = replayed_->told[relation.oid];
-    if (told == plain) return {};  // sent again after a part was rolled back
+    in_force = told == plain;
     told = plain;
   }
   const std::uint64_t number = replaying()         ? replayed_->number
@@ -198,7 +199,7 @@ Result<void> StreamApplier::relation(const pgoutput::Relation& relation, std::st
   else if (!dropping_)
     shape.learned = shape.bytes == plain;
   postponed_ = postponed_ || !shape.learned;
-  return dropping_ ? Result<void>{} : encoder_.relation(relation, wal_start);
+  return dropping_ || in_force ? Result<void>{} : encoder_.relation(relation, wal_start);
 }
 
 Result<bool> StreamApplier::open_for(std::string_view what) {
@@ -287,10 +288,6 @@ Result<void> StreamApplier::replay_one() {
   if (failed_)
     return Error(ErrorCode::kFailedPrecondition,
                  "the replication stream failed before: start it anew");
-  return replay_next();
-}
-
-Result<void> StreamApplier::replay_next() {
   auto next = spill_->next();
   if (!next) return outcome_of(std::move(next).error(), Lsn{info_.source.commit});
   if (*next) {

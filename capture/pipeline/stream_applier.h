@@ -91,7 +91,6 @@ class StreamApplier {
   Result<void> stream_start(const pgoutput::StreamStart& start);
   Result<void> stream_abort(const pgoutput::StreamAbort& abort);
   Result<void> stream_commit(const pgoutput::StreamCommit& commit);
-  Result<void> replay_next();
   Result<void> outcome_of(Result<void> done, Lsn wal_start);
 
   ChangeEncoder& encoder_;

@@ -55,6 +55,11 @@ Path TransactionSpill::path_of(std::uint32_t xid) const {
   return directory_ / (std::to_string(xid) + std::string(kSuffix));
 }
 
+Error TransactionSpill::not_kept(std::uint32_t xid, Error error) {
+  ran_full_ = ran_full_ || error.code() == ErrorCode::kNoSpace;
+  return std::move(error).context("keep " + name_of(xid) + " in " + path_of(xid).string());
+}
+
 Result<void> TransactionSpill::remove_leftovers() {
   MILLRACE_ASSIGN_OR_RETURN(directory_made_, files_.exists(directory_));
   if (!directory_made_) return {};
@@ -75,13 +80,14 @@ Result<void> TransactionSpill::start_block(std::uint32_t xid, bool first) {
   if (first && kept_.size() >= kTransactionsMax)
     return Error(ErrorCode::kCorruption, "more transactions in progress than PostgreSQL can have");
   if (first && !directory_made_) {
-    MILLRACE_RETURN_IF_ERROR(files_.make_directory(directory_));
+    if (auto made = files_.make_directory(directory_); !made)
+      return not_kept(xid, std::move(made).error());
     directory_made_ = true;
   }
   if (first || file_ == nullptr || file_xid_ != xid) {
     file_.reset();
     auto file = files_.open(path_of(xid), first ? OpenMode::kCreate : OpenMode::kReadWrite);
-    if (!file) return std::move(file).error().context("keep " + name_of(xid));
+    if (!file) return not_kept(xid, std::move(file).error());
     file_ = *std::move(file);
     file_xid_ = xid;
   }
@@ -113,8 +119,7 @@ Result<void> TransactionSpill::write_frame() {
   store_le<std::uint64_t>(frame_.data() + 12, checksum(body, frame_number_));
   Kept& kept = kept_.at(*writing_);
   if (auto written = file_->write_at(kept.end, frame_); !written)
-    return std::move(written).error().context("keep " + name_of(*writing_) + " in " +
-                                              path_of(*writing_).string());
+    return not_kept(*writing_, std::move(written).error());
   kept.end += frame_.size();
   frame_.resize(kFrameHead);
   if (frame_.capacity() > kKeptBytesMax) frame_ = std::string(kFrameHead, '\0');
@@ -137,7 +142,8 @@ Result<void> TransactionSpill::drop(std::uint32_t xid) {
   if (file_xid_ == xid) file_.reset();
   if (reader_ && reader_->xid == xid) reader_.reset();
   if (writing_ == xid) writing_.reset();
-  if (auto removed = files_.remove(path_of(xid)); !removed)
+  if (auto removed = files_.remove(path_of(xid));
+      !removed && removed.error().code() != ErrorCode::kNotFound)
     return std::move(removed).error().context("drop " + name_of(xid));
   kept_.erase(xid);
   return {};
@@ -145,6 +151,7 @@ Result<void> TransactionSpill::drop(std::uint32_t xid) {
 
 Result<void> TransactionSpill::clear() {
   Result<void> outcome;
+  directory_made_ = ran_full_ = false;  // somebody may have removed it
   for (auto next = kept_.begin(); next != kept_.end();) {
     const std::uint32_t xid = (next++)->first;
     if (auto dropped = drop(xid); !dropped && outcome) outcome = std::move(dropped);

@@ -81,6 +81,8 @@ class TransactionSpill {
   Result<std::optional<Message>> next();
 
   std::size_t transactions() const { return kept_.size(); }
+  /// The disk had no room for what was to be kept, since the last clear().
+  bool ran_full() const { return ran_full_; }
 
  private:
   struct Kept {
@@ -100,13 +102,14 @@ class TransactionSpill {
       : directory_(std::move(directory)), files_(files) {}
 
   Path path_of(std::uint32_t xid) const;
+  Error not_kept(std::uint32_t xid, Error error);
   Result<void> remove_leftovers();
   Result<void> write_frame();
   Result<bool> read_frame(const Kept& kept);
 
   const Path directory_;
   FileSystem& files_;
-  bool directory_made_ = false;
+  bool directory_made_ = false, ran_full_ = false;
   std::map<std::uint32_t, Kept> kept_;
   std::optional<std::uint32_t> writing_;  // whose block is open
   std::unique_ptr<File> file_;            // of file_xid_; stays open until another one is written

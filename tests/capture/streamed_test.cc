@@ -150,6 +150,18 @@ TEST_CASE("what a killed process left in the spill's folder is removed, unread, 
   CHECK(disk.names("/spill") == Keys{"17.spill", "notes"});
 }
 
+TEST_CASE("a spill whose folder somebody removed fails once, and is made again",
+          "[capture][applier][streamed]") {
+  Bench bench;
+  const Messages open = block(70, true, {shape(kNarrow, 70), insert(1, 70)});
+  bench.feed(open);
+  bench.disk.erase_tree("/store/spill");
+  CHECK_FALSE(bench.try_feed({stream_commit(70, Lsn{0x100})}));
+  REQUIRE(bench.applier.reset());
+  bench.feed(joined({open, {stream_commit(70, Lsn{0x100})}}));
+  CHECK(bench.keys() == Keys{"1"});
+}
+
 TEST_CASE("F83: of transactions whose blocks take turns what committed comes, in commit order",
           "[capture][applier][streamed]") {
   Bench bench;
@@ -264,6 +276,16 @@ TEST_CASE("F71, F72: a replay has its own transaction's shapes, and ordinary one
     CHECK(bench.columns_of(1, 0) == kTwo);
     CHECK(bench.columns_of(1, 1) == kThree);
     CHECK(bench.columns_of(2, 0) == kThree);
+  }
+  SECTION("the table changes beside it and back: what it sent again is the later one") {
+    bench.feed(joined({block(70, true, {shape(kNarrow, 70), insert(1, 70)}),
+                       ordinary(Lsn{0x100}, {shape(kWide), insert(2, {}, kWide)}),
+                       block(70, false, {shape(kNarrow, 70), insert(3, 70)}),
+                       {stream_commit(70, Lsn{0x200})},
+                       ordinary(Lsn{0x300}, {insert(4)})}));
+    CHECK(bench.columns_of(1, 0) == kTwo);
+    CHECK(bench.columns_of(1, 1) == kTwo);
+    CHECK(bench.columns_of(2, 0) == kTwo);
   }
   SECTION("two of them, the one that began first commits last") {
     bench.feed(joined({block(70, true, {shape(kNarrow, 70), insert(1, 70)}),
