@@ -187,7 +187,8 @@ Result<void> Capture::prepare() {
                   "the store holds captured changes, but its source.json is gone",
                   "Put the file back from a copy of the store. Without it nothing tells whether "
                   "the slot is the one that the "
-                  "store was fed from; `millrace capture resync` then compares the tables with the "
+                  "store was fed from; `millrace capture resync --accept-new-source` then compares "
+                  "the tables with the "
                   "store and goes on with a new slot.");
   const bool resumes = store_ && epoch_has_begun();
   if (!resumes && state_ && state_->resync)
@@ -278,7 +279,8 @@ Result<void> Capture::follow_for_ever() {
                         std::to_string(kStuckAttempts) + " times: " + error.message(),
                     "PostgreSQL can't send, or millrace can't take, the next transaction. Nothing "
                     "was skipped. Mend the cause "
-                    "(the message names it) and start again.");
+                    "(the message names it) and start again. If it can't be mended, `millrace "
+                    "capture resync` goes on behind it, with what the tables hold now.");
     }
     if (error.code() == ErrorCode::kLocked &&
         now - locked_since >

@@ -39,6 +39,7 @@ class Resync {
  private:
   Result<void> open_store();
   Result<void> look_at_source();
+  Result<void> check_identity() const;
   Result<void> find_reason();
   Result<void> check_slot() const;
   Result<void> append_differences(FirstStart& start);
@@ -98,6 +99,7 @@ Result<void> Resync::look_at_source() {
   MILLRACE_RETURN_IF_ERROR(require_slot_name(capture_.slot));
   MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address_, true, stop_));
   MILLRACE_ASSIGN_OR_RETURN(system_, identify_system(*connection));
+  MILLRACE_RETURN_IF_ERROR(check_identity());
   MILLRACE_ASSIGN_OR_RETURN(preflight_,
                             run_preflight(catalog_, {.patterns = patterns_,
                                                      .slot = capture_.slot,
@@ -136,6 +138,23 @@ Result<void> Resync::check_slot() const {
   return {};
 }
 
+/// A wrong --source would have all that the store holds deleted, by events.
+Result<void> Resync::check_identity() const {
+  if (options_.accept_new_source) return {};
+  if (!before_)
+    return halted("SOURCE_STATE_MISSING",
+                  "the store's source.json is gone, and with it which source it was fed from",
+                  "If it was " + address_.describe() + ", say so with --accept-new-source.");
+  if (before_->system_id == system_.system_id && before_->database == system_.database) return {};
+  const bool same_server = before_->system_id == system_.system_id;
+  return halted(same_server ? "OTHER_DATABASE" : "NEW_CLUSTER",
+                "database " + system_.database + " of the server with system identifier " +
+                    system_.system_id + " is not the one that the store was fed by (" +
+                    before_->database + " of " + before_->system_id + ")",
+                "If it has taken that one's place, say so with --accept-new-source: rows that the "
+                "store has and this database has not are then deleted by events.");
+}
+
 /// What capture would halt with.
 Result<void> Resync::find_reason() {
   const SourcePosition source = *store_->durable_source();
@@ -165,6 +184,9 @@ Result<ResyncReport> Resync::run() {
   MILLRACE_RETURN_IF_ERROR(open_store());
   MILLRACE_RETURN_IF_ERROR(look_at_source());
   MILLRACE_RETURN_IF_ERROR(find_reason());
+  if (before_ && before_->slot != capture_.slot)
+    spdlog::warn("slot {} is not used any more: drop it where it still is, or it holds the WAL",
+                 before_->slot);
   spdlog::info("resync, because of {}: the store ends at {}", report_.reason,
                to_string(report_.old_end));
   state_ = {.epoch = report_.epoch,

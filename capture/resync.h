@@ -19,6 +19,9 @@ struct ResyncOptions {
   Path store;
   /// Empty: those that the store is fed from.
   std::string slot = {}, publication = {};
+  /// Take another server or database than the one that the store was fed from, or any where the
+  /// store does not know it any more: what the store has and this one has not is then gone.
+  bool accept_new_source = false;
   /// As VerifyOptions.
   Path spill = {};
   std::size_t memory_bytes = 64 << 20;
@@ -49,7 +52,8 @@ struct ResyncReport {
 /// run.
 ///
 /// Errors: kLocked (a capture runs), kFailedPrecondition (the slot's name is somebody else's:
-/// SLOT_EXISTS; what capture needs is missing in the source), kUnavailable, kCancelled, and those
+/// SLOT_EXISTS; another source than the store's, not accepted; what capture needs is missing in the
+/// source), kUnavailable, kCancelled, and those
 /// of EventStore.
 Result<ResyncReport> resync_source(const ResyncOptions& options, const std::stop_token& stop);
 

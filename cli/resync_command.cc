@@ -179,7 +179,7 @@ class CaptureVerify final : public Command {
 constexpr CommandText kResync{
     "capture resync", "make a store what a database's tables are, after changes were lost",
     "--source URI --store DIR [--slot NAME] [--publication NAME]\n"
-    "                               [--spill DIR] [--json]",
+    "                               [--accept-new-source] [--spill DIR] [--json]",
     "The way out where capture halts because changes can no longer be read: a slot that is gone,\n"
     "lost or was moved, a server that was restored, promoted or replaced, a store that is an "
     "older\n"
@@ -212,6 +212,9 @@ class CaptureResync final : public Command {
          "the replication slot; by default the one that the store was fed from")  //
         ("publication", po::value(&resync_.publication)->value_name("NAME"),
          "the publication; by default the one that the store was fed from")  //
+        ("accept-new-source", po::bool_switch(&resync_.accept_new_source),
+         "take another server or database than the store was fed from; what the store has and this "
+         "one has not is then deleted by events")  //
         ("spill", po::value(&spill_)->value_name("DIR"),
          "the folder for what does not fit into memory, up to the size of the tables' rows; by "
          "default the store's, in which no file appears")  //

@@ -108,13 +108,15 @@ Result<void> SourceGuard::check_source(const SystemIdentity& system, Lsn known) 
         "the server's system identifier is " + system.system_id + ", the store was fed by " +
             state_.system_id,
         "Connect to the server that the store knows. If this one has taken its place, `millrace "
-        "capture resync` compares its tables with the store and goes on from there.");
+        "capture resync --accept-new-source` compares its tables with the store and goes on from "
+        "there.");
   if (system.database != state_.database)
     return halted(
         "OTHER_DATABASE",
         "connected to database " + system.database + ", the store was fed by " + state_.database,
         "Name database " + state_.database +
-            " in --source; if this one has taken its place, run `millrace capture resync`.");
+            " in --source; if this one has taken its place, run `millrace capture resync "
+            "--accept-new-source`.");
   if (system.flushed < known)
     return halted(
         "SOURCE_REWOUND",

@@ -1,7 +1,6 @@
 #include "capture/state/table_comparison.h"
 
-#include <algorithm>
-#include <vector>
+#include <map>
 
 namespace millrace {
 
@@ -105,11 +104,12 @@ class Comparison {
   }
 
   Result<const TableSchema*> schema_of(std::uint32_t version) {
-    if (version >= known_.size()) known_.resize(version + 1);
-    if (known_[version] == nullptr) {
-      MILLRACE_ASSIGN_OR_RETURN(known_[version], schemas_.find(table_.schema->category, version));
+    auto known = known_.find(version);
+    if (known == known_.end()) {
+      MILLRACE_ASSIGN_OR_RETURN(auto schema, schemas_.find(table_.schema->category, version));
+      known = known_.emplace(version, std::move(schema)).first;
     }
-    return known_[version].get();
+    return known->second.get();
   }
 
   KeyedState& state_;
@@ -122,7 +122,7 @@ class Comparison {
   const KeyedRow* stored_ = nullptr;
   const LiveRow* live_ = nullptr;
   std::string row_key_;
-  std::vector<SchemaRegistry::Schema> known_;  // by version
+  std::map<std::uint32_t, SchemaRegistry::Schema> known_;  // by version
   RowDifference difference_;
   TableCounts counts_;
 };

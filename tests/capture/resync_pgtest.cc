@@ -225,7 +225,13 @@ TEST_CASE("F92: another cluster with the same tables can take the old one's plac
   CaptureOptions options = scene.options();
   options.source = moved.uri();
   CHECK(state_of(catch_up(options)) == "NEW_CLUSTER");
-  const ResyncReport report = must(resync(options));
+  const auto refused = resync(options);  // it may be the wrong one
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().message().find("NEW_CLUSTER") != std::string::npos);
+  CHECK(refused.error().hint().find("--accept-new-source") != std::string::npos);
+  CHECK(state_of(catch_up(options)) == "NEW_CLUSTER");
+  const ResyncReport report = must(resync_source(
+      {.source = options.source, .store = options.store, .accept_new_source = true}, {}));
   CHECK(report.reason == "NEW_CLUSTER");
   CHECK(report.tables.at(0).counts.differences() == 3);
   moved.exec("INSERT INTO orders VALUES (77, 'x', 1)");
@@ -353,6 +359,24 @@ TEST_CASE("nothing is done beside a running capture, nor to a slot of somebody e
   scene.database.exec("SELECT pg_drop_replication_slot('theirs')");
   CHECK(scene.durable_end() == end);
   CHECK(catch_up(scene.options()));  // all is as before
+}
+
+TEST_CASE("a store whose source.json is gone goes on with a new slot", "[capture][resync]") {
+  Scene scene;
+  fill(scene);
+  std::filesystem::remove(scene.store() / "source.json");
+  scene.database.exec(kLostChanges);
+  CHECK(state_of(catch_up(scene.options())) == "SOURCE_STATE_MISSING");
+  CHECK_FALSE(resync(scene.options()));
+  CaptureOptions options = scene.options();
+  options.slot += "_again";
+  CHECK(must(resync_source({.source = options.source,
+                            .store = options.store,
+                            .slot = options.slot,
+                            .accept_new_source = true},
+                           {}))
+            .reason == "SOURCE_STATE_MISSING");
+  check_sound(scene, options);
 }
 
 /// Fails right after a file of a certain name was put in place.
