@@ -16,6 +16,7 @@
 #include "capture/partial_changes.h"
 #include "capture/pipeline/change_encoder.h"
 #include "capture/pipeline/stream_applier.h"
+#include "capture/postgres/binary_choice.h"
 #include "capture/postgres/catalog.h"
 #include "capture/postgres/preflight.h"
 #include "capture/postgres/replication.h"
@@ -76,6 +77,7 @@ class Capture {
   bool epoch_has_begun() const;
   Result<void> outcome_of_stop() const;
   bool worth_another_try(const Error& error);
+  bool text_instead(const Error& error);
 
   const CaptureOptions& options_;
   std::stop_token stop_;
@@ -93,7 +95,9 @@ class Capture {
   std::optional<StreamApplier> applier_;
   std::optional<SourceGuard> guard_;
   std::optional<Lsn> until_;
-  bool connected_ = false;  ///< Since the last failure.
+  bool connected_ = false;             ///< Since the last failure.
+  ValueForm form_ = ValueForm::kText;  ///< That the last connection asked for.
+  bool text_only_ = false;             ///< Binary did not work once.
 
   std::string last_error_;
   Lsn last_error_at_;
@@ -209,6 +213,19 @@ bool Capture::worth_another_try(const Error& error) {
   return repeated_errors_ < kStuckAttempts;
 }
 
+/// A value in binary that only its text tells exactly, and a type that the server can't send in
+/// binary, come with a column that was not there when the connection began. The transaction that it
+/// is part of is sent again whole on the next one, as text, like all that follow. So whatever else
+/// goes wrong in binary is tried once as text too.
+bool Capture::text_instead(const Error& error) {
+  if (form_ != ValueForm::kBinary || is_halt(error) || error.code() == ErrorCode::kUnavailable ||
+      error.code() == ErrorCode::kLocked || error.code() == ErrorCode::kCancelled ||
+      !store_->status())
+    return false;
+  spdlog::info("values are asked for as text from now on: {}", printable(error.message(), 1000));
+  return text_only_ = true;
+}
+
 Result<void> Capture::follow_for_ever() {
   std::minstd_rand jitter(std::random_device{}());
   milliseconds backoff = kBackoffFirst;
@@ -218,6 +235,7 @@ Result<void> Capture::follow_for_ever() {
     auto followed = follow();
     if (followed || stop_.stop_requested()) return outcome_of_stop();
     const Error& error = followed.error();
+    if (text_instead(error)) continue;
     const auto now = std::chrono::steady_clock::now();
     if (connected_) backoff = kBackoffFirst;
     if (connected_ || error.code() != ErrorCode::kLocked) locked_since = now;
@@ -253,13 +271,19 @@ Result<void> Capture::outcome_of_stop() const {
 
 /// One connection's life: look that the source is still the one the store knows, then stream.
 Result<void> Capture::follow() {
+  form_ = ValueForm::kText;
   MILLRACE_RETURN_IF_ERROR(applier_->reset());
   encoder_->reset();
   MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address_, true, stop_));
   MILLRACE_ASSIGN_OR_RETURN(const SystemIdentity system, identify_system(*connection));
   const Lsn from = out_->end();
   MILLRACE_RETURN_IF_ERROR(guard_->check_all(system, from));
-  MILLRACE_RETURN_IF_ERROR(start_replication(*connection, state_->slot, from, state_->publication));
+  if (!text_only_ && connection->server_version() >= kBinaryServerMin) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool exact, binary_is_exact(catalog_, state_->publication));
+    form_ = exact ? ValueForm::kBinary : ValueForm::kText;
+  }
+  MILLRACE_RETURN_IF_ERROR(
+      start_replication(*connection, state_->slot, from, state_->publication, form_));
   connected_ = true;
   spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot,
                to_string(from));

@@ -97,10 +97,11 @@ Result<NewSlot> create_temporary_slot(PostgresConnection& connection, Catalog& c
 }
 
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
-                               const std::string& publication) {
-  const std::string options = connection.server_version() >= 140'000
-                                  ? "proto_version '2', messages 'true'"
-                                  : "proto_version '1'";
+                               const std::string& publication, ValueForm form) {
+  const bool options_of_14 = connection.server_version() >= 140'000;
+  std::string options = options_of_14 ? "proto_version '2', messages 'true'" : "proto_version '1'";
+  if (connection.server_version() >= kBinaryServerMin && form == ValueForm::kBinary)
+    options += ", binary 'true'";
   return connection.start_copy_both(
       "START_REPLICATION SLOT " + quote_identifier(slot) + " LOGICAL " + to_string(from) + " (" +
       options + ", publication_names " + quote_literal(quote_identifier(publication)) + ")");

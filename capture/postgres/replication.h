@@ -32,9 +32,14 @@ struct NewSlot {
 Result<NewSlot> create_temporary_slot(PostgresConnection& connection, Catalog& catalog,
                                       const std::string& slot, bool export_snapshot);
 
+/// How values come. An older server knows text only, and is asked for it.
+enum class ValueForm : std::uint8_t { kText, kBinary };
+
+inline constexpr int kBinaryServerMin = 140'000;
+
 /// Enters streaming of `slot` from `from` on.
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
-                               const std::string& publication);
+                               const std::string& publication, ValueForm form = ValueForm::kText);
 
 /// Opens a reading of `tables` as of `slot`'s snapshot on `connection`: the tables are locked
 /// against TRUNCATE and ALTER TABLE (not against reading and writing) until end_snapshot(), as
