@@ -23,6 +23,7 @@
 #include "capture/pipeline/change_encoder.h"
 #include "capture/pipeline/stream_applier.h"
 #include "capture/pipeline/transaction_spill.h"
+#include "capture/postgres/binary_choice.h"
 #include "capture/postgres/catalog.h"
 #include "capture/postgres/preflight.h"
 #include "capture/postgres/replication.h"
@@ -99,6 +100,7 @@ class Capture {
   bool epoch_has_begun() const;
   Result<void> outcome_of_stop() const;
   bool worth_another_try(const Error& error);
+  bool text_instead(const Error& error);
 
   const CaptureOptions& options_;
   std::stop_token stop_;
@@ -125,6 +127,8 @@ class Capture {
   std::chrono::steady_clock::time_point no_draining_before_;
   /// The disk had no room for transactions in progress: the next connection asks for none.
   bool spill_was_full_ = false;
+  ValueForm form_ = ValueForm::kText;  ///< That the last connection asked for.
+  bool text_only_ = false;             ///< Binary did not work once.
 
   std::string last_error_;
   Lsn last_error_at_;
@@ -259,6 +263,19 @@ bool Capture::worth_another_try(const Error& error) {
   return repeated_errors_ < kStuckAttempts;
 }
 
+/// A value in binary that only its text tells exactly, and a type that the server can't send in
+/// binary, come with a column that was not there when the connection began. The transaction that it
+/// is part of is sent again whole on the next one, as text, like all that follow. So whatever else
+/// goes wrong in binary is tried once as text too.
+bool Capture::text_instead(const Error& error) {
+  if (form_ != ValueForm::kBinary || is_halt(error) || error.code() == ErrorCode::kUnavailable ||
+      error.code() == ErrorCode::kLocked || error.code() == ErrorCode::kCancelled ||
+      error.code() == ErrorCode::kNoSpace || !store_->status())
+    return false;
+  spdlog::info("values are asked for as text from now on: {}", printable(error.message(), 1000));
+  return text_only_ = true;
+}
+
 Result<void> Capture::follow_for_ever() {
   std::minstd_rand jitter(std::random_device{}());
   milliseconds backoff = kBackoffFirst;
@@ -269,6 +286,7 @@ Result<void> Capture::follow_for_ever() {
     if (stop_.stop_requested() || (followed && is_caught_up())) return outcome_of_stop();
     if (followed) continue;  // there is a better way to go on than the one that ended
     const Error& error = followed.error();
+    if (text_instead(error)) continue;
     const auto now = std::chrono::steady_clock::now();
     if (connected_) backoff = kBackoffFirst;
     if (connected_ || error.code() != ErrorCode::kLocked) locked_since = now;
@@ -332,6 +350,7 @@ Result<std::unique_ptr<PostgresConnection>> Capture::connect() {
 
 /// One connection's life: drain a large backlog, then stream.
 Result<void> Capture::follow() {
+  form_ = ValueForm::kText;
   MILLRACE_RETURN_IF_ERROR(applier_->reset());
   encoder_->reset();
   MILLRACE_ASSIGN_OR_RETURN(auto connection, connect());
@@ -340,11 +359,15 @@ Result<void> Capture::follow() {
     MILLRACE_RETURN_IF_ERROR(drain_backlog());
     MILLRACE_ASSIGN_OR_RETURN(connection, connect());
   }
+  if (!text_only_ && connection->server_version() >= kBinaryServerMin) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool exact, binary_is_exact(catalog_, state_->publication));
+    form_ = exact ? ValueForm::kBinary : ValueForm::kText;
+  }
   const Lsn from = applier_->history().start(out_->end());
   const auto in_progress =
       std::exchange(spill_was_full_, false) ? InProgress::kHeldBack : InProgress::kStreamed;
   MILLRACE_RETURN_IF_ERROR(
-      start_replication(*connection, state_->slot, from, state_->publication, in_progress));
+      start_replication(*connection, state_->slot, from, state_->publication, in_progress, form_));
   MILLRACE_RETURN_IF_ERROR(guard_->check_not_moved(out_->end()));
   connected_ = true;
   spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot,

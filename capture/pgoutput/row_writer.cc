@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 #include <limits>
 #include <string>
 
 #include "base/bytes.h"
-#include "base/clock.h"
 #include "capture/pgoutput/numeric_binary.h"
 #include "capture/pgoutput/row_field.h"
 
@@ -16,7 +16,6 @@ namespace {
 using Form = BinaryType::Form;
 
 constexpr std::size_t kRoomMin = 4096;
-constexpr std::int64_t kDaysTo2000 = 10'957;
 constexpr std::int64_t kMicrosPerSecond = 1'000'000;
 
 bool is_digit(char c) { return static_cast<unsigned char>(c - '0') < 10; }
@@ -33,9 +32,7 @@ char* write_varint(std::uint64_t value, char* to) {
 }
 
 char* write_sized(std::string_view bytes, char* to) {
-  to = write_varint(bytes.size(), to);
-  std::memcpy(to, bytes.data(), bytes.size());
-  return to + bytes.size();
+  return std::copy(bytes.begin(), bytes.end(), write_varint(bytes.size(), to));
 }
 
 /// Up to 18 digits: they can't overflow. int4 has fewer, and is looked at again.

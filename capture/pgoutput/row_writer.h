@@ -1,8 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
@@ -29,9 +29,7 @@ class RowBuffer {
   }
   void end_at(const char* end) { size_ = static_cast<std::size_t>(end - bytes_.get()); }
   void append(std::string_view bytes) {
-    char* const to = room(bytes.size());
-    std::memcpy(to, bytes.data(), bytes.size());
-    end_at(to + bytes.size());
+    end_at(std::copy(bytes.begin(), bytes.end(), room(bytes.size())));
   }
   std::string_view view() const { return {bytes_.get(), size_}; }
   /// Empties it; room beyond `bytes_max` is given back.

@@ -272,14 +272,12 @@ Result<void> ChangeEncoder::append_binary(const Table& table, std::size_t column
                                           std::string_view bytes, std::string& row) {
   const ColumnSchema& schema = table.schema->columns[column];
   const pgoutput::BinaryType type = table.plans[column].binary;
-  if (!type.exact()) [[unlikely]] {
-    needs_text_ = true;
+  if (!type.exact()) [[unlikely]]
     return Error(ErrorCode::kUnsupported,
                  "column " + printable(schema.name) + " of table " +
                      printable(table.schema->category) + " came in binary, and its type " +
                      printable(schema.type_name) + " is kept as PostgreSQL's text")
         .hint("Ask for text: leave out pgoutput's option binary.");
-  }
   auto appended = pgoutput::append_binary_value(schema, type, bytes, row);
   if (!appended) [[unlikely]]
     return std::move(appended).error().context("table " + printable(table.schema->category));

@@ -51,8 +51,8 @@ class EventOut {
 /// it; else the column is listed in `unchanged` and the event flagged kPartial.
 ///
 /// A value in binary gives the same event as its text, where its type has an exact decoder
-/// (pgoutput/binary_value.h). Where it has none it is refused, and needs_text() tells so: the same
-/// changes must be asked for again as text.
+/// (pgoutput/binary_value.h). Where it has none it is refused: the same changes must be asked for
+/// again as text.
 ///
 /// Pure but for the catalog lookups. Threads: one. Errors of all: kCorruption (a table that was
 /// never told of, a row that is not the table's, binary that is no value), kUnsupported (a value in
@@ -86,9 +86,6 @@ class ChangeEncoder {
 
   /// The shape in force; nullptr if none was seen.
   const TableSchema* schema_of(std::uint32_t relation_oid) const;
-
-  /// A value came in binary whose column has no exact binary decoder. Stays true.
-  bool needs_text() const { return needs_text_; }
 
  private:
   struct Table {
@@ -135,7 +132,6 @@ class ChangeEncoder {
   std::string field_;      // that the short way did not take
   std::string key_field_;  // of a key's column that came in binary
   std::string key_text_;
-  bool needs_text_ = false;
 };
 
 }  // namespace millrace

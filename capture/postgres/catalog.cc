@@ -302,6 +302,21 @@ Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& n
   });
 }
 
+Result<std::vector<std::uint32_t>> Catalog::published_types(const std::string& publication) {
+  return run([&](Session& session) {
+    std::vector<std::uint32_t> oids;
+    for (const pqxx::row& row :
+         session.query("SELECT DISTINCT a.atttypid::bigint AS oid FROM pg_publication_tables t"
+                       " JOIN pg_namespace n ON n.nspname = t.schemaname"
+                       " JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename"
+                       " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"
+                       " WHERE NOT a.attisdropped AND a.attgenerated = '' AND t.pubname = " +
+                       session.connection.quote(publication)))
+      oids.push_back(static_cast<std::uint32_t>(get<std::int64_t>(row, "oid")));
+    return oids;
+  });
+}
+
 Result<std::optional<SlotInfo>> Catalog::slot(const std::string& name) {
   return run([&](Session& session) -> std::optional<SlotInfo> {
     const pqxx::result found = session.query(

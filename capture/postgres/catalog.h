@@ -92,6 +92,9 @@ class Catalog final : public CatalogLookup {
   /// that a snapshot taken before it would not see rightly puts new files in place.
   Result<std::string> storage_of(const std::vector<SourceTable>& tables);
   Result<std::optional<PublicationInfo>> publication(const std::string& name);
+  /// Types of all columns that it publishes, each once. One that a column list leaves out may be
+  /// among them.
+  Result<std::vector<std::uint32_t>> published_types(const std::string& publication);
   Result<std::optional<SlotInfo>> slot(const std::string& name);
   /// Whether `slot`, which nobody may be reading, holds a change of a published table that was
   /// committed behind `commit`. It looks at the first thousand changes; where that does not tell,

@@ -134,12 +134,13 @@ void enable_failover(PostgresConnection& walsender, const std::string& slot) {
 }
 
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
-                               const std::string& publication, InProgress in_progress) {
-  std::string options = connection.server_version() >= 140'000
-                            ? "proto_version '2', messages 'true'"
-                            : "proto_version '1'";
-  if (in_progress == InProgress::kStreamed && connection.server_version() >= 140'000)
-    options += ", streaming 'on'";
+                               const std::string& publication, InProgress in_progress,
+                               ValueForm form) {
+  const bool options_of_14 = connection.server_version() >= 140'000;
+  std::string options = options_of_14 ? "proto_version '2', messages 'true'" : "proto_version '1'";
+  if (options_of_14 && in_progress == InProgress::kStreamed) options += ", streaming 'on'";
+  if (connection.server_version() >= kBinaryServerMin && form == ValueForm::kBinary)
+    options += ", binary 'true'";
   return connection.start_copy_both(
       "START_REPLICATION SLOT " + quote_identifier(slot) + " LOGICAL " + to_string(from) + " (" +
       options + ", publication_names " + quote_literal(quote_identifier(publication)) + ")");

@@ -57,10 +57,16 @@ std::optional<std::string> failover_command(const std::string& slot, int server_
 /// was made, which is logged.
 void enable_failover(PostgresConnection& walsender, const std::string& slot);
 
+/// How values come. An older server knows text only, and is asked for it.
+enum class ValueForm : std::uint8_t { kText, kBinary };
+
+inline constexpr int kBinaryServerMin = 140'000;
+
 /// Enters streaming of `slot` from `from` on.
 Result<void> start_replication(PostgresConnection& connection, const std::string& slot, Lsn from,
                                const std::string& publication,
-                               InProgress in_progress = InProgress::kHeldBack);
+                               InProgress in_progress = InProgress::kHeldBack,
+                               ValueForm form = ValueForm::kText);
 
 /// Opens a reading of `tables` as of `slot`'s snapshot on `connection`: the tables are locked
 /// against TRUNCATE and ALTER TABLE (not against reading and writing) until end_snapshot(), as

@@ -124,10 +124,14 @@ std::string SourceAddress::describe() const {
 std::string_view pin_session_settings() {
   return "SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; "
          "SET bytea_output = 'hex'; SET TimeZone = 'UTC'; SET row_security = off; "
-         "SET client_encoding = 'UTF8'; SET xmlbinary = 'base64'; SET lc_monetary = 'C'; "
+         "SET xmlbinary = 'base64'; SET lc_monetary = 'C'; "
          "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
          "SET synchronous_commit = local; SET quote_all_identifiers = off; SET search_path = "
          "pg_catalog; "
+         // A database in SQL_ASCII may hold any bytes: asked for as UTF8, it would refuse those
+         // that are none.
+         "SELECT set_config('client_encoding', CASE getdatabaseencoding() WHEN 'SQL_ASCII' "
+         "THEN 'SQL_ASCII' ELSE 'UTF8' END, false); "
          "SELECT set_config(name, '0', false) FROM pg_settings "  // PostgreSQL 14 and 17 brought
                                                                   // them
          "WHERE name IN ('idle_session_timeout', 'transaction_timeout')";
