@@ -60,8 +60,10 @@ struct CaptureOptions {
   std::chrono::milliseconds slot_patience{15'000};
   /// The pause after the server has not let us in, so that no account is locked by a storm.
   std::chrono::milliseconds refused_pause{10'000};
-  /// From where on WAL is told of that the server keeps for somebody's long transaction.
+  /// From where on WAL is told of that the server keeps for somebody's transaction, and after how
+  /// long such a one is long.
   std::uint64_t held_back_wal_bytes = 256u << 20;
+  std::chrono::milliseconds long_transaction{60'000};
   /// What the store's looking after itself may take of the disk: see StoreOptions. 0: nothing.
   std::uint64_t scrub_bytes_per_second = StoreOptions{}.scrub_bytes_per_second;
   std::uint64_t compaction_bytes_per_second = StoreOptions{}.compaction_bytes_per_second;

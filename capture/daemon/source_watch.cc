@@ -112,32 +112,32 @@ Result<void> SourceWatch::look() {
   server_end_ = look.server_end;
   for (const std::string& warning : budget_.judge(look))
     spdlog::warn("slot {}: {}", options_.slot, warning);
-  if (!budget_.held_back(look)) return {};
-  spdlog::warn(
-      "slot {}: the server keeps {} of WAL, though all but the last {} is confirmed: a "
-      "transaction that has been open for long holds it",
-      options_.slot, human_bytes(static_cast<double>(look.retained_bytes())),
-      human_bytes(static_cast<double>(look.server_end.value - look.confirmed->value)));
-  return name_who_holds_back();
+  return budget_.held_back(look) ? tell_who_holds_back(look) : Result<void>{};
 }
 
-/// Not what it runs: that has values in it.
-Result<void> SourceWatch::name_who_holds_back() {
+/// Without an old transaction it is only that the server has not yet looked for a later position.
+/// Not told is what it runs: that has values in it.
+Result<void> SourceWatch::tell_who_holds_back(const SlotLook& look) {
   MILLRACE_ASSIGN_OR_RETURN(
       const auto rows,
       connection_->query(
-          "SELECT * FROM (SELECT 'pid ' || pid || ' (' || coalesce(usename::text, '?') || ', ' ||"
+          "SELECT who, extract(epoch FROM now() - since)::bigint::text FROM ("
+          "SELECT 'pid ' || pid || ' (' || coalesce(usename::text, '?') || ', ' ||"
           " coalesce(nullif(application_name, ''), backend_type) || '), ' ||"
-          " coalesce(state, '?') || ', its query began at ' || coalesce(query_start::text, '?'),"
-          " xact_start AS since, extract(epoch FROM now() - xact_start)::bigint::text"
+          " coalesce(state, '?') || ', its query began at ' || coalesce(query_start::text, '?')"
+          " AS who, xact_start AS since"
           " FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
-          " UNION ALL SELECT 'prepared transaction ' || gid, prepared,"
-          " extract(epoch FROM now() - prepared)::bigint::text FROM pg_prepared_xacts) AS open"
-          " ORDER BY since LIMIT 1"));
-  for (const auto& row : rows)
-    if (row.size() == 3)
-      spdlog::warn("slot {}: the oldest one is {}, open for {} s", options_.slot,
-                   printable(row[0].value_or("?"), 300), row[2].value_or("?"));
+          " UNION ALL SELECT 'prepared transaction ' || gid, prepared FROM pg_prepared_xacts)"
+          " AS open WHERE since < now() - interval '" +
+          std::to_string(options_.long_transaction.count()) + " ms' ORDER BY since LIMIT 1"));
+  if (rows.size() != 1 || rows.front().size() != 2) return {};
+  budget_.told_held_back(look);
+  spdlog::warn(
+      "slot {}: the server keeps {} of WAL though all but the last {} is confirmed: a transaction "
+      "that has been open for {} s holds it back, {}",
+      options_.slot, human_bytes(static_cast<double>(look.retained_bytes())),
+      human_bytes(static_cast<double>(look.server_end.value - look.confirmed->value)),
+      rows.front()[1].value_or("?"), printable(rows.front()[0].value_or("?"), 300));
   return {};
 }
 

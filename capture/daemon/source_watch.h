@@ -29,6 +29,7 @@ class SourceWatch {
     /// most, so that an idle server stays idle.
     std::chrono::milliseconds probe_interval{5000};
     std::uint64_t held_back_bytes = 256u << 20;
+    std::chrono::milliseconds long_transaction{60'000};
   };
 
   SourceWatch(const SourceAddress& address, const Options& options, Monitor& monitor);
@@ -40,7 +41,7 @@ class SourceWatch {
   void run(const std::stop_token& stop);
   Result<void> tick(const std::stop_token& stop);
   Result<void> look();
-  Result<void> name_who_holds_back();
+  Result<void> tell_who_holds_back(const SlotLook& look);
   Result<void> probe();
 
   const SourceAddress address_;

@@ -36,7 +36,9 @@ StreamSession::StreamSession(PostgresConnection& connection, EventStore& store, 
     : connection_(connection), store_(store), out_(out), applier_(applier), options_(options) {
   idle_ = out_.end();
   confirmed_ = durable();
-  now_ = heard_at_ = status_at_ = idle_recorded_at_ = looked_at_ = Clock::system().monotonic();
+  now_ = heard_at_ = status_at_ = looked_at_ = Clock::system().monotonic();
+  // The first position of an idle source at once: it tells that there is nothing to catch up with.
+  idle_recorded_at_ = now_ - kIdleInterval;
 }
 
 Lsn StreamSession::durable() const {

@@ -61,7 +61,8 @@ void Telemetry::watch(const SourceAddress& address, const std::string& slot) {
       SourceWatch::Options{.slot = slot,
                            .interval = options_.watch_interval,
                            .probe_interval = options_.probe_interval,
-                           .held_back_bytes = options_.held_back_wal_bytes},
+                           .held_back_bytes = options_.held_back_wal_bytes,
+                           .long_transaction = options_.long_transaction},
       monitor_);
 }
 

@@ -47,9 +47,7 @@ bool WalBudget::held_back(const SlotLook& look) {
           ? look.server_end.value - look.confirmed->value
           : 0;
   if (retained < held_back_bytes_ / 2) held_told_ = 0;
-  if (retained < held_back_bytes_ || ours > retained / 2 || retained < 2 * held_told_) return false;
-  held_told_ = retained;
-  return true;
+  return retained >= held_back_bytes_ && ours <= retained / 2 && retained >= 2 * held_told_;
 }
 
 }  // namespace millrace

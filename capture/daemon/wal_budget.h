@@ -30,10 +30,11 @@ class WalBudget {
 
   /// Sentences for the log.
   std::vector<std::string> judge(const SlotLook& look);
-  /// True when the server keeps much WAL that is not for us, since what we have confirmed is well
-  /// beyond it: then some transaction has been open since then. At first from so many bytes on,
-  /// later whenever that has doubled.
+  /// True when the server keeps much WAL though what we have confirmed is well beyond it: a
+  /// transaction that is open since then would be why. From so many bytes on; once that was told,
+  /// from twice as many as then.
   bool held_back(const SlotLook& look);
+  void told_held_back(const SlotLook& look) { held_told_ = look.retained_bytes(); }
 
  private:
   std::uint64_t held_back_bytes_;

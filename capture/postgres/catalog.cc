@@ -83,11 +83,7 @@ auto Catalog::run(Work&& work, Retry retry) -> Result<decltype(work(std::declval
       return run(std::forward<Work>(work));  // it had broken since its last use
     return Error(ErrorCode::kUnavailable,
                  "connect to " + address_.describe() + ": " + without_newlines(e.what()))
-        .hint(
-            "Check host, port, database, user and password, that the server runs, and that its "
-            "pg_hba.conf lets this user in. A password goes into ~/.pgpass (mode 0600), PGPASSWORD "
-            "or MILLRACE_SOURCE." +
-            address_.passfile_note());
+        .hint(address_.connect_hint(e.what()));
   } catch (const pqxx::sql_error& e) {
     session_.reset();
     const bool unavailable = e.sqlstate().starts_with("53") || e.sqlstate().starts_with("57");

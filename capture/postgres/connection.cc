@@ -210,10 +210,7 @@ Error PostgresConnection::refusal(const SourceAddress& address) {
     return std::move(error).hint(std::string(kRefused) +
                                  "check sslmode, sslrootcert and sslcert, the names in the "
                                  "certificates and until when they are valid.");
-  return std::move(error).hint(
-      "Check host, port, database, user and password, that the server runs, and that its "
-      "pg_hba.conf lets this user in." +
-      address.passfile_note());
+  return std::move(error).hint(address.connect_hint(text));
 }
 
 bool was_refused(const Error& error) { return error.hint().starts_with(kRefused); }

@@ -114,6 +114,16 @@ std::string SourceAddress::passfile_note() const {
          " is ignored since others than its owner may read it: chmod 600 it.";
 }
 
+std::string SourceAddress::connect_hint(std::string_view message) const {
+  if (message.find("unsupported startup parameter") != message.npos)
+    return "A pooler such as pgbouncer is in between, which passes no replication on: connect to "
+           "PostgreSQL itself.";
+  return "Check host, port, database, user and password, that the server runs, and that its "
+         "pg_hba.conf lets this user in. A password goes into ~/.pgpass (mode 0600), PGPASSWORD or "
+         "MILLRACE_SOURCE." +
+         passfile_note();
+}
+
 std::string SourceAddress::describe() const {
   const std::string database = value("dbname"), user = value("user"), service = value("service");
   std::string text = database.empty() ? "the default database" : "database " + database;

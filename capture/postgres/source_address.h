@@ -35,6 +35,8 @@ class SourceAddress {
   /// A sentence with a blank before it where libpq passes over a password file without a word since
   /// others may read it; else empty.
   std::string passfile_note() const;
+  /// What to do about a connection that could not be made, for `message`.
+  std::string connect_hint(std::string_view message) const;
   /// "localhost:5432" or the socket's folder.
   std::string host() const;
 

@@ -222,6 +222,42 @@ TEST_CASE("F62: of several hosts the one that is wanted is found, a silent one i
   CHECK(eventually(opens));
 }
 
+/// A port that was free a moment ago.
+int free_port() {
+  const int probe = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  const bool bound = ::bind(probe, reinterpret_cast<sockaddr*>(&address), size) == 0 &&
+                     ::getsockname(probe, reinterpret_cast<sockaddr*>(&address), &size) == 0;
+  ::close(probe);
+  return bound ? ntohs(address.sin_port) : 0;
+}
+
+TEST_CASE("F61: a pooler in between is refused, and said to be one", "[capture][access]") {
+  PostgresServer& server = PostgresServer::shared();
+  const int port = free_port();
+  const std::string settings = (server.directory() / "pgbouncer.ini").string();
+  std::ofstream(settings) << "[databases]\npostgres = host=" << server.directory().string()
+                          << " port=" << server.port() << " user=postgres\n[pgbouncer]\n"
+                          << "listen_addr = 127.0.0.1\nlisten_port = " << port
+                          << "\nauth_type = any\nunix_socket_dir =\n";
+  ProcessOptions options;
+  options.user = server.user();
+  ChildProcess pooler({"/usr/sbin/pgbouncer", settings}, options);
+  const std::string source =
+      "host=127.0.0.1 dbname=postgres user=postgres port=" + std::to_string(port);
+  REQUIRE(eventually([&] {
+    return PostgresConnection::open(SourceAddress::parse(source).value(), true, {})
+               .error()
+               .message()
+               .find("refused") == std::string::npos;
+  }));
+  CHECK_THAT(outcome(source), Contains("unsupported startup parameter") &&
+                                  Contains("A pooler such as pgbouncer is in between"));
+}
+
 TEST_CASE("F56: a password that was changed stops the attempts to one in a while, then it goes on",
           "[capture][access]") {
   SecureServer& secure = SecureServer::shared();

@@ -300,6 +300,8 @@ TEST_CASE("WAL that is held by somebody's long transaction is told apart from ou
   CHECK_FALSE(budget.held_back(look(kGiB, 0, 0, 0)));  // we are behind ourselves
   CHECK_FALSE(budget.held_back(look(kGiB / 8, 0, kGiB / 8, 0)));
   CHECK(budget.held_back(look(kGiB, 0, kGiB - 100, 0)));
+  CHECK(budget.held_back(look(kGiB, 0, kGiB - 100, 0)));  // until it was told
+  budget.told_held_back(look(kGiB, 0, kGiB - 100, 0));
   CHECK_FALSE(budget.held_back(look(kGiB + 1000, 0, kGiB, 0)));
   CHECK(budget.held_back(look(2 * kGiB, 0, 2 * kGiB, 0)));
   CHECK_FALSE(budget.held_back(look(2 * kGiB, 2 * kGiB, 2 * kGiB, 0)));
