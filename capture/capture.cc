@@ -13,6 +13,7 @@
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_out.h"
 #include "capture/daemon/stream_session.h"
+#include "capture/daemon/table_snapshots.h"
 #include "capture/partial_changes.h"
 #include "capture/pipeline/change_encoder.h"
 #include "capture/pipeline/stream_applier.h"
@@ -89,6 +90,7 @@ class Capture {
   std::unique_ptr<StoreServer> server_;  // of store_
   std::optional<SourceState> state_;
   std::optional<StoreOut> out_;
+  std::optional<TableSnapshots> snapshots_;
   std::optional<ChangeEncoder> encoder_;
   std::optional<StreamApplier> applier_;
   std::optional<SourceGuard> guard_;
@@ -185,14 +187,26 @@ Result<void> Capture::prepare() {
 
   const SourcePosition source = *store_->durable_source();
   out_.emplace(*store_, Lsn{source.end});
-  encoder_.emplace(*schemas_, catalog_, *out_);
+  snapshots_.emplace(*store_, *out_, *schemas_, catalog_, *state_,
+                     TableSnapshots::Options{.store = options_.store,
+                                             .files = options_.files,
+                                             .address = address_,
+                                             .give_up_early = options_.until_caught_up,
+                                             .stop = stop_});
+  MILLRACE_RETURN_IF_ERROR(snapshots_->resume());
+  encoder_.emplace(*schemas_, catalog_, *snapshots_);
   guard_.emplace(
       catalog_, *store_, *state_,
       SourceGuard::Options{.store = options_.store,
                            .files = options_.files,
                            .accept_publication_change = options_.accept_publication_change,
-                           .stop = stop_});
-  applier_.emplace(*encoder_, *out_, state_->epoch, Lsn{source.commit});
+                           .stop = stop_,
+                           .on_accepted = [this](const auto& published, const auto& joined) {
+                             return snapshots_->publication_changed(published, joined,
+                                                                    options_.initial_snapshot);
+                           }});
+  applier_.emplace(*encoder_, *snapshots_, state_->epoch, Lsn{source.commit});
+  applier_->set_own_messages(&*snapshots_);
   return {};
 }
 
@@ -255,6 +269,7 @@ Result<void> Capture::outcome_of_stop() const {
 Result<void> Capture::follow() {
   MILLRACE_RETURN_IF_ERROR(applier_->reset());
   encoder_->reset();
+  snapshots_->begin_session();
   MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address_, true, stop_));
   MILLRACE_ASSIGN_OR_RETURN(const SystemIdentity system, identify_system(*connection));
   const Lsn from = out_->end();
@@ -268,8 +283,8 @@ Result<void> Capture::follow() {
                          .status_interval = options_.status_interval,
                          .until = until_,
                          .look_interval = options_.look_interval,
-
-                         .look_around = [this] { return guard_->check_publication(out_->end()); }});
+                         .look_around = [this] { return guard_->check_publication(out_->end()); },
+                         .snapshots = &*snapshots_});
   return session.run(stop_);
 }
 

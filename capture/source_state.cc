@@ -26,16 +26,20 @@ Result<std::optional<SourceState>> load_source_state(const Path& store, FileSyst
     if (!slot_start)
       return Error(ErrorCode::kCorruption,
                    path_in(store).string() + ": " + slot_start.error().message());
-    return SourceState{.epoch = json.at("epoch").get<std::uint32_t>(),
-                       .system_id = json.at("system_id").get<std::string>(),
-                       .timeline = json.at("timeline").get<std::uint32_t>(),
-                       .database = json.at("database").get<std::string>(),
-                       .host = json.at("host").get<std::string>(),
-                       .slot = json.at("slot").get<std::string>(),
-                       .slot_start = *slot_start,
-                       .publication = json.at("publication").get<std::string>(),
-                       .publication_definition =
-                           json.at("publication_definition").get<std::vector<std::string>>()};
+    std::optional<std::uint64_t> unfinished;
+    if (json.contains("unfinished_snapshots"))
+      unfinished = json.at("unfinished_snapshots").get<std::uint64_t>();
+    return SourceState{
+        .epoch = json.at("epoch").get<std::uint32_t>(),
+        .system_id = json.at("system_id").get<std::string>(),
+        .timeline = json.at("timeline").get<std::uint32_t>(),
+        .database = json.at("database").get<std::string>(),
+        .host = json.at("host").get<std::string>(),
+        .slot = json.at("slot").get<std::string>(),
+        .slot_start = *slot_start,
+        .publication = json.at("publication").get<std::string>(),
+        .publication_definition = json.at("publication_definition").get<std::vector<std::string>>(),
+        .unfinished_snapshots = unfinished};
   } catch (const nlohmann::json::exception& e) {
     return Error(ErrorCode::kCorruption, path_in(store).string() + ": " + e.what())
         .hint(
@@ -45,16 +49,17 @@ Result<std::optional<SourceState>> load_source_state(const Path& store, FileSyst
 }
 
 Result<void> save_source_state(const Path& store, const SourceState& state, FileSystem& files) {
-  const nlohmann::ordered_json json{{"format", kFormat},
-                                    {"epoch", state.epoch},
-                                    {"system_id", state.system_id},
-                                    {"timeline", state.timeline},
-                                    {"database", state.database},
-                                    {"host", state.host},
-                                    {"slot", state.slot},
-                                    {"slot_start", to_string(state.slot_start)},
-                                    {"publication", state.publication},
-                                    {"publication_definition", state.publication_definition}};
+  nlohmann::ordered_json json{{"format", kFormat},
+                              {"epoch", state.epoch},
+                              {"system_id", state.system_id},
+                              {"timeline", state.timeline},
+                              {"database", state.database},
+                              {"host", state.host},
+                              {"slot", state.slot},
+                              {"slot_start", to_string(state.slot_start)},
+                              {"publication", state.publication},
+                              {"publication_definition", state.publication_definition}};
+  if (state.unfinished_snapshots) json["unfinished_snapshots"] = *state.unfinished_snapshots;
   // Names in a SQL_ASCII database need not be UTF-8; they are only compared with themselves.
   const std::string text =
       json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <functional>
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/file.h"
 #include "base/result.h"
@@ -33,6 +35,11 @@ class SourceGuard {
     /// Record a changed publication in the store and go on.
     bool accept_publication_change = false;
     std::stop_token stop{};
+    /// A change is being accepted: `published` are the publication's tables now, `joined` those of
+    /// them that were not captured all along. Called again if a crash comes before it is noted.
+    std::function<Result<void>(const std::vector<SourceTable>& published,
+                               const std::vector<SourceTable>& joined)>
+        on_accepted{};
   };
 
   /// `state` is what the store knows; it is written anew when a change is accepted.
@@ -47,6 +54,7 @@ class SourceGuard {
  private:
   Result<void> check_source(const SystemIdentity& system, Lsn store_end) const;
   Result<void> check_slot(Lsn store_end);
+  Result<void> accept(const PublicationInfo& publication);
   Result<void> record_publication_change(const std::string& changes, Lsn store_end);
 
   Catalog& catalog_;

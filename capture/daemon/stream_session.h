@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/wakeup.h"
 #include "capture/daemon/store_out.h"
+#include "capture/daemon/table_snapshots.h"
 #include "capture/pgoutput/framing.h"
 #include "capture/pipeline/stream_applier.h"
 #include "capture/postgres/connection.h"
@@ -35,6 +36,8 @@ class StreamSession {
     std::chrono::milliseconds look_interval{10'000};
     /// Called at that interval, between transactions; an error ends the session.
     std::function<Result<void>()> look_around{};
+    /// What is to be read beside the stream; it must be done before `until` counts as reached.
+    TableSnapshots* snapshots = nullptr;
   };
 
   StreamSession(PostgresConnection& connection, EventStore& store, StoreOut& out,
@@ -55,6 +58,7 @@ class StreamSession {
   Result<void> finish();
   Lsn durable() const;
   bool reached_goal() const;
+  bool snapshots_busy() const { return options_.snapshots && options_.snapshots->busy(); }
 
   PostgresConnection& connection_;
   EventStore& store_;

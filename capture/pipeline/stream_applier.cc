@@ -71,7 +71,8 @@ Result<void> StreamApplier::dispatch(std::string_view bytes, Lsn wal_start) {
             return change("a TRUNCATE", [&] { return encoder_.truncate(*truncate, wal_start); });
           },
           [&](const pgoutput::LogicalMessage* logical) -> Result<void> {
-            if (!logical->transactional || logical->prefix == kOwnMessagePrefix) return {};
+            if (!logical->transactional) return {};
+            if (logical->prefix == kOwnMessagePrefix) return own_message(*logical);
             return change("a transactional message",
                           [&] { return encoder_.message(*logical, wal_start); });
           },
@@ -121,6 +122,16 @@ Result<void> StreamApplier::relation(const pgoutput::Relation& relation, std::st
   if (!dropping_) return encoder_.relation(relation, wal_start);
   postponed_[relation.oid] = {std::string(bytes), wal_start};
   return {};
+}
+
+/// Its transaction holds nothing else: what is appended in its place is a snapshot's.
+Result<void> StreamApplier::own_message(const pgoutput::LogicalMessage& message) {
+  if (own_messages_ == nullptr || dropping_ || !in_transaction_) return {};
+  MILLRACE_ASSIGN_OR_RETURN(const bool wanted, own_messages_->heard(message.content));
+  if (!wanted) return {};
+  info_.snapshot = !handed_on_;
+  MILLRACE_RETURN_IF_ERROR(open_for("a message of capture's own"));
+  return own_messages_->append();
 }
 
 Result<bool> StreamApplier::open_for(std::string_view what) {

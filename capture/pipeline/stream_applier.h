@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "capture/pgoutput/decoder.h"
 #include "capture/pipeline/change_encoder.h"
+#include "capture/pipeline/own_messages.h"
 
 namespace millrace {
 
@@ -29,6 +30,9 @@ class StreamApplier {
  public:
   /// `last_commit`: of the last transaction of `epoch` that `out` already has.
   StreamApplier(ChangeEncoder& encoder, EventOut& out, std::uint32_t epoch, Lsn last_commit);
+
+  /// Who hears capture's own messages; nobody without. Not those of transactions that are dropped.
+  void set_own_messages(OwnMessages* listener) { own_messages_ = listener; }
 
   /// One pgoutput message, sent at `wal_start` (from the XLogData header).
   Result<void> apply(std::string_view message, Lsn wal_start);
@@ -55,11 +59,13 @@ class StreamApplier {
   Result<void> commit(const pgoutput::Commit& commit);
   Result<void> relation(const pgoutput::Relation& relation, std::string_view bytes, Lsn wal_start);
   Result<void> learn_postponed();
+  Result<void> own_message(const pgoutput::LogicalMessage& message);
   /// Makes ready for an event of a change: false where it belongs to a transaction that is dropped.
   Result<bool> open_for(std::string_view what);
 
   ChangeEncoder& encoder_;
   EventOut& out_;
+  OwnMessages* own_messages_ = nullptr;
   pgoutput::Decoder decoder_;
   std::uint32_t epoch_;
   Lsn last_commit_, last_end_, seen_end_;

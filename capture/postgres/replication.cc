@@ -5,23 +5,9 @@
 #include <algorithm>
 
 #include "base/bytes.h"
-#include "base/progress.h"
-#include "capture/pipeline/change_encoder.h"
-#include "capture/pipeline/copy_row.h"
 
 namespace millrace {
 namespace {
-
-constexpr std::uint64_t kProgressRows = 4096;
-
-std::string quote_literal(std::string_view text) {
-  std::string out = "'";
-  for (const char c : text) {
-    if (c == '\'') out += '\'';
-    out += c;
-  }
-  return out + "'";
-}
 
 Result<PostgresConnection::Row> only_row(Result<std::vector<PostgresConnection::Row>> rows,
                                          std::size_t columns) {
@@ -30,32 +16,6 @@ Result<PostgresConnection::Row> only_row(Result<std::vector<PostgresConnection::
     return Error(ErrorCode::kUnsupported,
                  "the server's answer has another shape than PostgreSQL's");
   return std::move(rows->front());
-}
-
-/// The relation as pgoutput would announce it, so that copied and streamed rows share one shape.
-pgoutput::Relation relation_of(const SourceTable& table, const std::vector<SourceColumn>& columns) {
-  pgoutput::Relation relation{.oid = table.oid,
-                              .schema_name = table.schema_name,
-                              .table_name = table.table_name,
-                              .replica_identity = static_cast<char>(table.identity),
-                              .columns = {}};
-  for (const SourceColumn& column : columns)
-    relation.columns.push_back({.key = column.identity,
-                                .name = column.name,
-                                .type_oid = column.type_oid,
-                                .type_modifier = column.type_modifier});
-  return relation;
-}
-
-/// COPY of a table, or of a query where the publication filters rows or the rows are in partitions.
-std::string copy_statement(const SourceTable& table, const Catalog::TableShape& shape) {
-  std::string list;
-  for (const SourceColumn& column : shape.columns)
-    list += (list.empty() ? "" : ", ") + quote_identifier(column.name);
-  if (!table.partitioned && shape.row_filter.empty() && !list.empty())
-    return "COPY " + table.quoted() + " (" + list + ") TO STDOUT";
-  return "COPY (SELECT " + list + " FROM " + (table.partitioned ? "" : "ONLY ") + table.quoted() +
-         (shape.row_filter.empty() ? "" : " WHERE " + shape.row_filter) + ") TO STDOUT";
 }
 
 }  // namespace
@@ -114,38 +74,6 @@ Result<void> begin_snapshot(PostgresConnection& connection, const std::vector<So
   for (const SourceTable& table : tables)
     MILLRACE_RETURN_IF_ERROR(
         connection.query("LOCK TABLE " + table.quoted() + " IN ACCESS SHARE MODE"));
-  return {};
-}
-
-Result<std::uint64_t> copy_snapshot(PostgresConnection& connection, Catalog& catalog,
-                                    const std::vector<SourceTable>& tables,
-                                    const std::string& publication, const NewSlot& slot,
-                                    ChangeEncoder& encoder) {
-  CopyRowParser parser;
-  std::uint64_t rows = 0;
-  for (const SourceTable& table : tables) {
-    MILLRACE_ASSIGN_OR_RETURN(const Catalog::TableShape shape, catalog.shape(table, publication));
-    MILLRACE_RETURN_IF_ERROR(
-        encoder.relation(relation_of(table, shape.columns), slot.consistent_point));
-    Progress progress("snapshot of " + table.name(), 0, ProgressUnit::kEvents);
-    const std::uint64_t before = rows;
-    auto copied = connection.copy_out(
-        copy_statement(table, shape), [&](std::string_view line) -> Result<void> {
-          MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Tuple* row,
-                                    parser.parse(line, shape.columns.size()));
-          if (++rows % kProgressRows == 0) progress.update(rows - before);
-          return encoder.read(table.oid, *row, Lsn{});  // where it was changed is not known
-        });
-    if (!copied)
-      return std::move(copied).error().context("read the present rows of " + table.name());
-    progress.finish();
-    spdlog::info("snapshot of {}: {} rows", printable(table.name()), rows - before);
-  }
-  return rows;
-}
-
-Result<void> end_snapshot(PostgresConnection& connection) {
-  MILLRACE_RETURN_IF_ERROR(connection.query("COMMIT"));
   return {};
 }
 

@@ -110,7 +110,8 @@ std::string_view pin_session_settings() {
          "SET bytea_output = 'hex'; SET TimeZone = 'UTC'; SET row_security = off; "
          "SET client_encoding = 'UTF8'; SET xmlbinary = 'base64'; SET lc_monetary = 'C'; "
          "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
-         "SET synchronous_commit = local; SET quote_all_identifiers = off; SET search_path = "
+         "SET synchronous_commit = local; SET standard_conforming_strings = on; SET "
+         "quote_all_identifiers = off; SET search_path = "
          "pg_catalog; "
          "SELECT set_config(name, '0', false) FROM pg_settings "  // PostgreSQL 14 and 17 brought
                                                                   // them
