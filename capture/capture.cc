@@ -186,6 +186,11 @@ Result<void> Capture::prepare() {
   }
 
   const SourcePosition source = *store_->durable_source();
+  // The last transaction of the snapshot lies right below the slot's start. Where it is gone, which
+  // a repair may have done, the log tells what is missing.
+  if (Lsn{source.end} == state_->slot_start && source.commit + 1 != source.end &&
+      !state_->unfinished_snapshots)
+    state_->unfinished_snapshots = 0;
   out_.emplace(*store_, Lsn{source.end});
   snapshots_.emplace(*store_, *out_, *schemas_, catalog_, *state_,
                      TableSnapshots::Options{.store = options_.store,

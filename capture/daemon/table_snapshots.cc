@@ -90,19 +90,12 @@ Result<void> TableSnapshots::resume() {
     if (snapshot.reason != SnapshotReason::kRequested)
       job.incomplete = std::move(incomplete[snapshot.table]);
   }
-  return note_all_done();
+  return {};
 }
 
-/// What is being added already is passed over.
 Result<void> TableSnapshots::start(std::vector<TableSnapshot> snapshots) {
-  std::erase_if(snapshots, [&](const TableSnapshot& snapshot) {
-    return snapshot.reason == SnapshotReason::kAdded &&
-           std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) {
-             return job.snapshot.oid == snapshot.oid &&
-                    job.snapshot.reason != SnapshotReason::kRequested;
-           });
-  });
   if (snapshots.empty()) return {};
+  all_done_at_.reset();
   if (!state_.unfinished_snapshots) {  // before the log has it: what is to be read after a crash
     state_.unfinished_snapshots = store_.appended_end().value;
     MILLRACE_RETURN_IF_ERROR(save_source_state(options_.store, state_, *options_.files));
@@ -129,19 +122,21 @@ Result<void> TableSnapshots::start(std::vector<TableSnapshot> snapshots) {
 Result<void> TableSnapshots::publication_changed(const std::vector<SourceTable>& published,
                                                  const std::vector<SourceTable>& joined,
                                                  bool read) {
-  const auto is_published = [&](const Job& job) {
-    return std::any_of(published.begin(), published.end(),
+  // One that left and came back may have changed unseen, also where it was read already.
+  const auto among = [](const std::vector<SourceTable>& tables, const Job& job) {
+    return std::any_of(tables.begin(), tables.end(),
                        [&](const SourceTable& table) { return table.oid == job.snapshot.oid; });
   };
-  while (!jobs_.empty()) {
-    const auto gone = std::find_if_not(jobs_.begin(), jobs_.end(), is_published);
-    if (gone == jobs_.end()) break;
-    std::rotate(jobs_.begin(), gone, gone + 1);
-    spdlog::warn("the snapshot of {} is given up: the publication has it no more",
+  const auto goes_on = [&](const Job& job) { return among(published, job) && !among(joined, job); };
+  for (;;) {
+    const auto ends = std::find_if_not(jobs_.begin(), jobs_.end(), goes_on);
+    if (ends == jobs_.end()) break;
+    std::rotate(jobs_.begin(), ends, ends + 1);
+    spdlog::warn("the snapshot of {} is given up: the publication is another one",
                  printable(jobs_.front().snapshot.table));
     window_.drop();
     const SnapshotEvent abandoned =
-        snapshot_abandoned(jobs_.front().snapshot, "the publication has the table no more");
+        snapshot_abandoned(jobs_.front().snapshot, "the publication is another one");
     MILLRACE_RETURN_IF_ERROR(append_alone(abandoned));
     MILLRACE_RETURN_IF_ERROR(end_job(abandoned));
   }
@@ -486,10 +481,19 @@ Result<void> TableSnapshots::end_job(const SnapshotEvent& event) {
   return {};
 }
 
-/// What source.json says follows the log: only once the last end is durable.
+/// What source.json says follows the log: only once PostgreSQL was told that the last end is safe.
+/// Before that a repair of the log could take it back, and nothing would notice.
 Result<void> TableSnapshots::note_all_done() {
   if (!state_.unfinished_snapshots || !jobs_.empty()) return {};
-  if (store_.durable_end() < store_.appended_end()) return {};
+  if (now() - looked_at_slot_ < kRequestInterval) return {};
+  looked_at_slot_ = now();
+  const auto source = store_.durable_source();
+  if (!source) return {};
+  if (!all_done_at_ && store_.durable_end() < store_.appended_end()) return {};
+  if (!all_done_at_) all_done_at_ = source->end;
+  MILLRACE_ASSIGN_OR_RETURN(const auto slot, catalog_.slot(state_.slot));
+  if (!slot || !slot->confirmed_flush || slot->confirmed_flush->value < *all_done_at_) return {};
+  all_done_at_.reset();
   state_.unfinished_snapshots.reset();
   return save_source_state(options_.store, state_, *options_.files);
 }

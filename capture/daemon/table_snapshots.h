@@ -126,9 +126,10 @@ class TableSnapshots final : public EventOut, public OwnMessages {
   bool missed_ = false;  ///< Something was streamed between the low watermark and the chunk.
   std::uint64_t number_ = 0;
   std::uint32_t xid_ = 0;  ///< Of the transaction that is handed on.
-  Time next_at_{}, waiting_since_{}, looked_for_requests_{};
+  Time next_at_{}, waiting_since_{}, looked_for_requests_{}, looked_at_slot_{};
   SnapshotProgress told_;  ///< What the log had to say when it was read.
   int failures_ = 0;
+  std::optional<std::uint64_t> all_done_at_;  ///< Source position by which nothing was left.
 };
 
 }  // namespace millrace
