@@ -47,6 +47,7 @@ std::vector<Figure> run_open(const Settings& settings);
 std::vector<Figure> run_compact(const Settings& settings);
 std::vector<Figure> run_streams(const Settings& settings);
 std::vector<Figure> run_stream(const Settings& settings);
+std::vector<Figure> run_snapshot(const Settings& settings);
 std::vector<Figure> run_latency(const Settings& settings);
 std::vector<Figure> run_project_table(const Settings& settings);
 std::vector<Figure> run_rebuild_table(const Settings& settings);

@@ -16,6 +16,8 @@
 //                   with the version it is at, against without
 //   stream          a backlog of W1 and W2 through `capture run`, against pg_recvlogical into
 //                   /dev/null; also peak memory, CPU, and bytes on disk against those sent
+//   snapshot        the first start's rows of a table of 10,000,000 (MILLRACE_BENCH_SNAPSHOT_ROWS),
+//                   per connection, against one COPY in binary that is thrown away
 //   latency         commit to durable at 500 transactions/s, against pg_recvlogical's output
 //   project_table   a worker that folds events into a SQLite cache table, against a bare SQLite
 //                   loop that writes the same rows with its settings, as many in a commit
@@ -44,6 +46,7 @@ std::vector<Workload> workloads() {
            run_compact},
           {"streams", "one stream among a million, and appends to it", run_streams},
           {"stream", "a backlog through the replication protocol", run_stream},
+          {"snapshot", "the rows that are there at the first start", run_snapshot},
           {"latency", "commit to durable", run_latency},
           {"project_table", "events into a cache table", run_project_table},
           {"project_search", "events into a search index", run_project_search},
