@@ -3,7 +3,6 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <stdexcept>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -17,6 +16,7 @@ namespace {
 /// Of the server's file and the large values beside it. Larger: fewer transactions of the log;
 /// smaller: less is read again after a crash, and connections wait less for each other.
 constexpr std::uint64_t kChunkBytes = 4 << 20;
+
 }  // namespace
 
 Result<void> InitialCopy::plan(PostgresConnection& reader, const std::vector<SourceTable>& tables,
