@@ -21,6 +21,8 @@
 //   encode          one row of W1's types from pgoutput's bytes to the event, binary against text
 //   memory          peak memory of `capture run` for one transaction of 10,000,000 rows
 //                   (MILLRACE_BENCH_MEMORY_ROWS), which the server streams while it decodes it
+//   snapshot        the first start's rows of a table of 10,000,000 (MILLRACE_BENCH_SNAPSHOT_ROWS),
+//                   per connection, against one COPY in binary that is thrown away
 //   latency         commit to durable at 500 transactions/s, against pg_recvlogical's output
 //   project_table   a worker that folds events into a SQLite cache table, against a bare SQLite
 //                   loop that writes the same rows with its settings, as many in a commit
@@ -52,6 +54,7 @@ std::vector<Workload> workloads() {
           {"stream", "a backlog through the replication protocol", run_stream},
           {"catchup", "a backlog by stretches of WAL", run_catchup},
           {"memory", "peak of capture for one transaction of ten million rows", run_memory},
+          {"snapshot", "the rows that are there at the first start", run_snapshot},
           {"latency", "commit to durable", run_latency},
           {"project_table", "events into a cache table", run_project_table},
           {"project_search", "events into a search index", run_project_search},

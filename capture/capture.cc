@@ -18,6 +18,7 @@
 #include "capture/daemon/store_history.h"
 #include "capture/daemon/store_out.h"
 #include "capture/daemon/stream_session.h"
+#include "capture/daemon/table_snapshots.h"
 #include "capture/daemon/telemetry.h"
 #include "capture/partial_changes.h"
 #include "capture/pipeline/change_encoder.h"
@@ -116,7 +117,9 @@ class Capture {
   std::unique_ptr<StoreServer> server_;  // of store_
   std::optional<SourceState> state_;
   std::optional<StoreOut> out_;
-  std::optional<StoreHistory> history_;  // between encoder and out_, if rows are to be made whole
+  std::optional<StoreHistory>
+      history_;  // between snapshots_ and out_, if rows are to be made whole
+  std::optional<TableSnapshots> snapshots_;
   std::optional<ChangeEncoder> encoder_;
   std::unique_ptr<TransactionSpill> spill_;
   std::optional<StreamApplier> applier_;
@@ -228,25 +231,43 @@ Result<void> Capture::prepare() {
   }
 
   const SourcePosition source = *store_->durable_source();
+  // The last transaction of the snapshot lies right below the slot's start. Where it is gone, which
+  // a repair may have done, the log tells what is missing.
+  if (Lsn{source.end} == state_->slot_start && source.commit + 1 != source.end &&
+      !state_->unfinished_snapshots)
+    state_->unfinished_snapshots = 0;
   out_.emplace(*store_, Lsn{source.end}, telemetry_.monitor());
   EventOut* out = &*out_;
   if (complete_rows_) {
     history_.emplace(*out_, *store_, options_.store, *options_.files, *complete_rows_);
     out = &*history_;
   }
-  encoder_.emplace(*schemas_, catalog_, *out);
+  snapshots_.emplace(*store_, *out, *schemas_, catalog_, *state_,
+                     TableSnapshots::Options{.store = options_.store,
+                                             .files = options_.files,
+                                             .address = address_,
+                                             .give_up_early = options_.until_caught_up,
+                                             .stop = stop_});
+  MILLRACE_RETURN_IF_ERROR(snapshots_->resume());
+  encoder_.emplace(*schemas_, catalog_, *snapshots_);
   if (history_) encoder_->use_history(*history_);
   guard_.emplace(
       catalog_, *store_, *state_,
       SourceGuard::Options{.store = options_.store,
                            .files = options_.files,
                            .accept_publication_change = options_.accept_publication_change,
-                           .stop = stop_});
+                           .stop = stop_,
+                           .on_accepted = [this](const auto& published, const auto& joined) {
+                             return snapshots_->publication_changed(published, joined,
+                                                                    options_.initial_snapshot);
+                           }});
   MILLRACE_ASSIGN_OR_RETURN(const HistoryCheck history,
                             known_history(options_.store, state_->epoch, *options_.files));
   MILLRACE_ASSIGN_OR_RETURN(spill_,
                             TransactionSpill::open(options_.store / "spill", *options_.files));
-  applier_.emplace(*encoder_, *out, state_->epoch, Lsn{source.commit}, spill_.get(), history);
+  applier_.emplace(*encoder_, *snapshots_, state_->epoch, Lsn{source.commit}, spill_.get(),
+                   history);
+  applier_->set_own_messages(&*snapshots_);
   return {};
 }
 
@@ -353,6 +374,7 @@ Result<void> Capture::follow() {
   form_ = ValueForm::kText;
   MILLRACE_RETURN_IF_ERROR(applier_->reset());
   encoder_->reset();
+  snapshots_->begin_session();
   MILLRACE_ASSIGN_OR_RETURN(auto connection, connect());
   if (drains(behind_)) {
     connection.reset();
@@ -387,7 +409,8 @@ Result<void> Capture::follow() {
                                         human_bytes(static_cast<double>(behind_)));
                            return true;
                          },
-                         .monitor = &telemetry_.monitor()});
+                         .monitor = &telemetry_.monitor(),
+                         .snapshots = &*snapshots_});
   auto outcome = session.run(stop_);
   if (!outcome && spill_->ran_full()) {
     // One huge transaction, which may yet be rolled back, shall not hold up all the others.

@@ -32,6 +32,9 @@ struct CaptureOptions {
   std::string publication = "millrace";
   /// Read the tables' present rows before the first change.
   bool initial_snapshot = true;
+  /// Connections that read them at once, 1 to 64. More: faster, if server and machine have cores to
+  /// spare.
+  unsigned snapshot_workers = 2;
   /// End once everything that was committed before the start is durable in the store.
   bool until_caught_up = false;
   /// Go on although the publication is not what it was when capture last ran. Tables that came in

@@ -219,7 +219,7 @@ Result<void> Resync::append_differences(FirstStart& start) {
        .snapshot = true}));
   MILLRACE_RETURN_IF_ERROR(append_tables(snapshot));
   MILLRACE_RETURN_IF_ERROR(append_notice());
-  MILLRACE_RETURN_IF_ERROR(end_snapshot(*snapshot.reader));
+  MILLRACE_RETURN_IF_ERROR(snapshot.readers.front()->query("COMMIT"));
   if (stop_.stop_requested()) return Error(ErrorCode::kCancelled, "asked to stop");
   MILLRACE_RETURN_IF_ERROR(replace_slot(start, snapshot));
   MILLRACE_ASSIGN_OR_RETURN(const Offset end, store_->commit(report_.new_start.value));
@@ -228,7 +228,7 @@ Result<void> Resync::append_differences(FirstStart& start) {
 }
 
 Result<void> Resync::append_tables(const FirstStart::SnapshotSource& snapshot) {
-  LiveRows live(*snapshot.reader, catalog_, *schemas_, spill(), options_.memory_bytes / 2);
+  LiveRows live(*snapshot.readers.front(), catalog_, *schemas_, spill(), options_.memory_bytes / 2);
   std::vector<LiveRows::Table> tables;
   KeyedState::Options wanted{.store = options_.store,
                              .tables = {},

@@ -26,6 +26,9 @@ Result<std::optional<SourceState>> load_source_state(const Path& store, FileSyst
     if (!slot_start)
       return Error(ErrorCode::kCorruption,
                    path_in(store).string() + ": " + slot_start.error().message());
+    std::optional<std::uint64_t> unfinished;
+    if (json.contains("unfinished_snapshots"))
+      unfinished = json.at("unfinished_snapshots").get<std::uint64_t>();
     return SourceState{
         .epoch = json.at("epoch").get<std::uint32_t>(),
         .system_id = json.at("system_id").get<std::string>(),
@@ -36,6 +39,7 @@ Result<std::optional<SourceState>> load_source_state(const Path& store, FileSyst
         .slot_start = *slot_start,
         .publication = json.at("publication").get<std::string>(),
         .publication_definition = json.at("publication_definition").get<std::vector<std::string>>(),
+        .unfinished_snapshots = unfinished,
         .resync = json.value("resync", false)};
   } catch (const nlohmann::json::exception& e) {
     return Error(ErrorCode::kCorruption, path_in(store).string() + ": " + e.what())
@@ -57,6 +61,7 @@ Result<void> save_source_state(const Path& store, const SourceState& state, File
                               {"publication", state.publication},
                               {"publication_definition", state.publication_definition}};
   if (state.resync) json["resync"] = true;
+  if (state.unfinished_snapshots) json["unfinished_snapshots"] = *state.unfinished_snapshots;
   // Names in a SQL_ASCII database need not be UTF-8; they are only compared with themselves.
   const std::string text =
       json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";

@@ -26,6 +26,9 @@ struct SourceState {
   Lsn slot_start;  ///< Where the slot was made.
   std::string publication;
   std::vector<std::string> publication_definition;
+  /// Offset of the log from which on there are snapshots of tables that are not known to be
+  /// complete; nothing if all are.
+  std::optional<std::uint64_t> unfinished_snapshots;
   /// The epoch begins with a resync: only that may begin it, not a first start.
   bool resync = false;
 };

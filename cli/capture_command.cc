@@ -2,11 +2,13 @@
 
 #include <boost/program_options.hpp>
 
+#include "base/bytes.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
 #include "capture/capture.h"
 #include "capture/check.h"
+#include "capture/resnapshot.h"
 #include "capture/table_patterns.h"
 #include "capture/tail.h"
 #include "cli/command.h"
@@ -148,6 +150,7 @@ constexpr CommandText kRun{
     "capture run", "capture a database into a store, until stopped",
     "--source URI --store DIR [--tables PATTERNS] [--slot NAME]\n"
     "                            [--publication NAME] [--snapshot initial|never]\n"
+    "                            [--snapshot-workers N]\n"
     "                            [--durability group|always] [--scrub-rate BYTES]\n"
     "                            [--compaction-rate BYTES] [--catch-up-from BYTES]\n"
     "                            [--until-caught-up] [--accept-publication-change]\n"
@@ -182,6 +185,10 @@ class CaptureRun final : public Command {
          "the publication")  //
         ("snapshot", po::value(&snapshot_)->value_name("WHEN")->default_value("initial"),
          "initial: read the rows that are there before the first change; never: changes only")  //
+        ("snapshot-workers",
+         po::value(&workers_)->value_name("N")->default_value(
+             std::to_string(capture_.snapshot_workers)),
+         "connections that read those rows at once, 1 to 64")  //
         ("durability", po::value(&durability_)->value_name("MODE")->default_value("group"),
          "group: one sync for what was committed meanwhile; always: a sync for each commit as soon "
          "as the disk is free. Either way PostgreSQL is told only of what was synced")  //
@@ -217,7 +224,7 @@ class CaptureRun final : public Command {
          "end once everything committed before the start is in the store")  //
         ("accept-publication-change", po::bool_switch(&capture_.accept_publication_change),
          "go on although tables joined or left the publication since the last run; rows that a "
-         "new table had before are not read")  //
+         "new table has already are read beside the stream")  //
         ("complete-rows", po::value(&capture_.complete_rows)->value_name("PATTERNS"),
          "tables, as in --tables, whose changed rows are made whole with what the store knows of "
          "them: large values that an update left alone, and old rows, which PostgreSQL sends only "
@@ -228,6 +235,11 @@ class CaptureRun final : public Command {
     if (snapshot_ != "initial" && snapshot_ != "never")
       return Error(ErrorCode::kInvalidArgument,
                    "--snapshot '" + snapshot_ + "' is neither 'initial' nor 'never'");
+    MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t workers,
+                              parse_number("snapshot-workers", workers_));
+    if (workers < 1 || workers > 64)
+      return Error(ErrorCode::kInvalidArgument, "--snapshot-workers must be 1 to 64");
+    capture_.snapshot_workers = static_cast<unsigned>(workers);
     const auto durability = durability_named(durability_);
     if (!durability || durability == Durability::kOs)
       return Error(ErrorCode::kInvalidArgument,
@@ -257,8 +269,57 @@ class CaptureRun final : public Command {
 
  private:
   CaptureOptions capture_;
-  std::string store_, snapshot_, durability_, scrub_rate_, compaction_rate_, catch_up_from_;
-  std::string probe_interval_;
+  std::string store_, snapshot_, workers_, durability_, scrub_rate_, compaction_rate_;
+  std::string catch_up_from_, probe_interval_;
+};
+
+constexpr CommandText kResnapshot{
+    "capture resnapshot", "read rows of captured tables once more",
+    "--source URI --store DIR --tables PATTERNS [--where CONDITION]",
+    "Asks the capture that feeds the store to read the tables' rows as they are now and to append\n"
+    "them beside the stream, each where it is right in commit order. A running capture begins "
+    "within\n"
+    "a second or two; without one, the next `millrace capture run` does. Prints the tables' "
+    "names.\n"
+    "\n"
+    "Rows that the store has and the table has no more are not found by this.\n"
+    "\n"
+    "Example:\n"
+    "  millrace capture resnapshot --source postgresql://localhost/shop --store ./store \\\n"
+    "      --tables public.orders --where 'id >= 1000'"};
+
+class CaptureResnapshot final : public Command {
+ public:
+  CaptureResnapshot() : Command(kResnapshot) {}
+
+  void declare(po::options_description& options) override {
+    declare_source(options, resnapshot_.source);
+    options.add_options()("store", po::value(&store_)->value_name("DIR")->required(),
+                          "the store's directory");
+    options.add_options()  //
+        ("tables", po::value(&resnapshot_.tables)->value_name("PATTERNS")->required(),
+         "which tables: schema.table with '*' and '?', several with ',' between, '!' in front "
+         "leaves out")  //
+        ("where", po::value(&resnapshot_.where)->value_name("CONDITION"),
+         "only rows of which this SQL condition is true; by default all");
+  }
+
+  Result<void> check() override {
+    MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(resnapshot_.tables));
+    resnapshot_.store = store_;
+    return {};
+  }
+
+  Result<void> run() override {
+    MILLRACE_ASSIGN_OR_RETURN(const auto tables, request_resnapshot(resnapshot_));
+    Output output;
+    for (const std::string& table : tables) output.text() += printable(table) + "\n";
+    return output.flush();
+  }
+
+ private:
+  ResnapshotOptions resnapshot_;
+  std::string store_;
 };
 
 }  // namespace
@@ -267,6 +328,7 @@ void add_capture_commands(Commands& commands) {
   commands.push_back(std::make_unique<CaptureTail>());
   commands.push_back(std::make_unique<CaptureCheck>());
   commands.push_back(std::make_unique<CaptureRun>());
+  commands.push_back(std::make_unique<CaptureResnapshot>());
 }
 
 }  // namespace millrace

@@ -7,9 +7,10 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "capture/daemon/initial_copy.h"
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_out.h"
-#include "capture/pipeline/change_encoder.h"
+#include "capture/daemon/table_snapshots.h"
 
 namespace millrace {
 namespace {
@@ -37,7 +38,8 @@ Result<void> FirstStart::drop_slot_of_last_start(const Preflight& preflight,
                   "SELECT pg_drop_replication_slot('" +
                       options_.slot + "');");
   if (last.empty()) return {};
-  spdlog::warn("the last start ended before its snapshot was whole: slot {} is dropped", last);
+  spdlog::warn("the last start ended before its first rows were in the store: slot {} is dropped",
+               last);
   return catalog_.execute("SELECT pg_drop_replication_slot('" + last + "')");
 }
 
@@ -65,8 +67,10 @@ Result<SourceState> FirstStart::run(const Preflight& preflight, const SystemIden
                     .slot = options_.slot,
                     .slot_start = {},
                     .publication = options_.publication,
-                    .publication_definition = publication->definition};
-  MILLRACE_RETURN_IF_ERROR(take_snapshot(preflight, state, store, schemas));
+                    .publication_definition = publication->definition,
+                    .unfinished_snapshots = {}};
+  const bool resumable = preflight.server.version >= kWatermarksSince && publication->updates;
+  MILLRACE_RETURN_IF_ERROR(take_snapshot(preflight, resumable, state, store, schemas));
   return state;
 }
 
@@ -86,8 +90,7 @@ Result<FirstStart::SnapshotSource> FirstStart::open_snapshot(const Preflight& pr
                                                                  options_.initial_snapshot));
     spdlog::info("temporary slot {} created at {}", name, to_string(source.slot.consistent_point));
     if (!options_.initial_snapshot) return source;
-    MILLRACE_ASSIGN_OR_RETURN(source.reader, PostgresConnection::open(address_, false, stop_));
-    MILLRACE_RETURN_IF_ERROR(begin_snapshot(*source.reader, preflight.tables, source.slot));
+    MILLRACE_RETURN_IF_ERROR(open_readers(preflight, source));
     MILLRACE_ASSIGN_OR_RETURN(const std::string after, catalog_.storage_of(preflight.tables));
     if (before == after) return source;
     if (attempt == kSnapshotAttempts)
@@ -99,38 +102,77 @@ Result<FirstStart::SnapshotSource> FirstStart::open_snapshot(const Preflight& pr
   }
 }
 
-/// One transaction of the log: the snapshot is there whole or not at all. Its commit position is
-/// just below the slot's start.
-Result<void> FirstStart::take_snapshot(const Preflight& preflight, SourceState& state,
-                                       EventStore& store, SchemaRegistry& schemas) {
-  MILLRACE_ASSIGN_OR_RETURN(const SnapshotSource source, open_snapshot(preflight));
-  const Lsn start = source.slot.consistent_point;
-  MILLRACE_RETURN_IF_ERROR(
-      store.begin({.source = {.epoch = state.epoch, .commit = start.value - 1, .end = 0},
-                   .source_xid = 0,
-                   .commit_time = Clock::system().wall(),
-                   .snapshot = options_.initial_snapshot}));
-  if (source.reader) {
-    StoreOut out(store, Lsn{});
-    ChangeEncoder encoder(schemas, catalog_, out);
-    auto rows = copy_snapshot(*source.reader, catalog_, preflight.tables, options_.publication,
-                              source.slot, encoder);
-    if (!rows) {
-      MILLRACE_RETURN_IF_ERROR(store.rollback());
-      return std::move(rows).error().context("initial snapshot");
+/// The first connection is needed, the others are welcome. They do not wait for a lock: who waits
+/// before them for one that excludes readers, as TRUNCATE does, waits for the first one to end.
+Result<void> FirstStart::open_readers(const Preflight& preflight, SnapshotSource& source) {
+  MILLRACE_ASSIGN_OR_RETURN(auto first, PostgresConnection::open(address_, false, stop_));
+  MILLRACE_RETURN_IF_ERROR(begin_snapshot(*first, preflight.tables, source.slot));
+  source.readers.push_back(std::move(first));
+  while (source.readers.size() < options_.snapshot_workers) {
+    auto another = [&]() -> Result<std::unique_ptr<PostgresConnection>> {
+      MILLRACE_ASSIGN_OR_RETURN(auto opened, PostgresConnection::open(address_, false, stop_));
+      MILLRACE_RETURN_IF_ERROR(opened->query("SET lock_timeout = '50ms'"));
+      MILLRACE_RETURN_IF_ERROR(begin_snapshot(*opened, preflight.tables, source.slot));
+      return opened;
+    }();
+    if (!another && stop_.stop_requested()) return std::move(another).error();
+    if (!another) {
+      spdlog::warn("the snapshot is read on {} connections and not on {}: {}",
+                   source.readers.size(), options_.snapshot_workers,
+                   printable(another.error().message(), 1000));
+      break;
     }
-    MILLRACE_RETURN_IF_ERROR(end_snapshot(*source.reader));
-    spdlog::info("initial snapshot: {} rows of {} tables as of {}", *rows, preflight.tables.size(),
-                 to_string(start));
+    source.readers.push_back(*std::move(another));
   }
-  if (auto kept = keep_slot(*source.walsender, source.slot, state); !kept) {
-    MILLRACE_RETURN_IF_ERROR(store.rollback());
-    return kept;
+  return {};
+}
+
+/// The slot is made to stay before anything of the epoch is in the log, and what source.json says
+/// before that lets a start after a crash know it for its own: without a row in the log the slot is
+/// dropped and all begins anew, with one the slot has every change since.
+Result<void> FirstStart::take_snapshot(const Preflight& preflight, bool resumable,
+                                       SourceState& state, EventStore& store,
+                                       SchemaRegistry& schemas) {
+  MILLRACE_ASSIGN_OR_RETURN(SnapshotSource source, open_snapshot(preflight));
+  const Lsn start = source.slot.consistent_point;
+  if (!options_.initial_snapshot) {
+    MILLRACE_RETURN_IF_ERROR(keep_slot(*source.walsender, source.slot, state));
+    return begin_without_snapshot(state, store);
   }
+  InitialCopy copy(store, schemas, catalog_, state.epoch, start);
+  const auto failed = [](Error error) { return std::move(error).context("initial snapshot"); };
+  if (auto planned =
+          copy.plan(*source.readers.front(), preflight.tables, options_.publication, resumable);
+      !planned)
+    return failed(std::move(planned).error());
+  if (auto checked = copy.check(*source.readers.front()); !checked)
+    return failed(std::move(checked).error());
+  state.unfinished_snapshots = store.appended_end().value;
+  MILLRACE_RETURN_IF_ERROR(keep_slot(*source.walsender, source.slot, state));
+  source.walsender.reset();  // and with it the temporary slot: the readers have its snapshot
+  auto whole = copy.run(std::move(source.readers), stop_);
+  if (!whole) {
+    // Nobody needs the slot then; should the server not be there, the next start drops it.
+    if (!copy.has_begun())
+      static_cast<void>(
+          catalog_.execute("SELECT pg_drop_replication_slot('" + options_.slot + "')"));
+    return failed(std::move(whole).error());
+  }
+  if (!*whole) return {};
+  state.unfinished_snapshots.reset();
+  return save_source_state(options_.store, state, *options_.files);
+}
+
+/// The epoch has begun once the log holds a position of it.
+Result<void> FirstStart::begin_without_snapshot(const SourceState& state, EventStore& store) {
+  MILLRACE_RETURN_IF_ERROR(
+      store.begin({.source = {.epoch = state.epoch, .commit = state.slot_start.value - 1, .end = 0},
+                   .source_xid = 0,
+                   .commit_time = Clock::system().wall()}));
   // From here on the slot stays, whatever comes: a commit that fails or is not waited for may still
   // be found durable by the next start, which then needs it, or else drops it.
-  MILLRACE_ASSIGN_OR_RETURN(const Offset end, store.commit(start.value));
-  return wait_until_durable(store, end, start.value, stop_);
+  MILLRACE_ASSIGN_OR_RETURN(const Offset end, store.commit(state.slot_start.value));
+  return wait_until_durable(store, end, state.slot_start.value, stop_);
 }
 
 /// Makes the start's temporary slot into the one that stays: a copy of it, at the same position.

@@ -18,8 +18,9 @@ namespace millrace {
 
 /// The beginning of an epoch: publication, slot and the rows that are there, or nothing of it.
 ///
-/// The slot is a temporary one until the snapshot is whole: whatever ends the start before leaves
-/// nothing on the server. Threads: one.
+/// The slot is a temporary one until everything was looked at: whatever ends the start before
+/// leaves nothing on the server. From the first rows on that are in the log the epoch has begun,
+/// and what was not read then is read beside the stream. Threads: one.
 class FirstStart {
  public:
   FirstStart(const CaptureOptions& options, std::stop_token stop, const SourceAddress& address,
@@ -33,24 +34,28 @@ class FirstStart {
                                        const std::optional<SourceState>& last);
 
   /// Makes publication (if missing) and slot, in this order, for a slot decodes with the catalog as
-  /// it was at its position; copies the tables. When it returns, snapshot and slot are durable.
+  /// it was at its position; copies the tables. When it returns, snapshot and slot are durable. If
+  /// the connection was lost meanwhile, the state that it gives says that tables are unfinished.
   /// Gives what the store knows of the source from now on.
   Result<SourceState> run(const Preflight& preflight, const SystemIdentity& system,
                           const std::optional<SourceState>& last, EventStore& store,
                           SchemaRegistry& schemas);
 
-  /// A temporary slot, and (with a snapshot) a connection that sees the tables as of it.
+  /// A temporary slot, and (with a snapshot) connections that see the tables as of it.
   struct SnapshotSource {
     NewSlot slot;
-    std::unique_ptr<PostgresConnection> walsender, reader;
+    std::unique_ptr<PostgresConnection> walsender;
+    std::vector<std::unique_ptr<PostgresConnection>> readers;
   };
   Result<SnapshotSource> open_snapshot(const Preflight& preflight);
   /// Makes the temporary slot into the one that stays, after noting it in source.json.
   Result<void> keep_slot(PostgresConnection& walsender, const NewSlot& slot, SourceState& state);
 
  private:
-  Result<void> take_snapshot(const Preflight& preflight, SourceState& state, EventStore& store,
-                             SchemaRegistry& schemas);
+  Result<void> open_readers(const Preflight& preflight, SnapshotSource& source);
+  Result<void> take_snapshot(const Preflight& preflight, bool resumable, SourceState& state,
+                             EventStore& store, SchemaRegistry& schemas);
+  Result<void> begin_without_snapshot(const SourceState& state, EventStore& store);
 
   const CaptureOptions& options_;
   std::stop_token stop_;

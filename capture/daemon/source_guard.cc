@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "capture/daemon/store_out.h"
 #include "capture/pipeline/change_encoder.h"
+#include "capture/pipeline/snapshot_progress.h"
 
 namespace millrace {
 namespace {
@@ -210,20 +211,62 @@ Result<void> SourceGuard::check_publication(Lsn store_end) {
   if (publication->definition == state_.publication_definition) return {};
   const std::string changes = difference(state_.publication_definition, publication->definition);
   if (!options_.accept_publication_change)
-    return halted("PUBLICATION_CHANGED",
-                  "publication " + state_.publication + " is not what it was: " + changes,
-                  "Change it back; or run `millrace capture resync`, which also reads what tables "
-                  "have that were not in it for a while; or start with "
-                  "--accept-publication-change: tables that are new in it are then captured from "
-                  "here on, without the rows that they have now.");
+    return halted(
+        "PUBLICATION_CHANGED",
+        "publication " + state_.publication + " is not what it was: " + changes,
+        "Change it back; or run `millrace capture resync`, which finds what was missed; or "
+        "start with --accept-publication-change: tables that are new in it are then "
+        "captured from here on, and the rows that they have now are read beside the "
+        "stream.");
   spdlog::warn("publication {} changed, accepted: {}", printable(state_.publication),
                printable(changes, 2000));
   MILLRACE_RETURN_IF_ERROR(
       record("publication_changed", {{"publication", state_.publication},
                                      {"changes", changes},
                                      {"captured_up_to", to_string(store_end)}}));
+  if (options_.on_accepted) MILLRACE_RETURN_IF_ERROR(accept(*publication));
   state_.publication_definition = publication->definition;
   return save_source_state(options_.store, state_, *options_.files);
+}
+
+/// A table was captured all along if what makes it a member is the same as before: the line with
+/// its OID, or its root's; all tables; its schema.
+Result<void> SourceGuard::accept(const PublicationInfo& publication) {
+  std::vector<std::string> kept;
+  std::set_intersection(state_.publication_definition.begin(), state_.publication_definition.end(),
+                        publication.definition.begin(), publication.definition.end(),
+                        std::back_inserter(kept));
+  const auto has_line = [&](const std::string& text) {
+    return std::any_of(kept.begin(), kept.end(), [&](const std::string& line) {
+      return line.find(text) != std::string::npos;
+    });
+  };
+  const auto is_line = [](const std::vector<std::string>& lines, const std::string& text) {
+    return std::find(lines.begin(), lines.end(), text) != lines.end();
+  };
+  constexpr const char* kViaRoot = "publish_via_partition_root";
+  const bool other_names =
+      is_line(state_.publication_definition, kViaRoot) != is_line(publication.definition, kViaRoot);
+  // The publication itself was made anew: what was committed in between is in no stream.
+  const bool same = std::any_of(kept.begin(), kept.end(),
+                                [](const std::string& line) { return line.starts_with("OID "); });
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<SourceTable> tables, catalog_.tables());
+  std::erase_if(tables, [&](const SourceTable& table) {
+    return std::find(publication.table_oids.begin(), publication.table_oids.end(), table.oid) ==
+           publication.table_oids.end();
+  });
+  std::vector<SourceTable> joined;
+  for (const SourceTable& table : tables) {
+    const auto by_oid = [&](std::uint32_t oid) {
+      return oid != 0 && has_line(" (OID " + std::to_string(oid) + ", ");
+    };
+    const bool all_along = by_oid(table.oid) || by_oid(table.root_oid) ||
+                           is_line(kept, "ALL TABLES") ||
+                           is_line(kept, "TABLES IN SCHEMA " + table.schema_name);
+    const bool renamed = other_names && (table.partitioned || table.root_oid != 0);
+    if (!same || !all_along || renamed) joined.push_back(table);
+  }
+  return options_.on_accepted(tables, joined);
 }
 
 /// An event of `$capture`, for the log's readers.

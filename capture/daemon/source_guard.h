@@ -1,9 +1,11 @@
 #pragma once
 
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/file.h"
 #include "base/result.h"
@@ -38,6 +40,11 @@ class SourceGuard {
     /// Record a changed publication in the store and go on.
     bool accept_publication_change = false;
     std::stop_token stop{};
+    /// A change is being accepted: `published` are the publication's tables now, `joined` those of
+    /// them that were not captured all along. Called again if a crash comes before it is noted.
+    std::function<Result<void>(const std::vector<SourceTable>& published,
+                               const std::vector<SourceTable>& joined)>
+        on_accepted{};
   };
 
   /// `state` is what the store knows; it is written anew when a change is accepted.
@@ -61,6 +68,7 @@ class SourceGuard {
                               Lsn store_end);
   Result<Lsn> check_slot(Lsn store_end);
   Result<void> record(std::string_view type, const nlohmann::json& payload);
+  Result<void> accept(const PublicationInfo& publication);
 
   Catalog& catalog_;
   EventStore& store_;

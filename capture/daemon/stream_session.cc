@@ -46,7 +46,9 @@ Lsn StreamSession::durable() const {
   return source && source->epoch == options_.epoch ? Lsn{source->end} : Lsn{};
 }
 
-bool StreamSession::reached_goal() const { return options_.until && durable() >= *options_.until; }
+bool StreamSession::reached_goal() const {
+  return options_.until && durable() >= *options_.until && !snapshots_busy();
+}
 
 Result<void> StreamSession::run(const std::stop_token& stop) {
   MILLRACE_RETURN_IF_ERROR(send_status(options_.until.has_value()));
@@ -54,9 +56,13 @@ Result<void> StreamSession::run(const std::stop_token& stop) {
   Time flush_asked = now_;
   while (!stop.stop_requested() && !reached_goal() && !far_behind_) {
     MILLRACE_RETURN_IF_ERROR(store_.status());
-    bool drained = false;
+    bool drained = false, held = false;
     int taken = 0;
     for (; taken < kBurst && store_.has_room(); ++taken) {
+      if (snapshots_busy()) {
+        MILLRACE_ASSIGN_OR_RETURN(held, options_.snapshots->hold());
+        if (held) break;
+      }
       MILLRACE_ASSIGN_OR_RETURN(const bool took, take_one());
       if (drained = !took; drained) break;
     }
@@ -71,8 +77,8 @@ Result<void> StreamSession::run(const std::stop_token& stop) {
       }
       MILLRACE_RETURN_IF_ERROR(keep_in_touch());
       if (busy) std::this_thread::sleep_for(kNap);
-      const bool soon =
-          reply_wanted_ || confirm_wanted_ || options_.until || confirmed_ < out_.end();
+      const bool soon = reply_wanted_ || confirm_wanted_ || options_.until ||
+                        confirmed_ < out_.end() || snapshots_busy();
       const milliseconds limit = soon ? kSoon : options_.status_interval;
       auto waited = connection_.wait(flush ? limit : kBusyFlushInterval, never_);
       if (!waited && !stop.stop_requested()) return waited;
@@ -81,6 +87,9 @@ Result<void> StreamSession::run(const std::stop_token& stop) {
         store_.request_flush();
         store_.wait_room(kRoomWait);
         heard_at_ = Clock::system().monotonic();  // the silence is ours
+      } else if (held) {
+        options_.snapshots->wait_held(kRoomWait);
+        heard_at_ = Clock::system().monotonic();
       }
       MILLRACE_RETURN_IF_ERROR(keep_in_touch());
     }
@@ -152,6 +161,8 @@ Result<void> StreamSession::keep_in_touch() {
       (goal_near || now_ - idle_recorded_at_ >= idle_interval))
     MILLRACE_RETURN_IF_ERROR(record_idle_position());
 
+  if (options_.snapshots != nullptr && !applier_.in_transaction())
+    MILLRACE_RETURN_IF_ERROR(options_.snapshots->tend());
   if (options_.look_around && !applier_.in_transaction() &&
       now_ - looked_at_ >= options_.look_interval) {
     looked_at_ = now_;

@@ -9,6 +9,7 @@
 #include "base/wakeup.h"
 #include "capture/daemon/monitor.h"
 #include "capture/daemon/store_out.h"
+#include "capture/daemon/table_snapshots.h"
 #include "capture/pgoutput/framing.h"
 #include "capture/pipeline/stream_applier.h"
 #include "capture/postgres/connection.h"
@@ -39,6 +40,8 @@ class StreamSession {
     /// that it is so far behind that another way is faster.
     std::function<Result<bool>()> look_around{};
     Monitor* monitor = nullptr;  ///< Is told how far things are.
+    /// What is to be read beside the stream; it must be done before `until` counts as reached.
+    TableSnapshots* snapshots = nullptr;
   };
 
   StreamSession(PostgresConnection& connection, EventStore& store, StoreOut& out,
@@ -61,6 +64,7 @@ class StreamSession {
   Result<void> finish();
   Lsn durable() const;
   bool reached_goal() const;
+  bool snapshots_busy() const { return options_.snapshots && options_.snapshots->busy(); }
 
   PostgresConnection& connection_;
   EventStore& store_;

@@ -121,11 +121,7 @@ Result<void> StreamApplier::dispatch(const pgoutput::Message& message, std::stri
             return change("a TRUNCATE", [&] { return encoder_.truncate(*truncate, wal_start); });
           },
           [&](const pgoutput::LogicalMessage* logical) -> Result<void> {
-            if (logical->prefix == kOwnMessagePrefix) {
-              confirm_wanted_ = confirm_wanted_ || logical->content == kConfirmMessage;
-              if (logical->transactional) own_content_ = logical->content;
-              return {};
-            }
+            if (logical->prefix == kOwnMessagePrefix) return own_message(*logical);
             if (!logical->transactional) return {};
             return change("a transactional message",
                           [&] { return encoder_.message(*logical, wal_start); });
@@ -200,6 +196,19 @@ Result<void> StreamApplier::relation(const pgoutput::Relation& relation, std::st
     shape.learned = shape.bytes == plain;
   postponed_ = postponed_ || !shape.learned;
   return dropping_ || in_force ? Result<void>{} : encoder_.relation(relation, wal_start);
+}
+
+/// Its transaction holds nothing else: what is appended in its place is a snapshot's.
+Result<void> StreamApplier::own_message(const pgoutput::LogicalMessage& message) {
+  confirm_wanted_ = confirm_wanted_ || message.content == kConfirmMessage;
+  if (!message.transactional) return {};
+  own_content_ = message.content;
+  if (own_messages_ == nullptr || dropping_ || !in_transaction_) return {};
+  MILLRACE_ASSIGN_OR_RETURN(const bool wanted, own_messages_->heard(message.content));
+  if (!wanted) return {};
+  info_.snapshot = !handed_on_;
+  MILLRACE_RETURN_IF_ERROR(open_for("a message of capture's own"));
+  return own_messages_->append();
 }
 
 Result<bool> StreamApplier::open_for(std::string_view what) {

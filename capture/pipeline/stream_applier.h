@@ -11,6 +11,7 @@
 #include "capture/pgoutput/decoder.h"
 #include "capture/pipeline/change_encoder.h"
 #include "capture/pipeline/history_check.h"
+#include "capture/pipeline/own_messages.h"
 #include "capture/pipeline/transaction_spill.h"
 
 namespace millrace {
@@ -39,6 +40,9 @@ class StreamApplier {
   /// streamed transactions are refused. `history`: holds what comes against what `out` has.
   StreamApplier(ChangeEncoder& encoder, EventOut& out, std::uint32_t epoch, Lsn last_commit,
                 TransactionSpill* spill = nullptr, HistoryCheck history = {});
+
+  /// Who hears capture's own messages; nobody without. Not those of transactions that are dropped.
+  void set_own_messages(OwnMessages* listener) { own_messages_ = listener; }
 
   /// One pgoutput message, sent at `wal_start` (from the XLogData header). Not while replaying().
   Result<void> apply(std::string_view message, Lsn wal_start);
@@ -83,6 +87,7 @@ class StreamApplier {
   Result<void> commit(const pgoutput::Commit& commit);
   Result<void> relation(const pgoutput::Relation& relation, std::string_view bytes, Lsn wal_start);
   Result<void> learn_postponed();
+  Result<void> own_message(const pgoutput::LogicalMessage& message);
   /// Makes ready for an event of a change: false where it belongs to a transaction that is dropped.
   Result<bool> open_for(std::string_view what);
   SourceCommit open_commit() const;
@@ -95,6 +100,7 @@ class StreamApplier {
 
   ChangeEncoder& encoder_;
   EventOut& out_;
+  OwnMessages* own_messages_ = nullptr;
   TransactionSpill* spill_;
   pgoutput::Decoder decoder_, replay_decoder_;
   std::uint32_t epoch_;

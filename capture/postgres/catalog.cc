@@ -16,15 +16,15 @@ struct Catalog::Session {
               "; SET lock_timeout = '15s'");  // libpqxx can't be stopped while it waits
   }
   pqxx::result query(const std::string& sql) { return pqxx::nontransaction(connection).exec(sql); }
-  /// Column list and row filter of a pg_publication_rel `r`: PostgreSQL 15 brought them.
-  std::string member_columns() const {
-    if (connection.server_version() < 150'000)
-      return "NULL::text AS attributes, NULL::text AS filter";
-    return "r.prattrs::text AS attributes, pg_get_expr(r.prqual, r.prrelid) AS filter";
-  }
 };
 
 namespace {
+
+/// Column list and row filter of a pg_publication_rel `r`: PostgreSQL 15 brought them.
+std::string member_columns(int server_version) {
+  if (server_version < 150'000) return "NULL::text AS attributes, NULL::text AS filter";
+  return "r.prattrs::text AS attributes, pg_get_expr(r.prqual, r.prrelid) AS filter";
+}
 
 std::string without_newlines(std::string text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
@@ -61,6 +61,15 @@ std::string quote_identifier(std::string_view name) {
     out += c;
   }
   return out + "\"";
+}
+
+std::string quote_literal(std::string_view text) {
+  std::string out = "'";
+  for (const char c : text) {
+    if (c == '\'') out += '\'';
+    out += c;
+  }
+  return out + "'";
 }
 
 std::string SourceTable::quoted() const {
@@ -133,8 +142,16 @@ Result<ServerInfo> Catalog::server() {
   });
 }
 
-Result<std::vector<SourceTable>> Catalog::tables() {
-  return run([](Session& session) {
+Result<std::vector<SourceTable>> Catalog::tables() { return tables_where("true"); }
+
+Result<std::optional<SourceTable>> Catalog::table(std::uint32_t oid) {
+  MILLRACE_ASSIGN_OR_RETURN(auto found, tables_where("c.oid = " + literal(oid)));
+  if (found.empty()) return std::optional<SourceTable>();
+  return std::optional(std::move(found.front()));
+}
+
+Result<std::vector<SourceTable>> Catalog::tables_where(const std::string& condition) {
+  return run([&](Session& session) {
     const pqxx::result rows = session.query(R"(
       SELECT c.oid::bigint AS oid, n.nspname AS schema_name, c.relname AS table_name,
              c.relkind = 'p' AS partitioned, c.relreplident AS identity,
@@ -152,6 +169,7 @@ Result<std::vector<SourceTable>> Catalog::tables() {
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
       WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
         AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\_%'
+        AND )" + condition + R"(
       ORDER BY n.nspname, c.relname)");
     std::vector<SourceTable> tables;
     for (const pqxx::row& row : rows) {
@@ -172,39 +190,45 @@ Result<std::vector<SourceTable>> Catalog::tables() {
   });
 }
 
+std::string table_shape_query(std::uint32_t table_oid, const std::string& publication,
+                              int server_version) {
+  const std::string oid = literal(table_oid);
+  return "WITH listed AS (SELECT " + member_columns(server_version) +
+         "                FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid"
+         "                WHERE p.pubname = " +
+         quote_literal(publication) + "                  AND r.prrelid = " + oid +
+         ")"
+         " SELECT a.attname AS name, a.atttypid::bigint AS type_oid, a.atttypmod AS modifier,"
+         "   CASE c.relreplident"
+         "     WHEN 'f' THEN true"
+         "     WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND "
+         "i.indisprimary"
+         "                                                    AND i.indimmediate AND a.attnum = "
+         "ANY "
+         "(" +
+         kKeyColumns +
+         "))"
+         "     WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND "
+         "i.indisreplident"
+         "                                                    AND a.attnum = ANY (" +
+         kKeyColumns +
+         "))"
+         "     ELSE false END AS identity,"
+         "   (SELECT filter FROM listed) AS filter"
+         " FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+         " WHERE a.attrelid = " +
+         oid +
+         " AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
+         "   AND NOT EXISTS (SELECT FROM listed WHERE attributes IS NOT NULL"
+         "                     AND a.attnum::text <> ALL (string_to_array(attributes, ' ')))"
+         " ORDER BY a.attnum";
+}
+
 Result<Catalog::TableShape> Catalog::shape(const SourceTable& table,
                                            const std::string& publication) {
   return run([&](Session& session) {
-    const std::string oid = literal(table.oid);
     const pqxx::result rows = session.query(
-        "WITH listed AS (SELECT " + session.member_columns() +
-        "                FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid"
-        "                WHERE p.pubname = " +
-        session.connection.quote(publication) + "                  AND r.prrelid = " + oid +
-        ")"
-        " SELECT a.attname AS name, a.atttypid::bigint AS type_oid, a.atttypmod AS modifier,"
-        "   CASE c.relreplident"
-        "     WHEN 'f' THEN true"
-        "     WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND "
-        "i.indisprimary"
-        "                                                    AND i.indimmediate AND a.attnum = ANY "
-        "(" +
-        kKeyColumns +
-        "))"
-        "     WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND "
-        "i.indisreplident"
-        "                                                    AND a.attnum = ANY (" +
-        kKeyColumns +
-        "))"
-        "     ELSE false END AS identity,"
-        "   (SELECT filter FROM listed) AS filter"
-        " FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
-        " WHERE a.attrelid = " +
-        oid +
-        " AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
-        "   AND NOT EXISTS (SELECT FROM listed WHERE attributes IS NOT NULL"
-        "                     AND a.attnum::text <> ALL (string_to_array(attributes, ' ')))"
-        " ORDER BY a.attnum");
+        table_shape_query(table.oid, publication, session.connection.server_version()));
     TableShape shape;
     for (const pqxx::row& row : rows) {
       shape.columns.push_back(
@@ -234,6 +258,24 @@ Result<std::string> Catalog::storage_of(const std::vector<SourceTable>& tables) 
             .at(0),
         "files");
   });
+}
+
+Result<void> Catalog::check_condition(const SourceTable& table, const std::string& condition) {
+  if (condition.empty()) return {};
+  auto checked = run([&](Session& session) {
+    // To prepare is to parse and to look everything up; and it takes one statement only. libpqxx 6
+    // does it when the statement is first used, if it is not told; libpqxx 7 does it at once.
+    session.connection.prepare("millrace_condition",
+                               "SELECT FROM " + table.quoted() + " WHERE (" + condition + ")");
+    [](auto& connection) {
+      if constexpr (requires { connection.prepare_now("millrace_condition"); })
+        connection.prepare_now("millrace_condition");
+    }(session.connection);
+    session.connection.unprepare("millrace_condition");
+    return true;
+  });
+  if (!checked) return std::move(checked).error();
+  return {};
 }
 
 Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& name) {
@@ -266,7 +308,7 @@ Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& n
     for (const pqxx::row& member : session.query(
              "SELECT n.nspname AS schema_name, c.relname AS table_name, c.oid::bigint AS table_oid,"
              " r.oid::bigint AS member_oid, " +
-             session.member_columns() +
+             member_columns(session.connection.server_version()) +
              " FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid"
              " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = " +
              oid)) {

@@ -80,6 +80,8 @@ class Catalog final : public CatalogLookup {
   Result<ServerInfo> server();
   /// Every permanent table that a user made, partitions and their roots too, sorted by name.
   Result<std::vector<SourceTable>> tables();
+  /// The one with this OID, if it is there.
+  Result<std::optional<SourceTable>> table(std::uint32_t oid);
   /// Columns that are replicated, in the table's order: no dropped, no generated ones; of a
   /// publication with a column list only those in it. And the row filter, if the publication has
   /// one for the table.
@@ -91,6 +93,8 @@ class Catalog final : public CatalogLookup {
   /// Which files on the server hold the tables' rows, in one text. TRUNCATE and everything else
   /// that a snapshot taken before it would not see rightly puts new files in place.
   Result<std::string> storage_of(const std::vector<SourceTable>& tables);
+  /// Whether PostgreSQL takes `condition`, one that may be empty, on rows of `table`. Runs nothing.
+  Result<void> check_condition(const SourceTable& table, const std::string& condition);
   Result<std::optional<PublicationInfo>> publication(const std::string& name);
   /// Types of all columns that it publishes, each once. One that a column list leaves out may be
   /// among them.
@@ -118,6 +122,7 @@ class Catalog final : public CatalogLookup {
 
  private:
   struct Session;
+  Result<std::vector<SourceTable>> tables_where(const std::string& condition);
   enum class Retry { kYes, kNo };
   template <typename Work>
   auto run(Work&& work, Retry retry = Retry::kYes)
@@ -130,5 +135,12 @@ class Catalog final : public CatalogLookup {
 
 /// `name` in double quotes, for SQL.
 std::string quote_identifier(std::string_view name);
+/// "'it''s'", for a server with standard_conforming_strings, as capture's sessions are.
+std::string quote_literal(std::string_view text);
+
+/// What Catalog::shape() asks: a row for each column with name, type's OID, modifier, whether it is
+/// part of the identity, and the row filter.
+std::string table_shape_query(std::uint32_t table_oid, const std::string& publication,
+                              int server_version);
 
 }  // namespace millrace

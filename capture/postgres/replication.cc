@@ -6,23 +6,9 @@
 #include <sstream>
 
 #include "base/bytes.h"
-#include "base/progress.h"
-#include "capture/pipeline/change_encoder.h"
-#include "capture/pipeline/copy_row.h"
 
 namespace millrace {
 namespace {
-
-constexpr std::uint64_t kProgressRows = 4096;
-
-std::string quote_literal(std::string_view text) {
-  std::string out = "'";
-  for (const char c : text) {
-    if (c == '\'') out += '\'';
-    out += c;
-  }
-  return out + "'";
-}
 
 Result<PostgresConnection::Row> only_row(Result<std::vector<PostgresConnection::Row>> rows,
                                          std::size_t columns) {
@@ -34,30 +20,6 @@ Result<PostgresConnection::Row> only_row(Result<std::vector<PostgresConnection::
 }
 
 }  // namespace
-
-pgoutput::Relation relation_of(const SourceTable& table, const std::vector<SourceColumn>& columns) {
-  pgoutput::Relation relation{.oid = table.oid,
-                              .schema_name = table.schema_name,
-                              .table_name = table.table_name,
-                              .replica_identity = static_cast<char>(table.identity),
-                              .columns = {}};
-  for (const SourceColumn& column : columns)
-    relation.columns.push_back({.key = column.identity,
-                                .name = column.name,
-                                .type_oid = column.type_oid,
-                                .type_modifier = column.type_modifier});
-  return relation;
-}
-
-std::string copy_statement(const SourceTable& table, const Catalog::TableShape& shape) {
-  std::string list;
-  for (const SourceColumn& column : shape.columns)
-    list += (list.empty() ? "" : ", ") + quote_identifier(column.name);
-  if (!table.partitioned && shape.row_filter.empty() && !list.empty())
-    return "COPY " + table.quoted() + " (" + list + ") TO STDOUT";
-  return "COPY (SELECT " + list + " FROM " + (table.partitioned ? "" : "ONLY ") + table.quoted() +
-         (shape.row_filter.empty() ? "" : " WHERE " + shape.row_filter) + ") TO STDOUT";
-}
 
 Result<void> require_slot_name(std::string_view name) {
   const bool good =
@@ -154,38 +116,6 @@ Result<void> begin_snapshot(PostgresConnection& connection, const std::vector<So
   for (const SourceTable& table : tables)
     MILLRACE_RETURN_IF_ERROR(
         connection.query("LOCK TABLE " + table.quoted() + " IN ACCESS SHARE MODE"));
-  return {};
-}
-
-Result<std::uint64_t> copy_snapshot(PostgresConnection& connection, Catalog& catalog,
-                                    const std::vector<SourceTable>& tables,
-                                    const std::string& publication, const NewSlot& slot,
-                                    ChangeEncoder& encoder) {
-  CopyRowParser parser;
-  std::uint64_t rows = 0;
-  for (const SourceTable& table : tables) {
-    MILLRACE_ASSIGN_OR_RETURN(const Catalog::TableShape shape, catalog.shape(table, publication));
-    MILLRACE_RETURN_IF_ERROR(
-        encoder.relation(relation_of(table, shape.columns), slot.consistent_point));
-    Progress progress("snapshot of " + table.name(), 0, ProgressUnit::kEvents);
-    const std::uint64_t before = rows;
-    auto copied = connection.copy_out(
-        copy_statement(table, shape), [&](std::string_view line) -> Result<void> {
-          MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Tuple* row,
-                                    parser.parse(line, shape.columns.size()));
-          if (++rows % kProgressRows == 0) progress.update(rows - before);
-          return encoder.read(table.oid, *row, Lsn{});  // where it was changed is not known
-        });
-    if (!copied)
-      return std::move(copied).error().context("read the present rows of " + table.name());
-    progress.finish();
-    spdlog::info("snapshot of {}: {} rows", printable(table.name()), rows - before);
-  }
-  return rows;
-}
-
-Result<void> end_snapshot(PostgresConnection& connection) {
-  MILLRACE_RETURN_IF_ERROR(connection.query("COMMIT"));
   return {};
 }
 

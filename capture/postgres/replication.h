@@ -11,8 +11,6 @@
 
 namespace millrace {
 
-class ChangeEncoder;
-
 /// Who a server says it is (IDENTIFY_SYSTEM).
 struct SystemIdentity {
   std::string system_id;
@@ -68,23 +66,11 @@ Result<void> start_replication(PostgresConnection& connection, const std::string
                                InProgress in_progress = InProgress::kHeldBack,
                                ValueForm form = ValueForm::kText);
 
-/// Opens a reading of `tables` as of `slot`'s snapshot on `connection`: the tables are locked
-/// against TRUNCATE and ALTER TABLE (not against reading and writing) until end_snapshot(), as
-/// pg_dump does.
+/// Opens a reading of `tables` as of `slot`'s snapshot on `connection`: until it ends its
+/// transaction the tables are locked against TRUNCATE and ALTER TABLE (not against reading and
+/// writing), as pg_dump does.
 Result<void> begin_snapshot(PostgresConnection& connection, const std::vector<SourceTable>& tables,
                             const NewSlot& slot);
-/// The relation as pgoutput would announce it, so that copied and streamed rows share one shape.
-/// Views into the arguments.
-pgoutput::Relation relation_of(const SourceTable& table, const std::vector<SourceColumn>& columns);
-/// COPY of a table, or of a query where the publication filters rows or the rows are in partitions.
-std::string copy_statement(const SourceTable& table, const Catalog::TableShape& shape);
-/// Copies their rows into `encoder`, as `r` events of one transaction that the caller has begun.
-/// Gives the number of rows.
-Result<std::uint64_t> copy_snapshot(PostgresConnection& connection, Catalog& catalog,
-                                    const std::vector<SourceTable>& tables,
-                                    const std::string& publication, const NewSlot& slot,
-                                    ChangeEncoder& encoder);
-Result<void> end_snapshot(PostgresConnection& connection);
 
 /// kInvalidArgument unless `name` is what PostgreSQL takes as a slot's name: 1 to 63 of a-z, 0-9,
 /// '_'.

@@ -136,7 +136,8 @@ std::string_view pin_session_settings() {
          "SET bytea_output = 'hex'; SET TimeZone = 'UTC'; SET row_security = off; "
          "SET xmlbinary = 'base64'; SET lc_monetary = 'C'; "
          "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
-         "SET synchronous_commit = local; SET quote_all_identifiers = off; SET search_path = "
+         "SET synchronous_commit = local; SET standard_conforming_strings = on; SET "
+         "quote_all_identifiers = off; SET search_path = "
          "pg_catalog; "
          // A database in SQL_ASCII may hold any bytes: asked for as UTF8, it would refuse those
          // that are none.

@@ -6,6 +6,7 @@
 #include "base/progress.h"
 #include "capture/keyed_state.h"
 #include "capture/postgres/replication.h"
+#include "capture/postgres/table_reader.h"
 #include "schemas/row_state.h"
 
 namespace millrace {

@@ -32,7 +32,7 @@ class Fold {
       moved_ = table[key];
       table.erase(key);
     } else if (op == "c" || op == "r") {
-      if (table.contains(key)) fault(event, "creates a row that is there");
+      if (op == "c" && table.contains(key)) fault(event, "creates a row that is there");
       table[key] = completed(event, change.has_moved_from() ? moved_ : nlohmann::json());
     } else if (op == "u") {
       if (!table.contains(key)) fault(event, "updates a row that is not there");
@@ -70,6 +70,16 @@ std::vector<nlohmann::json> CapturedLog::of(const std::string& category,
   return found;
 }
 
+std::uint64_t count_changes(const Path& store) {
+  const auto reader = LogReader::open(store);
+  if (!reader) return 0;
+  std::uint64_t count = 0;
+  while (Batch* batch = require((*reader)->next()))
+    while (const EventView* event = batch->next())
+      count += event->type.starts_with("snapshot_") ? 0 : 1;
+  return count;
+}
+
 CapturedLog read_captured_log(const Path& store) {
   CapturedLog log;
   Fold fold(log);
@@ -81,7 +91,9 @@ CapturedLog read_captured_log(const Path& store) {
   while (Batch* batch = require(reader->next())) {
     if (batch->first_of_transaction == open)
       log.faults.emplace_back("a transaction begins inside another, or has no beginning");
-    if (batch->first_of_transaction) {
+    if (batch->first_of_transaction && batch->info.source.epoch == 0) {
+      ++log.transactions;  // what capture has to say; it stood nowhere in the source
+    } else if (batch->first_of_transaction) {
       const SourcePosition& position = batch->info.source;
       const bool captured = position.epoch != 0;  // else appended, by capture itself or others
       if (captured && last &&
@@ -96,7 +108,6 @@ CapturedLog read_captured_log(const Path& store) {
       if (event->offset.value != expected_offset++)
         log.faults.push_back("offset " + std::to_string(event->offset.value) + " where " +
                              std::to_string(expected_offset - 1) + " was due");
-      if (batch->info.snapshot) ++log.snapshot_events;
       std::string text;
       const auto rendered = append_event_json({.offset = event->offset.value,
                                                .category = event->category,
@@ -110,9 +121,11 @@ CapturedLog read_captured_log(const Path& store) {
                                               *schemas, text);
       if (!rendered) throw std::runtime_error(rendered.error().to_string());
       if (!event->type.empty()) {  // what capture itself has to say
-        log.events.push_back(nlohmann::json::parse(text));
+        (event->type.starts_with("snapshot_") ? log.notes : log.events)
+            .push_back(nlohmann::json::parse(text));
         continue;
       }
+      if (batch->info.snapshot) ++log.snapshot_events;
       v1::Change change;
       if (!change.ParseFromArray(event->payload.data(), static_cast<int>(event->payload.size())))
         throw std::runtime_error("payload is no Change");

@@ -15,8 +15,10 @@ struct CapturedLog {
 
   std::map<std::string, Table> tables;  ///< By category.
   std::vector<nlohmann::json> events;   ///< In order, as `log tail --json` prints them.
+  /// But for those that tell how far snapshots are.
+  std::vector<nlohmann::json> notes;
   std::size_t transactions = 0;
-  std::size_t snapshot_events = 0;
+  std::size_t snapshot_events = 0;  ///< Rows that snapshots read.
   /// What is wrong with the log itself: a gap or repeat in offsets, positions out of order or not
   /// unique, a torn transaction, an update or delete of a row that is not there, a create of one
   /// that is. Empty when it is sound.
@@ -28,5 +30,9 @@ struct CapturedLog {
 
 /// Throws std::runtime_error if the store can't be read.
 CapturedLog read_captured_log(const Path& store);
+
+/// How many events are durable but for those that tell how far snapshots are; 0 if there is no store
+/// yet.
+std::uint64_t count_changes(const Path& store);
 
 }  // namespace millrace::test
