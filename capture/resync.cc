@@ -198,6 +198,7 @@ Result<ResyncReport> Resync::run() {
             .slot_start = {},
             .publication = capture_.publication,
             .publication_definition = preflight_.publication->definition,
+            .unfinished_snapshots = {},
             .resync = true};
   FirstStart start(capture_, stop_, address_, catalog_);
   if (auto done = append_differences(start); !done) {

@@ -31,7 +31,7 @@ bool exact(Scene& scene) {
 
 /// Waits until the store holds this many events, then gives them.
 CapturedLog events(Scene& scene, std::size_t count) {
-  CHECK(eventually([&] { return scene.durable_end() >= count; }));
+  CHECK(eventually([&] { return scene.durable_changes() >= count; }));
   CapturedLog log = read_captured_log(scene.store());
   CHECK(log.events.size() == count);
   CHECK(log.faults.empty());
@@ -128,7 +128,7 @@ TEST_CASE("F80, B4: a value whose text PostgreSQL can't make comes in binary", "
   scene.database.exec(
       "INSERT INTO blobs SELECT 1, decode(repeat('00ff', 300 * 1024 * 1024 / 2), 'hex') || "
       "decode(repeat('01fe', 300 * 1024 * 1024 / 2), 'hex')");
-  CHECK(eventually([&] { return scene.durable_end() == 1; }, std::chrono::minutes(3)));
+  CHECK(eventually([&] { return scene.durable_changes() == 1; }, std::chrono::minutes(3)));
   CHECK(capture.stop());
 }
 

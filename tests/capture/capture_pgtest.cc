@@ -67,10 +67,10 @@ TEST_CASE("a second run with nothing new adds no event", "[capture]") {
   Scene scene;
   scene.database.exec("INSERT INTO orders VALUES (1, 'new', 1)");
   REQUIRE(catch_up(scene.options()));
-  const std::uint64_t end = scene.durable_end();
+  const std::uint64_t end = scene.durable_changes();
   REQUIRE(catch_up(scene.options()));
   REQUIRE(catch_up(scene.options()));
-  CHECK(scene.durable_end() == end);
+  CHECK(scene.durable_changes() == end);
   CHECK(count_changes(scene.store()) == 1);
 }
 
@@ -432,7 +432,7 @@ TEST_CASE("F97: a start that ended before its snapshot was whole begins anew", "
   const auto failed = catch_up(options);
   REQUIRE_FALSE(failed);
   CHECK(failed.error().message().find("initial snapshot") != std::string::npos);
-  CHECK(scene.durable_end() == 0);
+  CHECK(scene.durable_changes() == 0);
   CHECK(eventually([&] {  // and nothing holds back the server's WAL
     return scene.database.value(
                "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()") ==

@@ -49,7 +49,7 @@ TEST_CASE_METHOD(TwoStores,
   CHECK(slot_column("active_pid") == holder);
   CHECK_FALSE(first.ended());
   database.exec("INSERT INTO orders VALUES (1)");
-  CHECK(eventually([&] { return durable_end() == 1; }));
+  CHECK(eventually([&] { return durable_changes() == 1; }));
   CHECK(first.stop());
   CHECK(read_captured_log(copy_options().store).events.empty());
 }
@@ -107,7 +107,7 @@ TEST_CASE_METHOD(TwoStores, "F58: a slot that somebody else holds is waited for,
   const std::string pid = slot_column("active_pid");
   database.exec("INSERT INTO orders VALUES (1)");
   holder->kill(SIGKILL);
-  CHECK(eventually([&] { return durable_end() == 1; }));
+  CHECK(eventually([&] { return durable_changes() == 1; }));
   CHECK(slot_column("active_pid") != pid);
   CHECK(capture.stop());
 }

@@ -21,6 +21,7 @@ std::vector<std::string> texts_of(const Path& store, std::string_view column) {
   RowText row;
   while (Batch* batch = (*reader)->next().value()) {
     while (const EventView* event = batch->next()) {
+      if (!event->type.empty()) continue;  // what capture has to say
       v1::Change change;
       REQUIRE(
           change.ParseFromArray(event->payload.data(), static_cast<int>(event->payload.size())));
@@ -78,7 +79,7 @@ TEST_CASE("B13: a label that an enum got later is kept, in binary and in arrays 
   scene.database.exec("ALTER TYPE mood ADD VALUE 'very \"happy\"'");
   scene.database.exec(
       "INSERT INTO moods VALUES (2, 'very \"happy\"', ARRAY['very \"happy\"'::mood])");
-  CHECK(eventually([&] { return scene.durable_end() == 2; }));
+  CHECK(eventually([&] { return scene.durable_changes() == 2; }));
   CHECK(capture.stop());
   CHECK(texts_of(scene.store(), "m") == std::vector<std::string>{"sad", "very \"happy\""});
   CHECK(texts_of(scene.store(), "l") ==

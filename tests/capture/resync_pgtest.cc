@@ -141,11 +141,11 @@ TEST_CASE("F66: after a slot was advanced, resynced twice, the second time finds
                       "', pg_current_wal_lsn())");
   CHECK(state_of(catch_up(scene.options())) == "SOURCE_GAP");
   CHECK(must(resync(scene.options())).reason == "SOURCE_GAP");
-  const std::uint64_t end = scene.durable_end();
+  const std::uint64_t end = scene.durable_changes();
   const ResyncReport again = must(resync(scene.options()));
   CHECK(again.reason == "REQUESTED");
   CHECK(again.tables.at(0).counts.differences() == 0);
-  CHECK(scene.durable_end() == end + 1);  // the notice
+  CHECK(scene.durable_changes() == end + 1);  // the notice
   check_sound(scene, scene.options());
 }
 
@@ -351,13 +351,13 @@ TEST_CASE("nothing is done beside a running capture, nor to a slot of somebody e
     CHECK(capture.stop());
   }
   scene.database.exec("SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')");
-  const std::uint64_t end = scene.durable_end();
+  const std::uint64_t end = scene.durable_changes();
   const auto refused =
       resync_source({.source = scene.database.uri(), .store = scene.store(), .slot = "theirs"}, {});
   REQUIRE_FALSE(refused);
   CHECK(refused.error().message().find("SLOT_EXISTS") != std::string::npos);
   scene.database.exec("SELECT pg_drop_replication_slot('theirs')");
-  CHECK(scene.durable_end() == end);
+  CHECK(scene.durable_changes() == end);
   CHECK(catch_up(scene.options()));  // all is as before
 }
 

@@ -112,10 +112,7 @@ struct Streams {
   std::uint64_t spilled_bytes() const { return bytes_in(store() / "spill"); }
   /// What a capture that runs has been sent is flushed to the WAL, so that the server decodes it.
   void flush_wal() { database.exec("SELECT pg_logical_emit_message(true, 'millrace', '')"); }
-  std::uint64_t durable_end() const {
-    const auto summary = summarize_store(store());
-    return summary ? summary->durable_end.value : 0;
-  }
+  std::uint64_t durable_changes() const { return test::count_changes(store()); }
   /// The table as SQL sees it, in the words of the log's JSON, without nulls: a column that came
   /// later is missing in the events before.
   CapturedLog::Table table_now(const std::string& table) {
@@ -154,13 +151,13 @@ TEST_CASE("a transaction in progress is spilled while it runs, and appended once
   session.exec(rows(1, 20'000));
   scene.database.exec("INSERT INTO orders VALUES (0, 'small', 0, NULL)");
   REQUIRE(in_time([&] { return scene.spilled_bytes() > 1 << 20; }));
-  REQUIRE(in_time([&] { return scene.durable_end() == 1; }));
+  REQUIRE(in_time([&] { return scene.durable_changes() == 1; }));
   CHECK(scene.streamed() >= 1);
   session.exec("UPDATE orders SET status = 'y' WHERE id % 1000 = 0; SAVEPOINT s");
   session.exec(rows(30'001, 40'000));
   session.exec("ROLLBACK TO s");
   session.exec(rows(40'001, 41'000) + "; COMMIT");
-  REQUIRE(in_time([&] { return scene.durable_end() == 21'022; }));
+  REQUIRE(in_time([&] { return scene.durable_changes() == 21'022; }));
   CHECK(scene.spilled().empty());
   // It is no harm to the position that is confirmed: the next start has nothing to do.
   REQUIRE(capture.stop());
@@ -195,7 +192,7 @@ TEST_CASE("F78: savepoints, and ten thousand subtransactions of which a third is
   scene.flush_wal();
   REQUIRE(in_time([&] { return scene.spilled_bytes() > 100'000; }));
   session.exec("ROLLBACK TO a; " + rows(30'000, 30'010) + "; COMMIT");
-  REQUIRE(in_time([&] { return scene.durable_end() == 6'667 + 11; }));
+  REQUIRE(in_time([&] { return scene.durable_changes() == 6'667 + 11; }));
   CHECK(scene.streamed() >= 2);
   REQUIRE(capture.stop());
   const CapturedLog log = read_captured_log(scene.store());
@@ -223,7 +220,7 @@ TEST_CASE("F85: messages in a streamed transaction: its own are events, others s
     session.exec("SAVEPOINT s; SELECT pg_logical_emit_message(true, 'undone', 'x'); ROLLBACK TO s");
   }
   session.exec("COMMIT");
-  REQUIRE(in_time([&] { return scene.durable_end() == 10'010; }));
+  REQUIRE(in_time([&] { return scene.durable_changes() == 10'010; }));
   CHECK(scene.streamed() >= 1);
   REQUIRE(capture.stop());
   const CapturedLog log = read_captured_log(scene.store());
@@ -253,7 +250,7 @@ TEST_CASE("F71, F78: DDL in an open transaction, and in a part of it that is rol
       "ROLLBACK TO s; INSERT INTO orders SELECT g, 'x', g, 'n', 'after' FROM "
       "generate_series(6001, 8000) g; COMMIT");
   scene.database.exec("INSERT INTO orders VALUES (9000, 'x', 1, 'n', 'ordinary')");
-  REQUIRE(in_time([&] { return scene.durable_end() == 6'001; }));
+  REQUIRE(in_time([&] { return scene.durable_changes() == 6'001; }));
   REQUIRE(capture.stop());
   const CapturedLog log = read_captured_log(scene.store());
   CHECK(log.faults == std::vector<std::string>());
@@ -345,7 +342,7 @@ TEST_CASE("F79, F1: a transaction larger than memory, killed while it spills and
   constexpr int kRows = 250'000;
   bool hit = false;  // a replay in its middle
   for (int attempt = 0; attempt < 4 && !hit; ++attempt, first += kRows) {
-    const std::uint64_t before = scene.durable_end();
+    const std::uint64_t before = scene.durable_changes();
     Session session(scene.database);
     {
       test::ChildProcess capture = scene.child();
@@ -356,7 +353,7 @@ TEST_CASE("F79, F1: a transaction larger than memory, killed while it spills and
       REQUIRE(capture.wait() == 128 + SIGKILL);
     }
     CHECK(scene.spilled().size() == 1);  // nobody removed it
-    CHECK(scene.durable_end() == before);
+    CHECK(scene.durable_changes() == before);
     test::ChildProcess capture = scene.child();
     scene.flush_wal();
     REQUIRE(in_time([&] { return scene.spilled_bytes() > 18u << 20; }));
@@ -364,19 +361,19 @@ TEST_CASE("F79, F1: a transaction larger than memory, killed while it spills and
     session.exec("COMMIT");
     REQUIRE(in_time([&] {
       return Streams::bytes_in(scene.store() / "log") > log_bytes + (256 << 10) ||
-             scene.durable_end() > before;
+             scene.durable_changes() > before;
     }));
     const int peak = peak_mebibytes(capture.pid());
     capture.kill(SIGKILL);
     REQUIRE(capture.wait() == 128 + SIGKILL);
     CHECK(peak > 0);
     CHECK(peak <= 96);
-    const std::uint64_t end = scene.durable_end();
+    const std::uint64_t end = scene.durable_changes();
     CHECK((end == before || end == before + kRows));  // nothing or all of it
     hit = end == before;
 
     test::ChildProcess last = scene.child();
-    REQUIRE(in_time([&] { return scene.durable_end() == before + kRows; }));
+    REQUIRE(in_time([&] { return scene.durable_changes() == before + kRows; }));
     CHECK(scene.spilled().empty());
     CHECK(peak_mebibytes(last.pid()) <= 96);
     last.kill(SIGTERM);
@@ -385,7 +382,7 @@ TEST_CASE("F79, F1: a transaction larger than memory, killed while it spills and
   CHECK(hit);
   CHECK(scene.streamed() >= 1);
   REQUIRE(catch_up(scene.options()));
-  CHECK(scene.durable_end() == static_cast<std::uint64_t>(first - 1));
+  CHECK(scene.durable_changes() == static_cast<std::uint64_t>(first - 1));
 }
 
 TEST_CASE("F84: PREPARE, COMMIT PREPARED and ROLLBACK PREPARED across restarts come exactly once",
@@ -416,7 +413,7 @@ TEST_CASE("F84: PREPARE, COMMIT PREPARED and ROLLBACK PREPARED across restarts c
       expected += static_cast<std::uint64_t>(size);
     }
   REQUIRE(catch_up(scene.options()));
-  CHECK(scene.durable_end() == 0);  // none is committed
+  CHECK(scene.durable_changes() == 0);  // none is committed
   CHECK(in_time([&] { return scene.streamed() >= 1; }));
   // One of each size is ended in each of these: capture is down, runs, was restarted with the
   // server.
@@ -428,22 +425,22 @@ TEST_CASE("F84: PREPARE, COMMIT PREPARED and ROLLBACK PREPARED across restarts c
   };
   end_one_of_each(0);
   REQUIRE(catch_up(scene.options()));
-  CHECK(scene.durable_end() == expected / 4);
+  CHECK(scene.durable_changes() == expected / 4);
   {
     BackgroundCapture capture(scene.options());
     REQUIRE(in_time([&] { return scene.connected(); }));
     end_one_of_each(1);
-    REQUIRE(in_time([&] { return scene.durable_end() == expected / 2; }));
+    REQUIRE(in_time([&] { return scene.durable_changes() == expected / 2; }));
     restart_server(test::PostgresServer::Stop::kImmediate);
     end_one_of_each(2);
-    REQUIRE(in_time([&] { return scene.durable_end() == expected / 4 * 3; }));
+    REQUIRE(in_time([&] { return scene.durable_changes() == expected / 4 * 3; }));
     CHECK(capture.stop());
   }
   end_one_of_each(3);
   restart_server(test::PostgresServer::Stop::kImmediate);
   REQUIRE(catch_up(scene.options()));
   REQUIRE(catch_up(scene.options()));
-  CHECK(scene.durable_end() == expected);
+  CHECK(scene.durable_changes() == expected);
   const CapturedLog log = read_captured_log(scene.store());
   CHECK(log.faults == std::vector<std::string>());
   CHECK(log.transactions >= 8);
@@ -547,9 +544,9 @@ TEST_CASE("F19: with no room to spill, transactions in progress are left with th
   REQUIRE(in_time([&] { return disk.refused > 0; }));
   // It holds up nobody, and comes whole in the end.
   scene.database.exec("INSERT INTO orders VALUES (-1, 'x', 0, NULL)");
-  REQUIRE(in_time([&] { return scene.durable_end() == 2; }));
+  REQUIRE(in_time([&] { return scene.durable_changes() == 2; }));
   session.exec("COMMIT");
-  REQUIRE(in_time([&] { return scene.durable_end() == 5'002; }));
+  REQUIRE(in_time([&] { return scene.durable_changes() == 5'002; }));
   CHECK(disk.refused == 1);
   CHECK_FALSE(capture.ended());
   CHECK(scene.spilled().empty());
@@ -564,7 +561,7 @@ TEST_CASE("F19: with no room to spill, transactions in progress are left with th
   scene.flush_wal();
   REQUIRE(in_time([&] { return !scene.spilled().empty(); }));
   session.exec("COMMIT");
-  REQUIRE(in_time([&] { return scene.durable_end() == 10'002; }));
+  REQUIRE(in_time([&] { return scene.durable_changes() == 10'002; }));
   CHECK(in_time([&] { return scene.streamed() > before; }));
   REQUIRE(capture.stop());
   CHECK(read_captured_log(scene.store()).faults == std::vector<std::string>());
@@ -602,9 +599,9 @@ TEST_CASE("F38: while the disk stands still in a replay the server is answered",
     return now.empty() || std::stoll(now) >= std::stoll(began) + 3;
   }));
   CHECK(scene.database.value(connection) == before);
-  CHECK(scene.durable_end() == 0);
+  CHECK(scene.durable_changes() == 0);
   disk.release();
-  REQUIRE(in_time([&] { return scene.durable_end() == 80'000; }));
+  REQUIRE(in_time([&] { return scene.durable_changes() == 80'000; }));
   CHECK(scene.database.value(connection) == before);
   CHECK(scene.streamed() >= 1);
   REQUIRE(capture.stop());

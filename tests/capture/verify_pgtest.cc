@@ -120,13 +120,13 @@ TEST_CASE("a store that is behind is told so, and nothing is compared", "[captur
   scene.database.exec("INSERT INTO not_captured VALUES (1)");
   CHECK(verify(scene).counts().equal == 1);  // WAL of others is nothing that is missing
   scene.database.exec("INSERT INTO orders VALUES (2, 'x', 1)");
-  const std::uint64_t end = scene.durable_end();
+  const std::uint64_t end = scene.durable_changes();
   const auto behind = try_verify(scene);
   REQUIRE_FALSE(behind);
   CHECK(behind.error().code() == ErrorCode::kFailedPrecondition);
   CHECK(behind.error().message().find("no capture is running") != std::string::npos);
   CHECK(behind.error().hint().find("--until-caught-up") != std::string::npos);
-  CHECK(scene.durable_end() == end);
+  CHECK(scene.durable_changes() == end);
   REQUIRE(catch_up(scene.options()));
   CHECK(verify(scene).counts().equal == 2);
 }

@@ -6,6 +6,7 @@
 
 #include "capture/capture.h"
 #include "eventstore/inspect.h"
+#include "tests/support/captured_log.h"
 #include "tests/support/forwarding_fs.h"
 #include "tests/support/postgres_fixture.h"
 #include "tests/support/temporary_directory.h"
@@ -43,10 +44,8 @@ struct Scene {
                " WHERE r.state = 'streaming' AND s.slot_name = '" +
                database.name() + "'") == "1";
   }
-  std::uint64_t durable_end() {
-    const auto summary = summarize_store(store());
-    return summary ? summary->durable_end.value : 0;
-  }
+  /// Of changes: what tells how far a snapshot is does not count.
+  std::uint64_t durable_changes() { return count_changes(store()); }
 };
 
 inline nlohmann::json order(std::int64_t id, const char* status, const char* total) {
