@@ -274,7 +274,7 @@ Result<void> Capture::outcome_of_stop() const {
 Result<void> Capture::follow() {
   MILLRACE_RETURN_IF_ERROR(applier_->reset());
   encoder_->reset();
-  snapshots_->begin_session();
+  MILLRACE_RETURN_IF_ERROR(snapshots_->begin_session());
   MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address_, true, stop_));
   MILLRACE_ASSIGN_OR_RETURN(const SystemIdentity system, identify_system(*connection));
   const Lsn from = out_->end();
