@@ -337,9 +337,9 @@ Result<void> Capture::follow_for_ever() {
   }
 }
 
-/// With a goal: whether everything up to it is durable.
+/// With a goal: whether everything up to it is durable, and no table is still being read.
 bool Capture::is_caught_up() const {
-  return until_ && Lsn{store_->durable_source()->end} >= *until_;
+  return until_ && Lsn{store_->durable_source()->end} >= *until_ && !snapshots_->busy();
 }
 
 /// Bytes of WAL from the log's end to there.
@@ -374,7 +374,7 @@ Result<void> Capture::follow() {
   form_ = ValueForm::kText;
   MILLRACE_RETURN_IF_ERROR(applier_->reset());
   encoder_->reset();
-  snapshots_->begin_session();
+  MILLRACE_RETURN_IF_ERROR(snapshots_->begin_session());
   MILLRACE_ASSIGN_OR_RETURN(auto connection, connect());
   if (drains(behind_)) {
     connection.reset();

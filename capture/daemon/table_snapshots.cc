@@ -184,12 +184,17 @@ Result<void> TableSnapshots::look_for_requests() {
   return {};
 }
 
-void TableSnapshots::begin_session() {
+Result<void> TableSnapshots::begin_session() {
   visibility_.reset();
   window_.drop();
   request_.reset();
   chunk_.reset();
   missed_ = false;
+  if (!std::exchange(taken_back_, false)) return {};
+  MILLRACE_RETURN_IF_ERROR(wait_until_durable(store_, store_.appended_end(), 0, options_.stop));
+  jobs_.clear();
+  told_ = {};
+  return resume();
 }
 
 // ---- What the stream brings
@@ -211,8 +216,16 @@ Result<void> TableSnapshots::add(const NewEvent& event) {
 }
 
 Result<void> TableSnapshots::commit(std::uint64_t source_end) {
+  appending_ = false;
   if (!jobs_.empty()) visibility_.streamed(xid_);
   return out_.commit(source_end);
+}
+
+/// The connection is gone in the middle of a transaction. A high watermark comes again, but nobody
+/// has its rows any more, and what was noted of them is wrong.
+Result<void> TableSnapshots::rollback() {
+  taken_back_ = taken_back_ || std::exchange(appending_, false);
+  return out_.rollback();
 }
 
 Result<bool> TableSnapshots::heard(std::string_view content) {
@@ -239,6 +252,7 @@ void TableSnapshots::wait_held(milliseconds timeout) const { reader_->wait(timeo
 
 /// The high watermark. Past add(), which is for what the stream brings.
 Result<void> TableSnapshots::append() {
+  appending_ = true;
   Job& job = jobs_.front();
   const ChunkRequest request = *std::exchange(request_, std::nullopt);
   MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t rows, window_.close(out_, job.incomplete));

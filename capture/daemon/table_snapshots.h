@@ -64,7 +64,7 @@ class TableSnapshots final : public EventOut, public OwnMessages {
   Result<void> publication_changed(const std::vector<SourceTable>& published,
                                    const std::vector<SourceTable>& joined, bool read);
   /// A new connection begins to stream: what waited for a watermark is done again.
-  void begin_session();
+  Result<void> begin_session();
   /// Whether anything is left to be read.
   bool busy() const { return !jobs_.empty(); }
   /// True while the stream must not go on: it has come to a watermark before the rows are here.
@@ -77,7 +77,7 @@ class TableSnapshots final : public EventOut, public OwnMessages {
   Result<void> begin(const TransactionInfo& info) override;
   Result<void> add(const NewEvent& event) override;
   Result<void> commit(std::uint64_t source_end) override;
-  Result<void> rollback() override { return out_.rollback(); }
+  Result<void> rollback() override;
 
   Result<bool> heard(std::string_view content) override;
   Result<void> append() override;
@@ -123,7 +123,9 @@ class TableSnapshots final : public EventOut, public OwnMessages {
   std::optional<ChunkRequest> request_;  ///< That is under way.
   Step step_ = Step::kAsked;
   std::optional<Chunk> chunk_;
-  bool missed_ = false;  ///< Something was streamed between the low watermark and the chunk.
+  bool appending_ = false;   ///< The transaction that is open is a high watermark's.
+  bool taken_back_ = false;  ///< One was rolled back: only the log knows how far all is.
+  bool missed_ = false;      ///< Something was streamed between the low watermark and the chunk.
   std::uint64_t number_ = 0;
   std::uint32_t xid_ = 0;  ///< Of the transaction that is handed on.
   Time next_at_{}, waiting_since_{}, looked_for_requests_{}, looked_at_slot_{};
