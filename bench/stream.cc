@@ -20,6 +20,7 @@ class Backlog {
         database_(std::move(database)),
         seed_store_(settings.directory / (database_ + ".seed")),
         store_(settings.directory / (database_ + ".store")) {
+    fs::remove_all(seed_store_);  // of another server, if two workloads have run
     server_.create_database(database_);
   }
 

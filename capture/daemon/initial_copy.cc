@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/progress.h"
 #include "capture/daemon/store_out.h"
+#include "capture/pipeline/encoded_rows.h"
 
 namespace millrace {
 namespace {
@@ -79,6 +80,7 @@ Result<void> InitialCopy::check(PostgresConnection& reader) const {
 
 Result<bool> InitialCopy::run(std::vector<std::unique_ptr<PostgresConnection>> readers,
                               const std::stop_token& stop) {
+  MILLRACE_RETURN_IF_ERROR(learn_tables());
   Result<void> copied;
   {
     ParallelCopy copy(jobs_, start_, schemas_, catalog_, std::move(readers));
@@ -99,6 +101,15 @@ Result<bool> InitialCopy::run(std::vector<std::unique_ptr<PostgresConnection>> r
   spdlog::warn("the initial snapshot was interrupted, the rest is read beside the stream: {}",
                printable(copied.error().message(), 1000));
   return false;
+}
+
+/// A table without rows has a schema, too.
+Result<void> InitialCopy::learn_tables() {
+  EncodedRows none;
+  ChangeEncoder encoder(schemas_, catalog_, none);
+  for (const Table& table : tables_)
+    MILLRACE_RETURN_IF_ERROR(encoder.relation(table.reader->relation(), start_));
+  return {};
 }
 
 /// The last one's is right below the slot's start.

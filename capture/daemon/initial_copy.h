@@ -54,6 +54,7 @@ class InitialCopy {
   };
 
   void divide(std::uint64_t chunk_bytes);
+  Result<void> learn_tables();
   Result<void> begin(std::uint64_t number);
   Result<void> commit();
   Result<void> add(const Table& table, const SnapshotEvent& event);

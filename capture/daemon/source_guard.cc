@@ -181,6 +181,14 @@ Result<Lsn> SourceGuard::check_slot(Lsn store_end) {
         "SLOT_LOST",
         "PostgreSQL has invalidated slot " + state_.slot + ": WAL that it needed was removed",
         anew + " A larger max_slot_wal_keep_size leaves more time.");
+  // Who holds it may be moving it: first its name.
+  own_ghost_ = slot->active &&
+               slot->active_application.starts_with("millrace/" + to_string(store_.id()) + "/");
+  if (slot->active)
+    return Error(ErrorCode::kLocked, in_use(*slot, state_.slot))
+        .hint(
+            "Only one capture may read a slot: stop the other one, or use another --slot with a "
+            "--store of its own.");
   if (slot->confirmed_flush && *slot->confirmed_flush > store_end)
     return halted(
         "SOURCE_GAP",
@@ -189,13 +197,6 @@ Result<Lsn> SourceGuard::check_slot(Lsn store_end) {
         "Another program has moved the slot, it was made anew, or the store is an older copy or "
         "was repaired. " +
             anew);
-  own_ghost_ = slot->active &&
-               slot->active_application.starts_with("millrace/" + to_string(store_.id()) + "/");
-  if (slot->active)
-    return Error(ErrorCode::kLocked, in_use(*slot, state_.slot))
-        .hint(
-            "Only one capture may read a slot: stop the other one, or use another --slot with a "
-            "--store of its own.");
   return slot->confirmed_flush.value_or(Lsn{});
 }
 
