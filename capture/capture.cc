@@ -94,7 +94,7 @@ class Capture {
   Result<void> follow_for_ever();
   Result<void> follow();
   Result<std::unique_ptr<PostgresConnection>> connect();
-  Result<void> drain_backlog();
+  Result<Lsn> drain_backlog();
   bool is_caught_up() const;
   std::uint64_t distance(Lsn server_end) const;
   bool drains(std::uint64_t behind) const;
@@ -376,9 +376,10 @@ Result<void> Capture::follow() {
   encoder_->reset();
   MILLRACE_RETURN_IF_ERROR(snapshots_->begin_session());
   MILLRACE_ASSIGN_OR_RETURN(auto connection, connect());
+  Lsn checked_to;
   if (drains(behind_)) {
     connection.reset();
-    MILLRACE_RETURN_IF_ERROR(drain_backlog());
+    MILLRACE_ASSIGN_OR_RETURN(checked_to, drain_backlog());
     MILLRACE_ASSIGN_OR_RETURN(connection, connect());
   }
   if (!text_only_ && connection->server_version() >= kBinaryServerMin) {
@@ -390,7 +391,8 @@ Result<void> Capture::follow() {
       std::exchange(spill_was_full_, false) ? InProgress::kHeldBack : InProgress::kStreamed;
   MILLRACE_RETURN_IF_ERROR(
       start_replication(*connection, state_->slot, from, state_->publication, in_progress, form_));
-  MILLRACE_RETURN_IF_ERROR(guard_->check_not_moved(out_->end()));
+  MILLRACE_ASSIGN_OR_RETURN(const Lsn held_at, guard_->check_not_moved(out_->end()));
+  applier_->history().begin(held_at);
   connected_ = true;
   spdlog::info("streaming {} from slot {} at {}", address_.describe(), state_->slot,
                to_string(from));
@@ -399,6 +401,7 @@ Result<void> Capture::follow() {
                          .status_interval = options_.status_interval,
                          .silence_max = options_.silence_max,
                          .until = until_,
+                         .checked_to = checked_to,
                          .look_interval = options_.look_interval,
                          .look_around = [this]() -> Result<bool> {
                            MILLRACE_RETURN_IF_ERROR(guard_->check_publication(out_->end()));
@@ -429,7 +432,8 @@ bool Capture::drains(std::uint64_t behind) const {
          std::chrono::steady_clock::now() >= no_draining_before_;
 }
 
-Result<void> Capture::drain_backlog() {
+/// Gives up to where the server was read.
+Result<Lsn> Capture::drain_backlog() {
   CatchUp catch_up(address_, catalog_, *store_, *out_, *applier_,
                    {.slot = state_->slot,
                     .publication = state_->publication,
@@ -442,7 +446,7 @@ Result<void> Capture::drain_backlog() {
   connected_ = true;
   if (end == CatchUp::End::kDoesNotPay)
     no_draining_before_ = std::chrono::steady_clock::now() + kStreamAtLeast;
-  return {};
+  return end == CatchUp::End::kNear ? out_->end() : Lsn{};
 }
 
 }  // namespace

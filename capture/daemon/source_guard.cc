@@ -156,9 +156,10 @@ Result<void> SourceGuard::check_timeline(PostgresConnection& connection,
   return save_source_state(options_.store, state_, *options_.files);
 }
 
-Result<void> SourceGuard::check_not_moved(Lsn store_end) {
+Result<Lsn> SourceGuard::check_not_moved(Lsn store_end) {
   MILLRACE_ASSIGN_OR_RETURN(const auto slot, catalog_.slot(state_.slot));
-  if (!slot || !slot->confirmed_flush || *slot->confirmed_flush <= store_end) return {};
+  if (!slot || !slot->confirmed_flush) return Lsn{};
+  if (*slot->confirmed_flush <= store_end) return *slot->confirmed_flush;
   return Error(ErrorCode::kUnavailable,  // the next connection finds out what happened
                "slot " + state_.slot + " was moved while this capture connected");
 }

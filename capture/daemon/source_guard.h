@@ -55,7 +55,7 @@ class SourceGuard {
   /// the slot is.
   Result<Lsn> check_all(PostgresConnection& connection, Lsn store_end);
   /// Once streaming has begun, so that nobody else can move the slot: nobody has in the meantime.
-  Result<void> check_not_moved(Lsn store_end);
+  Result<Lsn> check_not_moved(Lsn store_end);
   /// Whoever holds the slot, at the last check_all(), is a capture of this same store: since we
   /// hold the store, what is left of one that was killed.
   bool held_by_own_ghost() const { return own_ghost_; }

@@ -27,6 +27,8 @@ constexpr milliseconds kIdleIntervalAsked{200};
 constexpr milliseconds kRoomWait{50};
 /// While something is not confirmed yet, or a goal is waited for.
 constexpr milliseconds kSoon{20};
+/// While nothing may be confirmed yet.
+constexpr milliseconds kAskAgain{100};
 constexpr milliseconds kFinishTimeout{10'000};
 
 }  // namespace
@@ -34,8 +36,9 @@ constexpr milliseconds kFinishTimeout{10'000};
 StreamSession::StreamSession(PostgresConnection& connection, EventStore& store, StoreOut& out,
                              StreamApplier& applier, const Options& options)
     : connection_(connection), store_(store), out_(out), applier_(applier), options_(options) {
-  idle_ = out_.end();
-  confirmed_ = durable();
+  idle_ = begun_at_ = out_.end();
+  seen_before_ = applier_.seen_end();
+  checked_to_ = options_.checked_to;
   now_ = heard_at_ = status_at_ = looked_at_ = Clock::system().monotonic();
   // The first position of an idle source at once: it tells that there is nothing to catch up with.
   idle_recorded_at_ = now_ - kIdleInterval;
@@ -47,11 +50,11 @@ Lsn StreamSession::durable() const {
 }
 
 bool StreamSession::reached_goal() const {
-  return options_.until && durable() >= *options_.until && !snapshots_busy();
+  return options_.until && durable() >= *options_.until && !snapshots_busy() && may_confirm();
 }
 
 Result<void> StreamSession::run(const std::stop_token& stop) {
-  MILLRACE_RETURN_IF_ERROR(send_status(options_.until.has_value()));
+  MILLRACE_RETURN_IF_ERROR(send_status(options_.until.has_value() || !may_confirm()));
   int since_wait = 0;
   Time flush_asked = now_;
   while (!stop.stop_requested() && !reached_goal() && !far_behind_) {
@@ -104,7 +107,7 @@ Result<bool> StreamSession::take_one() {
   if (applier_.replaying()) {
     heard_at_ = now_;  // the silence is ours
     MILLRACE_RETURN_IF_ERROR(applier_.replay_one());
-    if (!applier_.in_transaction()) idle_ = std::max(idle_, applier_.seen_end());
+    if (!applier_.in_transaction()) note_seen();
     return true;
   }
   MILLRACE_ASSIGN_OR_RETURN(const auto bytes, connection_.receive());
@@ -114,18 +117,29 @@ Result<bool> StreamSession::take_one() {
   MILLRACE_ASSIGN_OR_RETURN(const auto frame, pgoutput::decode_frame(*bytes));
   if (const auto* data = std::get_if<pgoutput::WalData>(&frame)) {
     MILLRACE_RETURN_IF_ERROR(applier_.apply(data->payload, data->start));
-    if (!applier_.in_transaction()) idle_ = std::max(idle_, applier_.seen_end());
+    if (!applier_.in_transaction()) note_seen();
   } else {
     MILLRACE_RETURN_IF_ERROR(on_keepalive(std::get<pgoutput::Keepalive>(frame)));
   }
   return true;
 }
 
+void StreamSession::note_seen() {
+  const Lsn seen = applier_.seen_end();
+  idle_ = std::max(idle_, seen);
+  if (seen > seen_before_) checked_to_ = std::max(checked_to_, seen);
+}
+
+/// Not before the server has sent everything up to where the log was when we came: until then
+/// nobody knows whether it still has the log's history, and what we confirm it takes for its own.
+bool StreamSession::may_confirm() const { return checked_to_ >= begun_at_; }
+
 Result<void> StreamSession::on_keepalive(const pgoutput::Keepalive& keepalive) {
   // In the middle of a transaction the position may be beyond its commit, which is not here yet.
   if (!applier_.in_transaction()) {
     MILLRACE_RETURN_IF_ERROR(applier_.history().sent_all_before(keepalive.end));
     idle_ = std::max(idle_, keepalive.end);
+    checked_to_ = std::max(checked_to_, keepalive.end);
   }
   reply_wanted_ = reply_wanted_ || keepalive.reply_requested;
   return {};
@@ -176,16 +190,18 @@ Result<void> StreamSession::keep_in_touch() {
   const milliseconds interval = reply_wanted_ || options_.until ? kSoon : options_.status_interval;
   const bool progress_late =
       confirmed_ < durable() && now_ - status_at_ >= std::min(interval, milliseconds(100));
-  if (ask || progress_late || (reply_wanted_ && now_ - status_at_ >= kSoon) ||
+  const bool unchecked = !may_confirm();
+  if (ask || progress_late || (unchecked && now_ - status_at_ >= kAskAgain) ||
+      (reply_wanted_ && now_ - status_at_ >= kSoon) ||
       now_ - status_at_ >= options_.status_interval) {
     asked_ = asked_ || ask;
-    return send_status(ask || options_.until.has_value());
+    return send_status(ask || unchecked || options_.until.has_value());
   }
   return {};
 }
 
 Result<void> StreamSession::send_status(bool reply_requested) {
-  const Lsn flushed = durable();
+  const Lsn flushed = may_confirm() ? durable() : Lsn{};  // 0: nothing is said of it
   MILLRACE_CHECK(confirmed_ <= flushed && flushed <= out_.end());
   confirmed_ = flushed;
   status_at_ = now_;

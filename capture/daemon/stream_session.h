@@ -33,8 +33,10 @@ class StreamSession {
     /// Without a byte from the server for this long an answer is asked for; for twice as long, the
     /// connection is given up.
     std::chrono::milliseconds silence_max{45'000};
-    /// Ends the session once everything below it is durable.
+    /// Ends the session once everything below it is durable, and the server told so.
     std::optional<Lsn> until;
+    /// The server was read up to here a moment ago, on other connections.
+    Lsn checked_to{};
     std::chrono::milliseconds look_interval{10'000};
     /// Called at that interval, between transactions. An error ends the session, and so does true:
     /// that it is so far behind that another way is faster.
@@ -64,6 +66,8 @@ class StreamSession {
   Result<void> finish();
   Lsn durable() const;
   bool reached_goal() const;
+  void note_seen();
+  bool may_confirm() const;
   bool snapshots_busy() const { return options_.snapshots && options_.snapshots->busy(); }
 
   PostgresConnection& connection_;
@@ -74,7 +78,10 @@ class StreamSession {
   Wakeup never_;
 
   Lsn idle_;  ///< Everything committed below it has been received; from keepalives and commits.
-  Lsn confirmed_;
+  Lsn confirmed_;    ///< To the server, on this connection.
+  Lsn begun_at_;     ///< The log's end then.
+  Lsn seen_before_;  ///< By the applier, on connections before.
+  Lsn checked_to_;   ///< All that commits before it came, and held with the log's history.
   Time now_, heard_at_, status_at_, idle_recorded_at_, looked_at_;
   bool reply_wanted_ = false;
   bool far_behind_ = false;

@@ -97,8 +97,10 @@ Result<void> TableSnapshots::start(std::vector<TableSnapshot> snapshots) {
   if (snapshots.empty()) return {};
   all_done_at_.reset();
   if (!state_.unfinished_snapshots) {  // before the log has it: what is to be read after a crash
-    state_.unfinished_snapshots = store_.appended_end().value;
-    MILLRACE_RETURN_IF_ERROR(save_source_state(options_.store, state_, *options_.files));
+    SourceState noted = state_;
+    noted.unfinished_snapshots = store_.appended_end().value;
+    MILLRACE_RETURN_IF_ERROR(save_source_state(options_.store, noted, *options_.files));
+    state_ = std::move(noted);
   }
   if (jobs_.empty()) visibility_.reset();  // nothing was noted while nobody needed it
   std::vector<SnapshotEvent> began;
@@ -190,11 +192,13 @@ Result<void> TableSnapshots::begin_session() {
   request_.reset();
   chunk_.reset();
   missed_ = false;
-  if (!std::exchange(taken_back_, false)) return {};
+  if (!taken_back_) return {};
   MILLRACE_RETURN_IF_ERROR(wait_until_durable(store_, store_.appended_end(), 0, options_.stop));
   jobs_.clear();
   told_ = {};
-  return resume();
+  MILLRACE_RETURN_IF_ERROR(resume());
+  taken_back_ = false;
+  return {};
 }
 
 // ---- What the stream brings
@@ -498,7 +502,7 @@ Result<void> TableSnapshots::end_job(const SnapshotEvent& event) {
 /// What source.json says follows the log: only once PostgreSQL was told that the last end is safe.
 /// Before that a repair of the log could take it back, and nothing would notice.
 Result<void> TableSnapshots::note_all_done() {
-  if (!state_.unfinished_snapshots || !jobs_.empty()) return {};
+  if (!state_.unfinished_snapshots || busy()) return {};
   if (now() - looked_at_slot_ < kRequestInterval) return {};
   looked_at_slot_ = now();
   const auto source = store_.durable_source();

@@ -66,7 +66,7 @@ class TableSnapshots final : public EventOut, public OwnMessages {
   /// A new connection begins to stream: what waited for a watermark is done again.
   Result<void> begin_session();
   /// Whether anything is left to be read.
-  bool busy() const { return !jobs_.empty(); }
+  bool busy() const { return !jobs_.empty() || appending_ || taken_back_; }
   /// True while the stream must not go on: it has come to a watermark before the rows are here.
   Result<bool> hold();
   /// Waits a moment for that to end.

@@ -96,7 +96,8 @@ TEST_CASE(
   source.exec("INSERT INTO orders VALUES (4, 'other', 4)");
   source.write_beyond(end);
   source.exec("INSERT INTO orders VALUES (5, 'other', 5)");
-  CHECK(state_of(catch_up(options)) == "SOURCE_REWOUND");
+  for (int again = 0; again < 3; ++again)  // having found it out changes nothing on the server
+    CHECK(state_of(catch_up(options)) == "SOURCE_REWOUND");
   CHECK(read_captured_log(options.store).events.size() == events);
 }
 
@@ -124,7 +125,7 @@ TEST_CASE("F91: one that was put back to where the log had already read on witho
   SECTION("but this time there was one: it halts") {
     source.exec("INSERT INTO orders VALUES (3, 'new', 3)");
     source.write_beyond(end);
-    CHECK(state_of(catch_up(options)) == "SOURCE_REWOUND");
+    for (int again = 0; again < 3; ++again) CHECK(state_of(catch_up(options)) == "SOURCE_REWOUND");
   }
 }
 
