@@ -114,6 +114,9 @@ Result<void> TableSnapshots::start(std::vector<TableSnapshot> snapshots) {
                       .metadata = {}});
   MILLRACE_RETURN_IF_ERROR(store_.append(
       {.source = {}, .source_xid = 0, .commit_time = Clock::system().wall()}, events));
+  // So that a request whose file could not be removed is not begun again.
+  for (std::size_t i = 0; i < snapshots.size(); ++i)
+    MILLRACE_RETURN_IF_ERROR(told_.apply(began[i].type, snapshots[i].table, began[i].payload));
   for (TableSnapshot& snapshot : snapshots) {
     spdlog::info("the rows of {} are read beside the stream", printable(snapshot.table));
     jobs_.emplace_back().snapshot = std::move(snapshot);
