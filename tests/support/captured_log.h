@@ -20,8 +20,9 @@ struct CapturedLog {
   std::size_t transactions = 0;
   std::size_t snapshot_events = 0;  ///< Rows that snapshots read.
   /// What is wrong with the log itself: a gap or repeat in offsets, positions out of order or not
-  /// unique, a torn transaction, an update or delete of a row that is not there, a create of one
-  /// that is. Empty when it is sound.
+  /// unique, a torn transaction; and, but for tables that a snapshot is reading at that place, an
+  /// update or delete of a row that is not there, a create of one that is, a value left unchanged
+  /// that was never told. Empty when it is sound.
   std::vector<std::string> faults;
 
   /// Events of one category and op ("c", "u", ...).
