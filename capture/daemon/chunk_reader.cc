@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "capture/pipeline/change_encoder.h"
+#include "capture/postgres/binary_choice.h"
 
 namespace millrace {
 namespace {
@@ -123,7 +124,8 @@ Result<Chunk::End> ChunkReader::read_between(const ChunkRequest& request, const 
   MILLRACE_ASSIGN_OR_RETURN(Catalog::TableShape shape,
                             read_shape(*connection_, *table, publication_));
   MILLRACE_ASSIGN_OR_RETURN(chunk.parts, read_parts(*connection_, *table));
-  chunk.table.emplace(*table, std::move(shape));
+  MILLRACE_ASSIGN_OR_RETURN(const bool binary, binary_is_exact(catalog_, shape.columns));
+  chunk.table.emplace(*table, std::move(shape), binary);
 
   TablePart part{.oid = table->oid, .quoted = table->quoted()};  // all of it, for kKeys
   if (request.what == ChunkRequest::What::kRange) {
@@ -159,8 +161,8 @@ Result<Chunk::End> ChunkReader::copy(const ChunkRequest& request, const TablePar
                               ? request.keys.size() > 1
                               : request.to.value - request.from.value > 1;
   bool too_large = false;
-  auto copied =
-      chunk.table->copy(*connection_, part, rows, [&](std::string_view row) -> Result<void> {
+  auto copied = chunk.table->copy(
+      *connection_, part, rows, [&](std::string_view row, const pgoutput::Tuple&) -> Result<void> {
         if (may_shrink && chunk.rows.size() + row.size() > kChunkBytesMax) {
           too_large = true;
           return Error(ErrorCode::kCancelled, "a chunk is too large");

@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "capture/daemon/store_out.h"
 #include "capture/pipeline/encoded_rows.h"
+#include "capture/postgres/binary_choice.h"
 
 namespace millrace {
 namespace {
@@ -34,7 +35,8 @@ Result<void> InitialCopy::plan(PostgresConnection& reader, const std::vector<Sou
           {.oid = part.oid, .file = part.file, .pages = part.pages, .next = {}});
       planned.rows_expected += part.rows;
     }
-    planned.reader = std::make_unique<TableReader>(table, std::move(shape));
+    MILLRACE_ASSIGN_OR_RETURN(const bool binary, binary_is_exact(catalog_, shape.columns));
+    planned.reader = std::make_unique<TableReader>(table, std::move(shape), binary);
     tables_.push_back(std::move(planned));
   }
   std::stable_partition(tables_.begin(), tables_.end(),

@@ -104,13 +104,13 @@ Result<void> ParallelCopy::read(PostgresConnection& connection, std::size_t numb
   ChangeEncoder encoder(schemas_, catalog_, piece);
   MILLRACE_RETURN_IF_ERROR(encoder.relation(table.relation(), lsn_));
   auto copied =
-      table.copy(connection, job.part, job.rows, [&](std::string_view line) -> Result<void> {
-        MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Tuple* row, table.parse(line));
-        MILLRACE_RETURN_IF_ERROR(
-            encoder.read(table.table().oid, *row, Lsn{}));  // where it was changed is not known
-        if (piece.bytes() < kPieceBytes) return {};
-        return put(number, std::exchange(piece, {}), false);
-      });
+      table.copy(connection, job.part, job.rows,
+                 [&](std::string_view, const pgoutput::Tuple& row) -> Result<void> {
+                   MILLRACE_RETURN_IF_ERROR(encoder.read(
+                       table.table().oid, row, Lsn{}));  // where it was changed is not known
+                   if (piece.bytes() < kPieceBytes) return {};
+                   return put(number, std::exchange(piece, {}), false);
+                 });
   if (!copied) return copied;
   return put(number, std::move(piece), true);
 }

@@ -101,8 +101,16 @@ Result<CopyBinaryParser::Step> CopyBinaryParser::take_row(std::size_t columns) {
     if (in.failed()) return Step::kMore;
   }
   if (in.failed()) return Step::kMore;
-  rest_.remove_prefix(rest_.size() - in.remaining());
+  row_ = rest_.substr(0, rest_.size() - in.remaining());
+  rest_.remove_prefix(row_.size());
   return Step::kDone;
+}
+
+Result<const pgoutput::Tuple*> CopyBinaryParser::parse(std::string_view row, std::size_t columns) {
+  rest_ = row;
+  MILLRACE_ASSIGN_OR_RETURN(const Step step, take_row(columns));
+  if (step == Step::kMore || ended_ || !rest_.empty()) return damaged("has a row that was cut");
+  return &fields_;
 }
 
 }  // namespace millrace

@@ -27,6 +27,11 @@ class CopyBinaryParser {
   /// fields, a length that can't be, bytes behind the end), kUnsupported (a row beyond
   /// kCopyRowBytesMax). There is no going on after an error.
   Result<const pgoutput::Tuple*> next(std::size_t columns);
+  /// The bytes of the row that next() gave last, valid as long as that; parse() takes them apart
+  /// once more.
+  std::string_view row() const { return row_; }
+  /// One row() of another copy, of as many columns; valid until the next call and as long as `row`.
+  Result<const pgoutput::Tuple*> parse(std::string_view row, std::size_t columns);
   /// The trailer has come: the copy is whole.
   bool ended() const { return ended_; }
 
@@ -37,6 +42,7 @@ class CopyBinaryParser {
   Result<const pgoutput::Tuple*> keep_rest();
 
   std::string_view rest_;  // of what was fed, or of kept_
+  std::string_view row_;
   std::string kept_;
   bool begun_ = false, ended_ = false;
   pgoutput::Tuple fields_;

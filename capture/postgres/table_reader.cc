@@ -126,9 +126,38 @@ Result<void> TableReader::check(PostgresConnection& connection, const TablePart&
 }
 
 Result<void> TableReader::copy(PostgresConnection& connection, const TablePart& part,
-                               const RowSelection& rows,
-                               const std::function<Result<void>(std::string_view)>& on_row) const {
-  return connection.copy_out("COPY (" + select(part, rows) + ") TO STDOUT", on_row);
+                               const RowSelection& rows, const OnRow& on_row) {
+  const std::string statement = "COPY (" + select(part, rows) + ") TO STDOUT";
+  if (binary_) return copy_binary(connection, statement + " (FORMAT binary)", on_row);
+  return connection.copy_out(statement, [&](std::string_view line) -> Result<void> {
+    MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Tuple* fields, parse(line));
+    return on_row(line, *fields);
+  });
+}
+
+Result<void> TableReader::copy_binary(PostgresConnection& connection, const std::string& statement,
+                                      const OnRow& on_row) {
+  binary_rows_ = {};
+  MILLRACE_RETURN_IF_ERROR(connection.send_copy_out(statement));
+  for (;;) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto message, connection.next_copied());
+    if (!message) break;
+    binary_rows_.feed(*message);
+    for (;;) {
+      MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Tuple* fields,
+                                binary_rows_.next(shape_.columns.size()));
+      if (fields == nullptr) break;
+      MILLRACE_RETURN_IF_ERROR(on_row(binary_rows_.row(), *fields));
+    }
+  }
+  if (!binary_rows_.ended())
+    return Error(ErrorCode::kCorruption, "the binary COPY of " + table_.name() + " has no end");
+  return {};
+}
+
+Result<const pgoutput::Tuple*> TableReader::parse(std::string_view row) {
+  return binary_ ? binary_rows_.parse(row, shape_.columns.size())
+                 : text_.parse(row, shape_.columns.size());
 }
 
 std::string TableReader::condition_of(const std::vector<std::string>& keys) const {

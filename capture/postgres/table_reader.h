@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "capture/pgoutput/message.h"
+#include "capture/pipeline/copy_binary.h"
 #include "capture/pipeline/copy_row.h"
 #include "capture/pipeline/snapshot_progress.h"
 #include "capture/postgres/catalog.h"
@@ -37,11 +38,13 @@ struct RowSelection {
 };
 
 /// Reads rows of a table as they are replicated: the publication's columns, the rows that its
-/// filter lets through. The one place that knows COPY's format. Threads: one.
+/// filter lets through. The one place that knows COPY's formats. Threads: one.
 class TableReader {
  public:
-  TableReader(SourceTable table, Catalog::TableShape shape)
-      : table_(std::move(table)), shape_(std::move(shape)) {}
+  /// `binary`: every column is exact in binary (binary_is_exact()), which costs server and reader
+  /// less than text.
+  TableReader(SourceTable table, Catalog::TableShape shape, bool binary)
+      : table_(std::move(table)), shape_(std::move(shape)), binary_(binary) {}
 
   const SourceTable& table() const { return table_; }
   const Catalog::TableShape& shape() const { return shape_; }
@@ -51,23 +54,28 @@ class TableReader {
 
   /// Fails as reading would, but reads nothing.
   Result<void> check(PostgresConnection& connection, const TablePart& part) const;
-  /// Each row as PostgreSQL writes it, for parse(); an error of `on_row` ends it.
+  /// A row as PostgreSQL writes it, and its fields; both live until the call returns.
+  using OnRow = std::function<Result<void>(std::string_view row, const pgoutput::Tuple& fields)>;
+  /// An error of `on_row` ends it. Errors: kCorruption, those of the connection.
   Result<void> copy(PostgresConnection& connection, const TablePart& part, const RowSelection& rows,
-                    const std::function<Result<void>(std::string_view)>& on_row) const;
-  /// Valid until the next call and as long as `row`. Errors: kCorruption.
-  Result<const pgoutput::Tuple*> parse(std::string_view row) {
-    return parser_.parse(row, shape_.columns.size());
-  }
+                    const OnRow& on_row);
+  /// The fields of a row that copy() gave, valid until the next call and as long as `row`. Errors:
+  /// kCorruption.
+  Result<const pgoutput::Tuple*> parse(std::string_view row);
 
   /// A condition for the rows with these keys, as ChangeEncoder writes them. Not for hashed keys.
   std::string condition_of(const std::vector<std::string>& keys) const;
 
  private:
   std::string select(const TablePart& part, const RowSelection& rows) const;
+  Result<void> copy_binary(PostgresConnection& connection, const std::string& statement,
+                           const OnRow& on_row);
 
   SourceTable table_;
   Catalog::TableShape shape_;
-  CopyRowParser parser_;
+  bool binary_;
+  CopyRowParser text_;
+  CopyBinaryParser binary_rows_;
 };
 
 // Both on the connection that is going to read: it may have the table locked already, and whoever

@@ -100,6 +100,22 @@ TEST_CASE("B1: a binary COPY that is cut anywhere has not ended", "[capture][bin
   }
 }
 
+TEST_CASE("a kept row of a binary COPY is taken apart once more", "[capture][binary]") {
+  CopyBinaryParser parser, other;
+  const std::string all = kHeader + row({"a", std::nullopt}) + row({"", "bc"}) + kTrailer;
+  parser.feed(all);
+  std::vector<std::string> kept;
+  while (parser.next(2).value() != nullptr) kept.emplace_back(parser.row());
+  REQUIRE(kept == std::vector<std::string>{row({"a", std::nullopt}), row({"", "bc"})});
+  const auto fields = other.parse(kept[1], 2);
+  REQUIRE(fields);
+  CHECK((**fields)[1].value == "bc");
+  CHECK(other.parse(kept[0], 2).value()->front().value == "a");
+  CHECK_FALSE(other.parse(kept[0], 3));
+  CHECK_FALSE(other.parse(kept[0] + "x", 2));
+  CHECK_FALSE(other.parse(std::string_view(kept[1]).substr(0, 9), 2));
+}
+
 TEST_CASE("B4: what is no binary COPY of the table is refused", "[capture][binary]") {
   const auto kBad = ErrorCode::kCorruption;
   CHECK(code_of({"a\tb\n"}, 2) == kBad);
