@@ -32,6 +32,19 @@ Error fault_error(std::uint64_t segment, std::uint64_t position, BatchFault faul
 }
 
 Result<void> BatchFile::load(std::uint64_t position, Buffers& buffers, Batch& batch) const {
+  const auto& loaded = buffers.loaded;
+  if (!loaded || loaded->position != position || loaded->segment != segment_ ||
+      loaded->generation != generation_)
+    MILLRACE_RETURN_IF_ERROR(read(position, buffers));
+  batch.segment = segment_;
+  batch.position = position;
+  batch.generation = generation_;
+  batch.load(loaded->header, loaded->payload, Offset{0});
+  return {};
+}
+
+Result<void> BatchFile::read(std::uint64_t position, Buffers& buffers) const {
+  buffers.loaded.reset();
   ByteBuffer& buffer = buffers.file;
   const auto read_to = [&](std::size_t size) -> Result<bool> {
     const std::size_t have = buffer.size();
@@ -62,10 +75,11 @@ Result<void> BatchFile::load(std::uint64_t position, Buffers& buffers, Batch& ba
     if (!raw) return fault_error(segment_, position, BatchFault::kPayloadCodec);
     payload = *raw;
   }
-  batch.segment = segment_;
-  batch.position = position;
-  batch.generation = generation_;
-  batch.load(header, payload, Offset{0});
+  buffers.loaded = {.segment = segment_,
+                    .position = position,
+                    .generation = generation_,
+                    .header = header,
+                    .payload = payload};
   return {};
 }
 

@@ -27,10 +27,18 @@ class BatchFile {
   /// Of what `segment` is a reader of, in that generation.
   BatchFile(SegmentReader segment, const StoreId& store);
 
-  /// What a batch is read into; one for any number of files.
+  /// What a batch is read into; one for any number of files of one store. It keeps the batch that
+  /// was loaded last: rows that were written together are often looked for one after the other.
   struct Buffers {
     ByteBuffer file;
     Decompressor decompressor;
+    struct Loaded {
+      std::uint64_t segment = 0, position = 0;
+      std::uint32_t generation = 0;
+      BatchHeader header;
+      std::string_view payload;  // of `file` or of what `decompressor` has made
+    };
+    std::optional<Loaded> loaded;
   };
 
   /// Loads the batch at `position` into `batch`, which views `buffers` then. Errors: kCorruption,
@@ -43,6 +51,8 @@ class BatchFile {
   }
 
  private:
+  Result<void> read(std::uint64_t position, Buffers& buffers) const;
+
   std::uint64_t segment_;
   std::uint32_t generation_;
   HeaderSeal seal_;

@@ -100,7 +100,10 @@ void IndexBuilder::add_entry(const Entry& entry) {
   const bool repeated = !bucket.empty() && bucket.back().hash == entry.hash &&
                         bucket.back().position == entry.position &&
                         bucket.back().category == entry.category;
-  if (!repeated) bucket.push_back(entry);
+  if (repeated) return;
+  // All buckets together are most of the memory that this takes: what they keep in reserve counts.
+  if (bucket.size() == bucket.capacity()) bucket.reserve(bucket.size() + bucket.size() / 8 + 16);
+  bucket.push_back(entry);
 }
 
 std::string IndexBuilder::finish(const SegmentReader& segment) && {

@@ -13,8 +13,7 @@
 namespace millrace::log {
 
 /// Collects what the batches of a sealed segment hold, front to back, and lays out its index. Pure,
-/// and a function of the segment alone. Takes 16 bytes of memory for each (stream, batch) and what
-/// the vectors keep in reserve.
+/// and a function of the segment alone. Takes 16 to 18 bytes of memory for each (stream, batch).
 class IndexBuilder {
  public:
   explicit IndexBuilder(const SegmentReader& segment);
