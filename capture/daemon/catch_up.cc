@@ -26,6 +26,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/progress.h"
+#include "capture/pipeline/copy_binary.h"
 #include "capture/postgres/replication.h"
 
 namespace millrace {
@@ -44,32 +45,12 @@ constexpr milliseconds kFinishTimeout{10'000};
 /// Positions that we choose ourselves are where a WAL record could begin.
 Lsn aligned(std::uint64_t position) { return Lsn{position & ~std::uint64_t{7}}; }
 
-struct Copied {
-  Lsn lsn;
-  std::string_view message;
-};
-
-/// A message of COPY's binary format with two columns, pg_lsn and bytea
-/// (https://www.postgresql.org/docs/15/sql-copy.html, "Binary Format"):
-///   [signature[11] u32(flags) u32(size) extension[size]]  before the first row
-///   u16(2) u32(8) u64(lsn) u32(size) bytes[size]  or  u16(0xFFFF) at the end (nullopt)
-Result<std::optional<Copied>> parse_copied(std::string_view bytes) {
-  static constexpr std::string_view kSignature("PGCOPY\n\377\r\n\0", 11);
-  ByteReader in(bytes);
-  if (bytes.starts_with(kSignature)) {
-    in.bytes(kSignature.size());
-    in.u32_be();
-    in.bytes(in.u32_be());
-  }
-  const std::uint16_t columns = in.u16_be();
-  if (columns == 0xFFFF) return in.finish("end of a copy", std::optional<Copied>());
-  const std::uint32_t lsn_size = in.u32_be();
-  const Lsn lsn{in.u64_be()};
-  const std::uint32_t size = in.u32_be();
-  const std::string_view message = in.bytes(size);
-  if (columns != 2 || lsn_size != 8)
+/// A row of the copy, (lsn, data), goes the way that a message of the stream goes.
+Result<void> apply(const pgoutput::Tuple& row, StreamApplier& applier) {
+  if (row[0].state != pgoutput::FieldState::kBinary || row[0].value.size() != 8 ||
+      row[1].state != pgoutput::FieldState::kBinary)
     return Error(ErrorCode::kCorruption, "a copied row is not an LSN and a message");
-  return in.finish("copied row", std::optional(Copied{lsn, message}));
+  return applier.apply(row[1].value, Lsn{ByteReader(row[0].value).u64_be()});
 }
 
 }  // namespace
@@ -206,6 +187,7 @@ Result<bool> CatchUp::assign(Lane& lane) {
 /// Takes in a lane's stretch; false on `stop`, and where the server refused it.
 Result<bool> CatchUp::take(Lane& lane, const std::stop_token& stop) {
   MILLRACE_RETURN_IF_ERROR(applier_.reset());  // each stretch tells every table's shape again
+  CopyBinaryParser parser;
   for (;;) {
     while (!store_.has_room()) {
       MILLRACE_RETURN_IF_ERROR(store_.status());
@@ -220,9 +202,15 @@ Result<bool> CatchUp::take(Lane& lane, const std::stop_token& stop) {
       return std::move(bytes).error().context("catch up to " + to_string(lane.end));
     }
     if (!*bytes) break;
-    MILLRACE_ASSIGN_OR_RETURN(const auto copied, parse_copied(**bytes));
-    if (copied) MILLRACE_RETURN_IF_ERROR(applier_.apply(copied->message, copied->lsn));
+    parser.feed(**bytes);
+    for (;;) {
+      MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Tuple* row, parser.next(2));
+      if (row == nullptr) break;
+      MILLRACE_RETURN_IF_ERROR(apply(*row, applier_));
+    }
   }
+  if (!parser.ended())
+    return Error(ErrorCode::kCorruption, "the copy up to " + to_string(lane.end) + " has no end");
   MILLRACE_RETURN_IF_ERROR(finish_stretch(lane.end));
   return true;
 }
