@@ -34,6 +34,14 @@ bool is_in(const EventView& event, const StreamRange& range) {
                                                     : *event.version <= *range.from;
 }
 
+/// Asked of every event of a batch. Keys that lie together have mostly the same length, and other
+/// last digits.
+bool is_of(const EventView& event, const StreamName& stream) {
+  return event.key.size() == stream.key.size() &&
+         (event.key.empty() || event.key.back() == stream.key.back()) && event.key == stream.key &&
+         event.category == stream.category;
+}
+
 Result<void> Reader::read(const StreamName& stream, const StreamRange& range, const Visit& visit) {
   if (range.limit == 0) return {};
   MILLRACE_RETURN_IF_ERROR(lookup_->refresh());
@@ -43,8 +51,7 @@ Result<void> Reader::read(const StreamName& stream, const StreamRange& range, co
   const auto take = [&](Batch& batch) {
     events_.clear();
     while (const EventView* event = batch.next())
-      if (event->category == stream.category && event->key == stream.key && is_in(*event, range))
-        events_.push_back(*event);
+      if (is_of(*event, stream) && is_in(*event, range)) events_.push_back(*event);
     batches = batch.status();
     if (!batches) return false;
     if (backward) std::reverse(events_.begin(), events_.end());
@@ -56,8 +63,7 @@ Result<void> Reader::read(const StreamName& stream, const StreamRange& range, co
   const auto is_before = [&](Batch& batch) {
     std::optional<bool> before;
     while (const EventView* event = batch.next()) {
-      if (!event->version || event->category != stream.category || event->key != stream.key)
-        continue;
+      if (!event->version || !is_of(*event, stream)) continue;
       before = !is_in(*event, range);
       if (!*before) break;
     }
