@@ -40,6 +40,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
+/// Captured rows are small: 128 MiB of them may be ten million, and the index of a segment is made
+/// in memory.
+constexpr std::uint64_t kSegmentEvents = 1 << 20;
 constexpr milliseconds kBackoffFirst{200};
 /// Of a capture of this store that was killed, until the server notices (wal_sender_timeout).
 constexpr int kGhostPatience = 6;
@@ -142,6 +145,7 @@ Result<void> Capture::open_store() {
   StoreOptions store_options;
   store_options.files = options_.files;
   store_options.durability = options_.durability;
+  store_options.segment_events = kSegmentEvents;
   store_options.scrub_bytes_per_second = options_.scrub_bytes_per_second;
   store_options.compaction_bytes_per_second = options_.compaction_bytes_per_second;
   store_options.partials = partial_changes();

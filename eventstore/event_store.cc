@@ -32,6 +32,8 @@ Result<void> check_options(const StoreOptions& options) {
     return Error(ErrorCode::kInvalidArgument, "segment_bytes is from " +
                                                   std::to_string(kSegmentBytesMin) + " to " +
                                                   std::to_string(kSegmentBytesMax));
+  if (options.segment_events == 0)
+    return Error(ErrorCode::kInvalidArgument, "segment_events is above 0");
   if (options.pending_bytes_max == 0 || options.flush_bytes == 0 ||
       options.flush_interval.count() < 0 || options.os_sync_interval.count() < 0)
     return Error(ErrorCode::kInvalidArgument,
@@ -162,6 +164,7 @@ Result<std::unique_ptr<EventStore>> open_store(const StorePaths& paths, StoreOpt
                      : options.new_store_id ? *options.new_store_id
                                             : log::random_store_id();
   const LogWriter::Options log_options{.segment_bytes = options.segment_bytes,
+                                       .segment_events = options.segment_events,
                                        .store = id,
                                        .files = options.files,
                                        .clock = options.clock};

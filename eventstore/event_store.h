@@ -25,6 +25,9 @@ struct StoreOptions {
   /// A segment is sealed before it would become larger than this (only a single batch may). Larger:
   /// fewer files; smaller: less to read when opening. 8 KiB to 32 GiB.
   std::uint64_t segment_bytes = 128u << 20;
+  /// A segment that holds so many events is sealed, too (the batch that brings them still gets into
+  /// it). To make its index takes 30 bytes of memory for each. 1 or more.
+  std::uint64_t segment_events = 8u << 20;
   /// Appended but not yet being written, from where on has_room() is false. Larger rides out a
   /// slower disk; costs this much memory twice, and at most three times (see add()).
   std::size_t pending_bytes_max = 8u << 20;

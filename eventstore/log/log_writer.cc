@@ -50,10 +50,7 @@ Result<void> LogWriter::write(std::span<char> batches) {
   for (char* batch = run; batch != end;) {
     const std::uint32_t length = batch_length(batch);
     MILLRACE_CHECK(length >= kBatchHeaderBytes && length <= static_cast<std::size_t>(end - batch));
-    // A segment is named by its first offset, so one without events can't be followed by another.
-    const bool full = state_.position() + length > options_.segment_bytes &&
-                      state_.next().value > state_.segment();
-    if (full) {
+    if (is_full_for(length)) {
       MILLRACE_RETURN_IF_ERROR(
           write_run({run, static_cast<std::size_t>(batch - run)}, run_position));
       MILLRACE_RETURN_IF_ERROR(roll());
@@ -64,6 +61,13 @@ Result<void> LogWriter::write(std::span<char> batches) {
     batch += length;
   }
   return write_run({run, static_cast<std::size_t>(end - run)}, run_position);
+}
+
+/// A segment is named by its first offset, so one without events can't be followed by another.
+bool LogWriter::is_full_for(std::uint32_t batch_bytes) const {
+  const std::uint64_t events = state_.next().value - state_.segment();
+  return events != 0 && (events >= options_.segment_events ||
+                         state_.position() + batch_bytes > options_.segment_bytes);
 }
 
 void LogWriter::stamp(char* batch) {

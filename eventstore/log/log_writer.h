@@ -22,7 +22,7 @@ namespace millrace::log {
 class LogWriter {
  public:
   struct Options {
-    std::uint64_t segment_bytes = 0;
+    std::uint64_t segment_bytes = 0, segment_events = 0;
     StoreId store;
     FileSystem* files = nullptr;
     Clock* clock = nullptr;
@@ -68,6 +68,7 @@ class LogWriter {
   Result<void> reserve(std::uint64_t end);
   Result<void> roll();
   Result<void> start_segment(const SegmentHeader& header);
+  bool is_full_for(std::uint32_t batch_bytes) const;
   void stamp(char* batch);
 
   StorePaths paths_;

@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <set>
 #include <thread>
 
 #include "eventstore/inspect.h"
@@ -672,10 +673,31 @@ TEST_CASE("B69: a second writer is refused with the name of the first", "[events
   CHECK(open_small(files));
 }
 
+TEST_CASE("a segment is sealed once it holds as many events as it may", "[eventstore]") {
+  FaultFs files;
+  StoreOptions options = small_options(files);
+  options.segment_events = 5;
+  History history;
+  {
+    auto store = must(EventStore::open(kStore, options));
+    for (std::uint64_t number = 1; number <= 12; ++number)
+      must(append_durably(*store, history.emplace_back(sample_transaction(number, 2, 10))));
+  }
+  std::set<std::string> segments;
+  for (const std::string& name : files.names(kStore / "log"))
+    if (name.ends_with(".log")) segments.insert(name);
+  CHECK(segments == std::set<std::string>{"00000000000000000000.log", "00000000000000000006.log",
+                                          "00000000000000000012.log", "00000000000000000018.log"});
+  CHECK(read_history(kStore, files) == history);
+}
+
 TEST_CASE("options that can't be are refused", "[eventstore]") {
   FaultFs files;
   StoreOptions options = small_options(files);
   options.segment_bytes = 100;
+  CHECK(EventStore::open(kStore, options).error().code() == ErrorCode::kInvalidArgument);
+  options = small_options(files);
+  options.segment_events = 0;
   CHECK(EventStore::open(kStore, options).error().code() == ErrorCode::kInvalidArgument);
   options = small_options(files);
   options.pending_bytes_max = 0;
