@@ -26,6 +26,7 @@
 #include "capture/pipeline/transaction_spill.h"
 #include "capture/postgres/binary_choice.h"
 #include "capture/postgres/catalog.h"
+#include "capture/postgres/client_library.h"
 #include "capture/postgres/preflight.h"
 #include "capture/postgres/replication.h"
 #include "capture/source_state.h"
@@ -72,6 +73,7 @@ class Capture {
         telemetry_(options_, address_) {}
 
   Result<void> run() {
+    if (const std::string weakness = libpq_weakness(); !weakness.empty()) spdlog::warn(weakness);
     MILLRACE_RETURN_IF_ERROR(telemetry_.listen());
     auto outcome = capture();
     telemetry_.ended(outcome);
