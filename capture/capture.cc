@@ -26,6 +26,7 @@
 #include "capture/pipeline/transaction_spill.h"
 #include "capture/postgres/binary_choice.h"
 #include "capture/postgres/catalog.h"
+#include "capture/postgres/client_library.h"
 #include "capture/postgres/preflight.h"
 #include "capture/postgres/replication.h"
 #include "capture/source_state.h"
@@ -75,6 +76,7 @@ class Capture {
         telemetry_(options_, address_) {}
 
   Result<void> run() {
+    if (const std::string weakness = libpq_weakness(); !weakness.empty()) spdlog::warn(weakness);
     MILLRACE_RETURN_IF_ERROR(telemetry_.listen());
     auto outcome = capture();
     telemetry_.ended(outcome);
@@ -303,7 +305,8 @@ bool Capture::text_instead(const Error& error) {
 
 Result<void> Capture::follow_for_ever() {
   std::minstd_rand jitter(std::random_device{}());
-  milliseconds backoff = kBackoffFirst;
+  const milliseconds first = std::min(kBackoffFirst, options_.backoff_max);
+  milliseconds backoff = first;
   auto locked_since = std::chrono::steady_clock::now();
   for (;;) {
     connected_ = false;
@@ -313,7 +316,7 @@ Result<void> Capture::follow_for_ever() {
     const Error& error = followed.error();
     if (text_instead(error)) continue;
     const auto now = std::chrono::steady_clock::now();
-    if (connected_) backoff = kBackoffFirst;
+    if (connected_) backoff = first;
     if (connected_ || error.code() != ErrorCode::kLocked) locked_since = now;
     if (is_halt(error) || !worth_another_try(error)) {
       if (repeated_errors_ < kStuckAttempts) return followed;
@@ -365,9 +368,9 @@ Result<void> Capture::outcome_of_stop() const {
 /// A walsender of the source that the store knows.
 Result<std::unique_ptr<PostgresConnection>> Capture::connect() {
   MILLRACE_ASSIGN_OR_RETURN(auto connection, PostgresConnection::open(address_, true, stop_));
+  MILLRACE_ASSIGN_OR_RETURN(const Lsn end, catalog_.wal_end());
   MILLRACE_ASSIGN_OR_RETURN(const Lsn slot, guard_->check_all(*connection, out_->end()));
   applier_->history().begin(slot);
-  MILLRACE_ASSIGN_OR_RETURN(const Lsn end, catalog_.wal_end());
   behind_ = distance(end);
   telemetry_.monitor().connected(end);
   return connection;

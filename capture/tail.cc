@@ -132,7 +132,7 @@ Result<void> stream(PostgresConnection& connection, StreamApplier& applier,
       seen = std::max(seen, applier.seen_end());
     } else {
       auto waited = connection.wait(kWait, never);
-      if (!waited && !stop.stop_requested()) return waited;
+      if (!waited && !stop.stop_requested()) return std::move(waited).error();
     }
     const auto now = std::chrono::steady_clock::now();
     if (reply || now - status_at >= kStatusInterval) {

@@ -83,8 +83,9 @@ Result<void> StreamSession::run(const std::stop_token& stop) {
       const bool soon = reply_wanted_ || confirm_wanted_ || options_.until ||
                         confirmed_ < out_.end() || snapshots_busy();
       const milliseconds limit = soon ? kSoon : options_.status_interval;
-      auto waited = connection_.wait(flush ? limit : kBusyFlushInterval, never_);
-      if (!waited && !stop.stop_requested()) return waited;
+      auto heard = connection_.wait(flush ? limit : kBusyFlushInterval, never_);
+      if (!heard && !stop.stop_requested()) return std::move(heard).error();
+      if (heard && *heard) note_heard();  // over a slow line a message takes its time
     } else {
       if (!store_.has_room()) {
         store_.request_flush();
@@ -112,8 +113,7 @@ Result<bool> StreamSession::take_one() {
   }
   MILLRACE_ASSIGN_OR_RETURN(const auto bytes, connection_.receive());
   if (!bytes) return false;
-  heard_at_ = now_;
-  asked_ = false;
+  note_heard();
   MILLRACE_ASSIGN_OR_RETURN(const auto frame, pgoutput::decode_frame(*bytes));
   if (const auto* data = std::get_if<pgoutput::WalData>(&frame)) {
     MILLRACE_RETURN_IF_ERROR(applier_.apply(data->payload, data->start));
@@ -122,6 +122,11 @@ Result<bool> StreamSession::take_one() {
     MILLRACE_RETURN_IF_ERROR(on_keepalive(std::get<pgoutput::Keepalive>(frame)));
   }
   return true;
+}
+
+void StreamSession::note_heard() {
+  heard_at_ = now_;
+  asked_ = false;
 }
 
 void StreamSession::note_seen() {

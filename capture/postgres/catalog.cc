@@ -423,11 +423,19 @@ Result<Lsn> Catalog::flushed_position() {
 
 Result<Lsn> Catalog::wal_end() {
   MILLRACE_ASSIGN_OR_RETURN(const std::string text, run([](Session& session) {
-                              return session.query("SELECT pg_current_wal_flush_lsn()::text")
+                              return session
+                                  .query(
+                                      "SELECT CASE WHEN pg_is_in_recovery() THEN '' "
+                                      "ELSE pg_current_wal_flush_lsn()::text END")
                                   .at(0)
                                   .at(0)
                                   .as<std::string>();
                             }));
+  if (text.empty())
+    return Error(ErrorCode::kUnavailable, "the server is in recovery")
+        .hint(
+            "It is a standby, or was restored and is not ready yet. Connect to the primary (for "
+            "several hosts add target_session_attrs=read-write).");
   return parse_lsn(text);
 }
 

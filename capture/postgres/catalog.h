@@ -107,7 +107,7 @@ class Catalog final : public CatalogLookup {
                                   Lsn commit);
   /// Some that are running now, oldest first, for people: a slot waits for them to end.
   Result<std::vector<std::string>> running_transactions();
-  /// Up to where the server's WAL is flushed.
+  /// Up to where the server's WAL is flushed. kUnavailable while it is in recovery.
   Result<Lsn> wal_end();
   /// Commits an empty marker and gives the WAL position up to which everything committed before is
   /// flushed.

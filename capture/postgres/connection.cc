@@ -17,6 +17,9 @@ using std::chrono::milliseconds;
 
 /// How long at most before a wait for a copied row looks again.
 constexpr milliseconds kCopyWait{1000};
+/// And any wait under TLS: libpq before 15.19 may hold decrypted bytes, of which poll() knows
+/// nothing.
+constexpr milliseconds kTlsWait{200};
 
 /// PostgreSQL's text without its trailing newline and "connection to server ... failed: " noise
 /// kept: it names the host.
@@ -231,13 +234,16 @@ Error PostgresConnection::failure(const pg_result* result, std::string_view what
   return Error(code_for(sqlstate_), std::string(what) + ": " + text);
 }
 
-Result<void> PostgresConnection::wait_for_socket(short events, milliseconds timeout, int other) {
+/// True if the socket can be read.
+Result<bool> PostgresConnection::wait_for_socket(short events, milliseconds timeout, int other) {
   if (stop_.stop_requested()) return Error(ErrorCode::kCancelled, "asked to stop");
+  if (PQsslInUse(connection_) != 0)
+    timeout = timeout.count() < 0 ? kTlsWait : std::min(timeout, kTlsWait);
   std::array<pollfd, 3> polled{
       {{PQsocket(connection_), events, 0}, {stopped_.descriptor(), POLLIN, 0}, {other, POLLIN, 0}}};
   const int count = ::poll(polled.data(), other < 0 ? 2 : 3, static_cast<int>(timeout.count()));
   if (count < 0 && errno != EINTR) return Error::from_errno(errno, "poll");
-  return {};
+  return count > 0 && (polled[0].revents & POLLIN) != 0;
 }
 
 Result<std::shared_ptr<pg_result>> PostgresConnection::next_result() {
@@ -338,14 +344,16 @@ Result<std::optional<std::string_view>> PostgresConnection::receive() {
   if (size == 0) return std::optional<std::string_view>();
   if (size == -2) return failure(nullptr, "receive");
   // -1: the server ended the stream; its result says why.
-  Result<void> outcome = Error(ErrorCode::kNotFound, "the stream has ended");
+  Result<void> outcome = Error(copying_ ? ErrorCode::kNotFound : ErrorCode::kUnavailable,
+                               "the server has ended the stream");
   for (;;) {
     MILLRACE_ASSIGN_OR_RETURN(const std::shared_ptr<pg_result> result, next_result());
     if (!result) break;
     const ExecStatusType status = PQresultStatus(result.get());
     if (status == PGRES_FATAL_ERROR) {
       outcome = failure(result.get(), "PostgreSQL");
-      if (PQstatus(connection_) == CONNECTION_BAD) break;
+      // Of a stream nothing is wanted any more: what does not end it shall not hold us up.
+      if (!copying_ || PQstatus(connection_) == CONNECTION_BAD) break;
     } else if (status == PGRES_COPY_BOTH || status == PGRES_COPY_IN) {
       break;  // only half of it has ended
     }
@@ -360,13 +368,14 @@ Result<void> PostgresConnection::send(std::string_view message) {
   return {};
 }
 
-Result<void> PostgresConnection::wait(milliseconds timeout, const Wakeup& wakeup) {
+Result<bool> PostgresConnection::wait(milliseconds timeout, const Wakeup& wakeup) {
   const int unsent = PQflush(connection_);
   if (unsent < 0) return failure(nullptr, "send");
-  MILLRACE_RETURN_IF_ERROR(wait_for_socket(static_cast<short>(POLLIN | (unsent ? POLLOUT : 0)),
-                                           timeout, wakeup.descriptor()));
+  MILLRACE_ASSIGN_OR_RETURN(const bool heard,
+                            wait_for_socket(static_cast<short>(POLLIN | (unsent ? POLLOUT : 0)),
+                                            timeout, wakeup.descriptor()));
   if (PQconsumeInput(connection_) == 0) return failure(nullptr, "receive");
-  return {};
+  return heard;
 }
 
 void PostgresConnection::end_copy_both(milliseconds limit) {

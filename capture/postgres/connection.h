@@ -52,12 +52,13 @@ class PostgresConnection {
   /// Enters streaming with a START_REPLICATION command.
   Result<void> start_copy_both(const std::string& command);
   /// The next message of the stream if one is here: valid until the next call. nullopt: nothing
-  /// yet, see wait().
+  /// yet, see wait(). kUnavailable where the server ends the stream.
   Result<std::optional<std::string_view>> receive();
   /// Sends one message of the stream; may leave a part for the next wait().
   Result<void> send(std::string_view message);
-  /// Waits until the server has sent something, `wakeup` was notified or `timeout` passed.
-  Result<void> wait(std::chrono::milliseconds timeout, const Wakeup& wakeup);
+  /// Waits until the server has sent something, `wakeup` was notified or `timeout` passed. True:
+  /// something came, be it a part of a message only.
+  Result<bool> wait(std::chrono::milliseconds timeout, const Wakeup& wakeup);
   /// Ends streaming in good order: when the server has closed its part, it has read our last status
   /// and let go of the slot. Gives up after `limit`, whatever `stop` says.
   void end_copy_both(std::chrono::milliseconds limit = std::chrono::seconds(5));
@@ -72,7 +73,7 @@ class PostgresConnection {
   Result<bool> wait_for_connection();
   bool leave_out_silent_host(SourceAddress::Parameters& parameters) const;
   Error refusal(const SourceAddress& address);
-  Result<void> wait_for_socket(short events, std::chrono::milliseconds timeout, int other);
+  Result<bool> wait_for_socket(short events, std::chrono::milliseconds timeout, int other);
   Result<std::shared_ptr<pg_result>> next_result();
   Error failure(const pg_result* result, std::string_view what);
 

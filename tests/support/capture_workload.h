@@ -26,7 +26,10 @@ class Workload {
  public:
   Workload(TestDatabase& database, unsigned seed) : database_(database), random_(seed) {}
 
+  /// Throws where the server goes away in it; settle() then, before the next one.
   void one_transaction();
+  /// Asks the server, once it is back, whether it committed the last one. Throws while it is not.
+  void settle();
   /// Numbers of those that were committed, in order.
   const std::vector<int>& committed() const { return committed_; }
 
