@@ -128,8 +128,9 @@ class Capture {
   bool connected_ = false;    ///< Since the last failure.
   std::uint64_t behind_ = 0;  ///< In bytes of WAL, when we last looked.
   std::chrono::steady_clock::time_point no_draining_before_;
-  /// The disk had no room for transactions in progress: the next connection asks for none.
-  bool spill_was_full_ = false;
+  /// The disk had no room for transactions in progress, or one can't be read so: the next
+  /// connection asks for none.
+  bool hold_back_ = false;
   ValueForm form_ = ValueForm::kText;  ///< That the last connection asked for.
   bool text_only_ = false;             ///< Binary did not work once.
 
@@ -388,7 +389,7 @@ Result<void> Capture::follow() {
   }
   const Lsn from = applier_->history().start(out_->end());
   const auto in_progress =
-      std::exchange(spill_was_full_, false) ? InProgress::kHeldBack : InProgress::kStreamed;
+      std::exchange(hold_back_, false) ? InProgress::kHeldBack : InProgress::kStreamed;
   MILLRACE_RETURN_IF_ERROR(
       start_replication(*connection, state_->slot, from, state_->publication, in_progress, form_));
   MILLRACE_ASSIGN_OR_RETURN(const Lsn held_at, guard_->check_not_moved(out_->end()));
@@ -415,9 +416,10 @@ Result<void> Capture::follow() {
                          .monitor = &telemetry_.monitor(),
                          .snapshots = &*snapshots_});
   auto outcome = session.run(stop_);
+  if (!outcome && applier_->needs_whole_transactions()) hold_back_ = true;
   if (!outcome && spill_->ran_full()) {
     // One huge transaction, which may yet be rolled back, shall not hold up all the others.
-    spill_was_full_ = true;
+    hold_back_ = true;
     spdlog::warn(
         "the disk has no room for transactions in progress. The next connection leaves them with "
         "PostgreSQL until they commit; then the log needs the room");
