@@ -91,6 +91,9 @@ class Capture {
   }
   Result<void> prepare();
   Result<void> open_store();
+  Result<void> check_outbox(const Preflight& preflight);
+  Result<void> publication_changed(std::vector<SourceTable> published,
+                                   std::vector<SourceTable> joined);
   Result<void> follow_for_ever();
   Result<void> follow();
   Result<std::unique_ptr<PostgresConnection>> connect();
@@ -181,6 +184,42 @@ bool Capture::epoch_has_begun() const {
   return state_ && source && source->epoch == state_->epoch;
 }
 
+std::string joined_names(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ",") + name;
+  return text.empty() ? "none" : text;
+}
+
+/// Rows that were changes of a table can't become events unnoticed, nor the other way round.
+Result<void> Capture::check_outbox(const Preflight& preflight) {
+  if (state_->outbox == options_.outbox) return {};
+  const std::string before = joined_names(state_->outbox), now = joined_names(options_.outbox);
+  if (!options_.accept_publication_change)
+    return halted("OUTBOX_CHANGED", "this store is fed with --outbox " + before + ", not " + now,
+                  "Start with it as it was; or, to have what is committed behind the store's end "
+                  "read with the new one, once with --accept-publication-change. Rows that a new "
+                  "outbox has already are not read.");
+  MILLRACE_RETURN_IF_ERROR(preflight.require_no_problem("outbox"));
+  if (state_->unfinished_snapshots)
+    return halted(
+        "OUTBOX_CHANGED", "snapshots of this store are not whole yet",
+        "Start with --outbox " + before + " until they are (`millrace status`), then change it.");
+  spdlog::warn("--outbox was {} and is now {}, accepted", before, now);
+  state_->outbox = options_.outbox;
+  return save_source_state(options_.store, *state_, *options_.files);
+}
+
+/// An outbox has no rows that a snapshot could tell of.
+Result<void> Capture::publication_changed(std::vector<SourceTable> published,
+                                          std::vector<SourceTable> joined) {
+  const auto is_outbox = [this](const SourceTable& table) {
+    return std::ranges::binary_search(options_.outbox, table.name());
+  };
+  std::erase_if(published, is_outbox);
+  std::erase_if(joined, is_outbox);
+  return snapshots_->publication_changed(published, joined, options_.initial_snapshot);
+}
+
 /// Everything is looked at before anything is made: a store that is there first, then the source,
 /// and only when both are as they must be is a new store, a publication or a slot created.
 Result<void> Capture::prepare() {
@@ -211,8 +250,10 @@ Result<void> Capture::prepare() {
   MILLRACE_ASSIGN_OR_RETURN(const Preflight preflight,
                             run_preflight(catalog_, {.patterns = patterns_,
                                                      .slot = options_.slot,
-                                                     .publication = options_.publication}));
+                                                     .publication = options_.publication,
+                                                     .outbox = options_.outbox}));
   preflight.log_findings(resumes);
+  if (resumes) MILLRACE_RETURN_IF_ERROR(check_outbox(preflight));
   SystemIdentity system;
   if (!resumes) {
     MILLRACE_RETURN_IF_ERROR(preflight.require_no_problem());
@@ -252,6 +293,7 @@ Result<void> Capture::prepare() {
   MILLRACE_RETURN_IF_ERROR(snapshots_->resume());
   encoder_.emplace(*schemas_, catalog_, *snapshots_);
   if (history_) encoder_->use_history(*history_);
+  encoder_->use_outbox(options_.outbox);
   guard_.emplace(
       catalog_, *store_, *state_,
       SourceGuard::Options{.store = options_.store,
@@ -259,8 +301,7 @@ Result<void> Capture::prepare() {
                            .accept_publication_change = options_.accept_publication_change,
                            .stop = stop_,
                            .on_accepted = [this](const auto& published, const auto& joined) {
-                             return snapshots_->publication_changed(published, joined,
-                                                                    options_.initial_snapshot);
+                             return publication_changed(published, joined);
                            }});
   MILLRACE_ASSIGN_OR_RETURN(const HistoryCheck history,
                             known_history(options_.store, state_->epoch, *options_.files));
@@ -467,7 +508,9 @@ Result<void> run_capture(const CaptureOptions& options, const std::stop_token& s
   if (!options.complete_rows.empty()) {
     MILLRACE_ASSIGN_OR_RETURN(complete_rows, TablePatterns::parse(options.complete_rows));
   }
-  Capture capture(options, stop, std::move(address), std::move(patterns), std::move(complete_rows));
+  CaptureOptions parsed = options;
+  MILLRACE_ASSIGN_OR_RETURN(parsed.outbox, parse_table_names(options.outbox));
+  Capture capture(parsed, stop, std::move(address), std::move(patterns), std::move(complete_rows));
   auto outcome = capture.run();
   const bool asked =
       !outcome && outcome.error().code() == ErrorCode::kCancelled && stop.stop_requested();

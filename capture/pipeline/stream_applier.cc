@@ -117,13 +117,16 @@ Result<void> StreamApplier::dispatch(const pgoutput::Message& message, std::stri
           [&](const pgoutput::Insert* insert) {
             return change("an INSERT", [&] { return encoder_.insert(*insert, wal_start); });
           },
-          [&](const pgoutput::Update* update) {
+          [&](const pgoutput::Update* update) -> Result<void> {
+            if (encoder_.passes_over({&update->relation_oid, 1})) return {};
             return change("an UPDATE", [&] { return encoder_.update(*update, wal_start); });
           },
-          [&](const pgoutput::Delete* remove) {
+          [&](const pgoutput::Delete* remove) -> Result<void> {
+            if (encoder_.passes_over({&remove->relation_oid, 1})) return {};
             return change("a DELETE", [&] { return encoder_.remove(*remove, wal_start); });
           },
-          [&](const pgoutput::Truncate* truncate) {
+          [&](const pgoutput::Truncate* truncate) -> Result<void> {
+            if (encoder_.passes_over(truncate->relation_oids)) return {};
             return change("a TRUNCATE", [&] { return encoder_.truncate(*truncate, wal_start); });
           },
           [&](const pgoutput::LogicalMessage* logical) -> Result<void> {
