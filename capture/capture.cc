@@ -184,27 +184,26 @@ bool Capture::epoch_has_begun() const {
   return state_ && source && source->epoch == state_->epoch;
 }
 
-std::string joined_names(const std::vector<std::string>& names) {
+std::string outbox_text(const std::vector<std::string>& names) {
   std::string text;
-  for (const std::string& name : names) text += (text.empty() ? "" : ",") + name;
-  return text.empty() ? "none" : text;
+  for (const std::string& name : names) text += (text.empty() ? "--outbox " : ",") + name;
+  return text.empty() ? "no --outbox" : text;
 }
 
 /// Rows that were changes of a table can't become events unnoticed, nor the other way round.
 Result<void> Capture::check_outbox(const Preflight& preflight) {
   if (state_->outbox == options_.outbox) return {};
-  const std::string before = joined_names(state_->outbox), now = joined_names(options_.outbox);
+  const std::string before = outbox_text(state_->outbox), now = outbox_text(options_.outbox);
   if (!options_.accept_publication_change)
-    return halted("OUTBOX_CHANGED", "this store is fed with --outbox " + before + ", not " + now,
+    return halted("OUTBOX_CHANGED", "this store is fed with " + before + ", not " + now,
                   "Start with it as it was; or, to have what is committed behind the store's end "
                   "read with the new one, once with --accept-publication-change. Rows that a new "
                   "outbox has already are not read.");
   MILLRACE_RETURN_IF_ERROR(preflight.require_no_problem("outbox"));
   if (state_->unfinished_snapshots)
-    return halted(
-        "OUTBOX_CHANGED", "snapshots of this store are not whole yet",
-        "Start with --outbox " + before + " until they are (`millrace status`), then change it.");
-  spdlog::warn("--outbox was {} and is now {}, accepted", before, now);
+    return halted("OUTBOX_CHANGED", "snapshots of this store are not whole yet",
+                  "Start with " + before + " until they are (`millrace status`), then change it.");
+  spdlog::warn("it was {} and is now {}, accepted", before, now);
   state_->outbox = options_.outbox;
   return save_source_state(options_.store, *state_, *options_.files);
 }
