@@ -96,6 +96,9 @@ class Capture {
   }
   Result<void> prepare();
   Result<void> open_store();
+  Result<void> check_outbox(const Preflight& preflight);
+  Result<void> publication_changed(std::vector<SourceTable> published,
+                                   std::vector<SourceTable> joined);
   Result<void> follow_for_ever();
   Result<void> follow();
   Result<std::unique_ptr<PostgresConnection>> connect();
@@ -133,8 +136,9 @@ class Capture {
   bool connected_ = false;    ///< Since the last failure.
   std::uint64_t behind_ = 0;  ///< In bytes of WAL, when we last looked.
   std::chrono::steady_clock::time_point no_draining_before_;
-  /// The disk had no room for transactions in progress: the next connection asks for none.
-  bool spill_was_full_ = false;
+  /// The disk had no room for transactions in progress, or one can't be read so: the next
+  /// connection asks for none.
+  bool hold_back_ = false;
   ValueForm form_ = ValueForm::kText;  ///< That the last connection asked for.
   bool text_only_ = false;             ///< Binary did not work once.
 
@@ -186,6 +190,41 @@ bool Capture::epoch_has_begun() const {
   return state_ && source && source->epoch == state_->epoch;
 }
 
+std::string outbox_text(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "--outbox " : ",") + name;
+  return text.empty() ? "no --outbox" : text;
+}
+
+/// Rows that were changes of a table can't become events unnoticed, nor the other way round.
+Result<void> Capture::check_outbox(const Preflight& preflight) {
+  if (state_->outbox == options_.outbox) return {};
+  const std::string before = outbox_text(state_->outbox), now = outbox_text(options_.outbox);
+  if (!options_.accept_publication_change)
+    return halted("OUTBOX_CHANGED", "this store is fed with " + before + ", not " + now,
+                  "Start with it as it was; or, to have what is committed behind the store's end "
+                  "read with the new one, once with --accept-publication-change. Rows that a new "
+                  "outbox has already are not read.");
+  MILLRACE_RETURN_IF_ERROR(preflight.require_no_problem("outbox"));
+  if (state_->unfinished_snapshots)
+    return halted("OUTBOX_CHANGED", "snapshots of this store are not whole yet",
+                  "Start with " + before + " until they are (`millrace status`), then change it.");
+  spdlog::warn("it was {} and is now {}, accepted", before, now);
+  state_->outbox = options_.outbox;
+  return save_source_state(options_.store, *state_, *options_.files);
+}
+
+/// An outbox has no rows that a snapshot could tell of.
+Result<void> Capture::publication_changed(std::vector<SourceTable> published,
+                                          std::vector<SourceTable> joined) {
+  const auto is_outbox = [this](const SourceTable& table) {
+    return std::ranges::binary_search(options_.outbox, table.name());
+  };
+  std::erase_if(published, is_outbox);
+  std::erase_if(joined, is_outbox);
+  return snapshots_->publication_changed(published, joined, options_.initial_snapshot);
+}
+
 /// Everything is looked at before anything is made: a store that is there first, then the source,
 /// and only when both are as they must be is a new store, a publication or a slot created.
 Result<void> Capture::prepare() {
@@ -216,8 +255,10 @@ Result<void> Capture::prepare() {
   MILLRACE_ASSIGN_OR_RETURN(const Preflight preflight,
                             run_preflight(catalog_, {.patterns = patterns_,
                                                      .slot = options_.slot,
-                                                     .publication = options_.publication}));
+                                                     .publication = options_.publication,
+                                                     .outbox = options_.outbox}));
   preflight.log_findings(resumes);
+  if (resumes) MILLRACE_RETURN_IF_ERROR(check_outbox(preflight));
   SystemIdentity system;
   if (!resumes) {
     MILLRACE_RETURN_IF_ERROR(preflight.require_no_problem());
@@ -257,6 +298,7 @@ Result<void> Capture::prepare() {
   MILLRACE_RETURN_IF_ERROR(snapshots_->resume());
   encoder_.emplace(*schemas_, catalog_, *snapshots_);
   if (history_) encoder_->use_history(*history_);
+  encoder_->use_outbox(options_.outbox);
   guard_.emplace(
       catalog_, *store_, *state_,
       SourceGuard::Options{.store = options_.store,
@@ -264,8 +306,7 @@ Result<void> Capture::prepare() {
                            .accept_publication_change = options_.accept_publication_change,
                            .stop = stop_,
                            .on_accepted = [this](const auto& published, const auto& joined) {
-                             return snapshots_->publication_changed(published, joined,
-                                                                    options_.initial_snapshot);
+                             return publication_changed(published, joined);
                            }});
   MILLRACE_ASSIGN_OR_RETURN(const HistoryCheck history,
                             known_history(options_.store, state_->epoch, *options_.files));
@@ -395,7 +436,7 @@ Result<void> Capture::follow() {
   }
   const Lsn from = applier_->history().start(out_->end());
   const auto in_progress =
-      std::exchange(spill_was_full_, false) ? InProgress::kHeldBack : InProgress::kStreamed;
+      std::exchange(hold_back_, false) ? InProgress::kHeldBack : InProgress::kStreamed;
   MILLRACE_RETURN_IF_ERROR(
       start_replication(*connection, state_->slot, from, state_->publication, in_progress, form_));
   MILLRACE_ASSIGN_OR_RETURN(const Lsn held_at, guard_->check_not_moved(out_->end()));
@@ -422,9 +463,10 @@ Result<void> Capture::follow() {
                          .monitor = &telemetry_.monitor(),
                          .snapshots = &*snapshots_});
   auto outcome = session.run(stop_);
+  if (!outcome && applier_->needs_whole_transactions()) hold_back_ = true;
   if (!outcome && spill_->ran_full()) {
     // One huge transaction, which may yet be rolled back, shall not hold up all the others.
-    spill_was_full_ = true;
+    hold_back_ = true;
     spdlog::warn(
         "the disk has no room for transactions in progress. The next connection leaves them with "
         "PostgreSQL until they commit; then the log needs the room");
@@ -472,7 +514,9 @@ Result<void> run_capture(const CaptureOptions& options, const std::stop_token& s
   if (!options.complete_rows.empty()) {
     MILLRACE_ASSIGN_OR_RETURN(complete_rows, TablePatterns::parse(options.complete_rows));
   }
-  Capture capture(options, stop, std::move(address), std::move(patterns), std::move(complete_rows));
+  CaptureOptions parsed = options;
+  MILLRACE_ASSIGN_OR_RETURN(parsed.outbox, parse_table_names(options.outbox));
+  Capture capture(parsed, stop, std::move(address), std::move(patterns), std::move(complete_rows));
   auto outcome = capture.run();
   const bool asked =
       !outcome && outcome.error().code() == ErrorCode::kCancelled && stop.stop_requested();

@@ -37,13 +37,17 @@ struct CaptureOptions {
   unsigned snapshot_workers = 2;
   /// End once everything that was committed before the start is durable in the store.
   bool until_caught_up = false;
-  /// Go on although the publication is not what it was when capture last ran. Tables that came in
-  /// are captured from now on, without the rows that they had.
+  /// Go on although the publication, or `outbox`, is not what it was when capture last ran. Tables
+  /// that came in are captured from now on, without the rows that they had.
   bool accept_publication_change = false;
   /// Patterns as `tables`: rows of these tables are made whole with what the store knows of them,
   /// where PostgreSQL leaves values out: large ones that an update left alone, and the old rows of
   /// updates and deletes. Costs a lookup for each of them. Empty: none.
   std::vector<std::string> complete_rows = {};
+  /// Tables ("schema.table", several with ',' between) into which the application inserts its
+  /// domain events, with the columns id, aggregatetype, aggregateid, type and payload. Their rows
+  /// become events of those streams instead of changes of a table.
+  std::vector<std::string> outbox = {};
   /// Of the store. Not kOs: PostgreSQL forgets what it is told is durable.
   Durability durability = Durability::kGroup;
   /// How often PostgreSQL is told of progress that it did not ask for.

@@ -21,6 +21,7 @@ struct CheckOptions {
   std::vector<std::string> tables;  ///< As in CaptureOptions; empty: public.*.
   std::string slot = "millrace";
   std::string publication = "millrace";
+  std::vector<std::string> outbox = {};  ///< As in CaptureOptions.
 };
 
 /// Looks at everything that capture needs from a source: settings, rights, free slots and senders,

@@ -96,6 +96,7 @@ Result<void> Resync::look_at_source() {
   capture_.files = options_.files;
   capture_.slot = chosen(options_.slot, before_ ? &before_->slot : nullptr);
   capture_.publication = chosen(options_.publication, before_ ? &before_->publication : nullptr);
+  if (before_) capture_.outbox = before_->outbox;
   MILLRACE_RETURN_IF_ERROR(require_slot_name(capture_.slot));
   MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address_, true, stop_));
   MILLRACE_ASSIGN_OR_RETURN(system_, identify_system(*connection));
@@ -103,11 +104,12 @@ Result<void> Resync::look_at_source() {
   MILLRACE_ASSIGN_OR_RETURN(preflight_,
                             run_preflight(catalog_, {.patterns = patterns_,
                                                      .slot = capture_.slot,
-                                                     .publication = capture_.publication}));
+                                                     .publication = capture_.publication,
+                                                     .outbox = capture_.outbox}));
   if (!preflight_.publication)
     return halted("PUBLICATION_MISSING",
                   "publication " + capture_.publication + " is gone from the server",
-                  create_publication_statement(capture_.publication, preflight_.tables,
+                  create_publication_statement(capture_.publication, preflight_.published(),
                                                preflight_.server.version) +
                       ";  -- with the tables that shall be captured; then start again");
   // A slot that is in the way is looked at below, and no problem if it is ours.
@@ -199,6 +201,7 @@ Result<ResyncReport> Resync::run() {
             .publication = capture_.publication,
             .publication_definition = preflight_.publication->definition,
             .unfinished_snapshots = {},
+            .outbox = capture_.outbox,
             .resync = true};
   FirstStart start(capture_, stop_, address_, catalog_);
   if (auto done = append_differences(start); !done) {

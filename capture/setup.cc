@@ -15,7 +15,8 @@ using State = TeardownStep::State;
 /// A publication of tables that the application could then no longer update is worse than none.
 bool keeps_from_publishing(const Finding& finding) {
   return finding.severity == Finding::Severity::kProblem &&
-         (finding.subject.starts_with("table") || finding.subject.starts_with("publication"));
+         (finding.subject.starts_with("table") || finding.subject.starts_with("outbox") ||
+          finding.subject.starts_with("publication"));
 }
 
 /// The store was fed from what is to be removed, and from nothing else.
@@ -97,15 +98,18 @@ Result<SetupReport> set_up_source(const CheckOptions& options) {
   MILLRACE_ASSIGN_OR_RETURN(const SourceAddress address, SourceAddress::parse(options.source));
   MILLRACE_ASSIGN_OR_RETURN(const TablePatterns patterns, TablePatterns::parse(options.tables));
   MILLRACE_RETURN_IF_ERROR(require_slot_name(options.slot));
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<std::string> outbox, parse_table_names(options.outbox));
   Catalog catalog(address);
-  const PreflightQuestion question{
-      .patterns = patterns, .slot = options.slot, .publication = options.publication};
+  const PreflightQuestion question{.patterns = patterns,
+                                   .slot = options.slot,
+                                   .publication = options.publication,
+                                   .outbox = std::move(outbox)};
   MILLRACE_ASSIGN_OR_RETURN(Preflight found, run_preflight(catalog, question));
   SetupReport report;
   if (!found.publication &&
       std::none_of(found.findings.begin(), found.findings.end(), keeps_from_publishing)) {
     MILLRACE_RETURN_IF_ERROR(
-        make_publication(catalog, options.publication, found.tables, found.server.version));
+        make_publication(catalog, options.publication, found.published(), found.server.version));
     report.made_publication = true;
     MILLRACE_ASSIGN_OR_RETURN(found, run_preflight(catalog, question));
   }

@@ -29,6 +29,8 @@ struct SourceState {
   /// Offset of the log from which on there are snapshots of tables that are not known to be
   /// complete; nothing if all are.
   std::optional<std::uint64_t> unfinished_snapshots;
+  /// Tables whose rows are domain events, sorted.
+  std::vector<std::string> outbox = {};
   /// The epoch begins with a resync: only that may begin it, not a first start.
   bool resync = false;
 };

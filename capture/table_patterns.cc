@@ -63,4 +63,16 @@ bool TablePatterns::match(std::string_view schema_name, std::string_view table_n
          std::none_of(exclude_.begin(), exclude_.end(), matches);
 }
 
+Result<std::vector<std::string>> parse_table_names(const std::vector<std::string>& texts) {
+  if (texts.empty()) return std::vector<std::string>();
+  MILLRACE_ASSIGN_OR_RETURN(const TablePatterns patterns, TablePatterns::parse(texts));
+  std::vector<std::string> names = patterns.include_;
+  if (!patterns.exclude_.empty() || patterns.plain_names().size() != names.size())
+    return Error(ErrorCode::kInvalidArgument, "a pattern where tables are to be named one by one")
+        .hint("Write schema.table, for example 'public.outbox'.");
+  std::ranges::sort(names);
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return names;
+}
+
 }  // namespace millrace

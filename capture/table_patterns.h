@@ -21,8 +21,14 @@ class TablePatterns {
   std::vector<std::string> plain_names() const;
 
  private:
+  friend Result<std::vector<std::string>> parse_table_names(const std::vector<std::string>& texts);
+
   std::vector<std::string> include_, exclude_;
   bool given_ = false;
 };
+
+/// Names of single tables, "schema.table", from texts that may hold several with ',' between;
+/// sorted, each once. Errors: kInvalidArgument (no such name, or a pattern).
+Result<std::vector<std::string>> parse_table_names(const std::vector<std::string>& texts);
 
 }  // namespace millrace

@@ -81,7 +81,8 @@ Result<void> Verification::look_at_source() {
   MILLRACE_ASSIGN_OR_RETURN(const Preflight preflight,
                             run_preflight(catalog_, {.patterns = patterns_,
                                                      .slot = state_.slot,
-                                                     .publication = state_.publication}));
+                                                     .publication = state_.publication,
+                                                     .outbox = state_.outbox}));
   if (!preflight.publication)
     return Error(ErrorCode::kFailedPrecondition,
                  "publication " + state_.publication + " is gone from the server")

@@ -26,7 +26,7 @@ void declare_names(po::options_description& options, std::string& source, std::s
 constexpr CommandText kSetup{
     "capture setup", "make the publication in a database that is to be captured",
     "--source URI [--tables PATTERNS] [--slot NAME]\n"
-    "                              [--publication NAME] [--json]",
+    "                              [--publication NAME] [--outbox TABLES] [--json]",
     "Makes the publication where it is missing, with the right to do so, and tells what else the\n"
     "database lacks to be captured, as `capture check` does. A publication that is there is left\n"
     "as it is. `capture run` makes it, too; this is for when another role owns the tables. The\n"
@@ -45,11 +45,15 @@ class CaptureSetup final : public Command {
         ("tables", po::value(&setup_.tables)->value_name("PATTERNS"),
          "which tables: schema.table with '*' and '?', several with ',' between, '!' in front "
          "leaves out; by default public.*")  //
+        ("outbox", po::value(&setup_.outbox)->value_name("TABLES"),
+         "tables whose rows are domain events, as for `capture run`: they go into the publication, "
+         "too")  //
         ("json", po::bool_switch(&json_), "one JSON object per line");
   }
 
   Result<void> check() override {
     MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(setup_.tables));
+    MILLRACE_RETURN_IF_ERROR(parse_table_names(setup_.outbox));
     return {};
   }
 

@@ -36,6 +36,14 @@ void declare_tables(po::options_description& options, std::vector<std::string>& 
   options.add_options()("tables", po::value(&tables)->value_name("PATTERNS"), help.c_str());
 }
 
+void declare_outbox(po::options_description& options, std::vector<std::string>& outbox) {
+  options.add_options()(
+      "outbox", po::value(&outbox)->value_name("TABLES"),
+      "tables, as schema.table with ',' between, into which the application inserts domain events: "
+      "with columns id, aggregatetype, aggregateid, type and payload. Their rows become events of "
+      "the stream aggregatetype/aggregateid, not changes of a table");
+}
+
 constexpr CommandText kTail{
     "capture tail", "show a database's changes on the terminal as they are committed",
     "--source URI [--tables PATTERNS] [--limit N] [--json]",
@@ -98,7 +106,7 @@ class CaptureTail final : public Command {
 constexpr CommandText kCheck{
     "capture check", "tell what a database lacks to be captured, and how to mend it",
     "--source URI [--tables PATTERNS] [--slot NAME]\n"
-    "                              [--publication NAME] [--json]",
+    "                              [--publication NAME] [--outbox TABLES] [--json]",
     "Looks at the server's settings, the user's rights, free slots and connections, slot and\n"
     "publication, and each table's replica identity. Prints a line for each with, where something "
     "is\n"
@@ -118,10 +126,12 @@ class CaptureCheck final : public Command {
          po::value(&check_.publication)->value_name("NAME")->default_value(check_.publication),
          "the publication that capture would use")  //
         ("json", po::bool_switch(&json_), "one JSON object per line");
+    declare_outbox(options, check_.outbox);
   }
 
   Result<void> check() override {
     MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(check_.tables));
+    MILLRACE_RETURN_IF_ERROR(parse_table_names(check_.outbox));
     return {};
   }
 
@@ -154,8 +164,8 @@ constexpr CommandText kRun{
     "                            [--durability group|always] [--scrub-rate BYTES]\n"
     "                            [--compaction-rate BYTES] [--catch-up-from BYTES]\n"
     "                            [--until-caught-up] [--accept-publication-change]\n"
-    "                            [--complete-rows PATTERNS] [--listen ADDRESS:PORT]\n"
-    "                            [--probe-interval TIME]",
+    "                            [--complete-rows PATTERNS] [--outbox TABLES]\n"
+    "                            [--listen ADDRESS:PORT] [--probe-interval TIME]",
     "Makes the publication and the replication slot where they are missing, reads the tables'\n"
     "present rows once, then appends every committed transaction to the store, until SIGTERM or\n"
     "Ctrl-C. Started again, it goes on where it stopped: no change is lost and none comes twice.\n"
@@ -223,12 +233,13 @@ class CaptureRun final : public Command {
         ("until-caught-up", po::bool_switch(&capture_.until_caught_up),
          "end once everything committed before the start is in the store")  //
         ("accept-publication-change", po::bool_switch(&capture_.accept_publication_change),
-         "go on although tables joined or left the publication since the last run; rows that a "
-         "new table has already are read beside the stream")  //
+         "go on although tables joined or left the publication, or --outbox, since the last run; "
+         "rows that a new table has already are read beside the stream")  //
         ("complete-rows", po::value(&capture_.complete_rows)->value_name("PATTERNS"),
          "tables, as in --tables, whose changed rows are made whole with what the store knows of "
          "them: large values that an update left alone, and old rows, which PostgreSQL sends only "
          "under REPLICA IDENTITY FULL");
+    declare_outbox(options, capture_.outbox);
   }
 
   Result<void> check() override {
@@ -256,6 +267,7 @@ class CaptureRun final : public Command {
     MILLRACE_RETURN_IF_ERROR(require_listen_address(capture_.listen));
     MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.tables));
     MILLRACE_RETURN_IF_ERROR(TablePatterns::parse(capture_.complete_rows));
+    MILLRACE_RETURN_IF_ERROR(parse_table_names(capture_.outbox));
     capture_.initial_snapshot = snapshot_ == "initial";
     capture_.store = store_;
     return {};

@@ -66,7 +66,8 @@ class Appender {
   virtual ~Appender() = default;
 
   /// Appends as one unit and returns when it is durable. Each event gets the next version of its
-  /// stream, counted from 0; events that were captured count for none.
+  /// stream, counted from 0; events that were added without one (NewEvent::versioned), such as
+  /// captured changes, count for none.
   ///
   /// A request whose idempotency key is in the log already gives the result of the append that
   /// wrote it, whatever the versions are now; keys are known for as long as the log holds the

@@ -102,8 +102,12 @@ class EventStore : public Appender {
   virtual Result<void> begin(const TransactionInfo& info) = 0;
   /// Adds one event. Blocks only while twice pending_bytes_max are pending: who must not block asks
   /// has_room() before each handful of events, not before each one.
+  /// From the first event that is `versioned` until the transaction's end appends of others wait,
+  /// so that versions are given once; each stream that it names takes memory until then. The first
+  /// one of a stream may read the log.
   /// Errors: kInvalidArgument (over a limit of types.h; the transaction goes on without it),
-  /// kFailedPrecondition (no transaction is open).
+  /// kFailedPrecondition (no transaction is open); of one that is versioned also kCorruption and
+  /// kIo from reading the log.
   virtual Result<void> add(const NewEvent& event) = 0;
   /// Ends it. `source_end` is where reading the source resumes after it (ignored if it was not
   /// captured). A transaction without events is legal: it moves the source position only. Gives the

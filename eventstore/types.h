@@ -82,6 +82,8 @@ struct NewEvent {
   std::string_view payload;  ///< Opaque.
   std::string_view metadata;  ///< Opaque.
   EventFlags flags = EventFlags::kNone;
+  /// It gets the next version of its stream, like one that an AppendRequest brings: a domain event.
+  bool versioned = false;
 };
 
 /// What holds for a whole transaction, known before its first event.

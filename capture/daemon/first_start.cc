@@ -48,10 +48,10 @@ Result<SourceState> FirstStart::run(const Preflight& preflight, const SystemIden
                                     SchemaRegistry& schemas) {
   const bool made_publication = !preflight.publication.has_value();
   if (made_publication) {
-    MILLRACE_RETURN_IF_ERROR(make_publication(catalog_, options_.publication, preflight.tables,
+    MILLRACE_RETURN_IF_ERROR(make_publication(catalog_, options_.publication, preflight.published(),
                                               preflight.server.version));
     spdlog::info("publication {} created for {} tables", printable(options_.publication),
-                 preflight.tables.size());
+                 preflight.published().size());
   }
   MILLRACE_ASSIGN_OR_RETURN(const auto publication, catalog_.publication(options_.publication));
   if (!publication)
@@ -68,7 +68,8 @@ Result<SourceState> FirstStart::run(const Preflight& preflight, const SystemIden
                     .slot_start = {},
                     .publication = options_.publication,
                     .publication_definition = publication->definition,
-                    .unfinished_snapshots = {}};
+                    .unfinished_snapshots = {},
+                    .outbox = options_.outbox};
   const bool resumable = preflight.server.version >= kWatermarksSince && publication->updates;
   MILLRACE_RETURN_IF_ERROR(take_snapshot(preflight, resumable, state, store, schemas));
   return state;
@@ -81,9 +82,10 @@ Result<SourceState> FirstStart::run(const Preflight& preflight, const SystemIden
 /// The slot is a temporary one: whatever ends this start before its snapshot is whole leaves
 /// nothing on the server.
 Result<FirstStart::SnapshotSource> FirstStart::open_snapshot(const Preflight& preflight) {
+  const std::vector<SourceTable> published = preflight.published();
   for (int attempt = 1;; ++attempt) {
     SnapshotSource source;
-    MILLRACE_ASSIGN_OR_RETURN(const std::string before, catalog_.storage_of(preflight.tables));
+    MILLRACE_ASSIGN_OR_RETURN(const std::string before, catalog_.storage_of(published));
     MILLRACE_ASSIGN_OR_RETURN(source.walsender, PostgresConnection::open(address_, true, stop_));
     const std::string name = "millrace_start_" + to_hex(std::to_string(std::random_device{}()));
     MILLRACE_ASSIGN_OR_RETURN(source.slot, create_temporary_slot(*source.walsender, catalog_, name,
@@ -91,7 +93,7 @@ Result<FirstStart::SnapshotSource> FirstStart::open_snapshot(const Preflight& pr
     spdlog::info("temporary slot {} created at {}", name, to_string(source.slot.consistent_point));
     if (!options_.initial_snapshot) return source;
     MILLRACE_RETURN_IF_ERROR(open_readers(preflight, source));
-    MILLRACE_ASSIGN_OR_RETURN(const std::string after, catalog_.storage_of(preflight.tables));
+    MILLRACE_ASSIGN_OR_RETURN(const std::string after, catalog_.storage_of(published));
     if (before == after) return source;
     if (attempt == kSnapshotAttempts)
       return Error(ErrorCode::kUnavailable,
@@ -106,13 +108,13 @@ Result<FirstStart::SnapshotSource> FirstStart::open_snapshot(const Preflight& pr
 /// before them for one that excludes readers, as TRUNCATE does, waits for the first one to end.
 Result<void> FirstStart::open_readers(const Preflight& preflight, SnapshotSource& source) {
   MILLRACE_ASSIGN_OR_RETURN(auto first, PostgresConnection::open(address_, false, stop_));
-  MILLRACE_RETURN_IF_ERROR(begin_snapshot(*first, preflight.tables, source.slot));
+  MILLRACE_RETURN_IF_ERROR(begin_snapshot(*first, preflight.published(), source.slot));
   source.readers.push_back(std::move(first));
   while (source.readers.size() < options_.snapshot_workers) {
     auto another = [&]() -> Result<std::unique_ptr<PostgresConnection>> {
       MILLRACE_ASSIGN_OR_RETURN(auto opened, PostgresConnection::open(address_, false, stop_));
       MILLRACE_RETURN_IF_ERROR(opened->query("SET lock_timeout = '50ms'"));
-      MILLRACE_RETURN_IF_ERROR(begin_snapshot(*opened, preflight.tables, source.slot));
+      MILLRACE_RETURN_IF_ERROR(begin_snapshot(*opened, preflight.published(), source.slot));
       return opened;
     }();
     if (!another && stop_.stop_requested()) return std::move(another).error();
@@ -141,8 +143,8 @@ Result<void> FirstStart::take_snapshot(const Preflight& preflight, bool resumabl
   }
   InitialCopy copy(store, schemas, catalog_, state.epoch, start);
   const auto failed = [](Error error) { return std::move(error).context("initial snapshot"); };
-  if (auto planned =
-          copy.plan(*source.readers.front(), preflight.tables, options_.publication, resumable);
+  if (auto planned = copy.plan(*source.readers.front(), preflight.tables, preflight.outboxes,
+                               options_.publication, resumable);
       !planned)
     return failed(std::move(planned).error());
   if (auto checked = copy.check(*source.readers.front()); !checked)

@@ -22,7 +22,14 @@ constexpr std::uint64_t kChunkBytes = 4 << 20;
 }  // namespace
 
 Result<void> InitialCopy::plan(PostgresConnection& reader, const std::vector<SourceTable>& tables,
+                               const std::vector<SourceTable>& outboxes,
                                const std::string& publication, bool resumable) {
+  for (const SourceTable& table : outboxes) {
+    MILLRACE_ASSIGN_OR_RETURN(Catalog::TableShape shape, read_shape(reader, table, publication));
+    Outbox& outbox = outboxes_.emplace_back();
+    MILLRACE_ASSIGN_OR_RETURN(outbox.parts, read_parts(reader, table));
+    outbox.reader = std::make_unique<TableReader>(table, std::move(shape));
+  }
   for (const SourceTable& table : tables) {
     MILLRACE_ASSIGN_OR_RETURN(Catalog::TableShape shape, read_shape(reader, table, publication));
     Table planned;
@@ -72,6 +79,9 @@ void InitialCopy::divide(std::uint64_t chunk_bytes) {
 }
 
 Result<void> InitialCopy::check(PostgresConnection& reader) const {
+  for (const Outbox& outbox : outboxes_)
+    for (const TablePart& part : outbox.parts)
+      MILLRACE_RETURN_IF_ERROR(outbox.reader->check(reader, part));
   for (const Table& table : tables_)
     for (const TablePart& part : table.parts)
       if (auto checked = table.reader->check(reader, part); !checked)
@@ -83,8 +93,11 @@ Result<void> InitialCopy::check(PostgresConnection& reader) const {
 Result<bool> InitialCopy::run(std::vector<std::unique_ptr<PostgresConnection>> readers,
                               const std::stop_token& stop) {
   MILLRACE_RETURN_IF_ERROR(learn_tables());
-  Result<void> copied;
-  {
+  MILLRACE_RETURN_IF_ERROR(begin(0));
+  Result<void> copied = append_outboxes(*readers.front());
+  if (!copied) {
+    MILLRACE_RETURN_IF_ERROR(store_.rollback());
+  } else {
     ParallelCopy copy(jobs_, start_, schemas_, catalog_, std::move(readers));
     std::size_t job = 0;
     copied = append_first(copy, job);
@@ -156,8 +169,35 @@ Result<std::uint64_t> InitialCopy::append_rows(ParallelCopy& copy, std::size_t j
   }
 }
 
+/// In the order in which the rows lie in the table, into the transaction that is open.
+Result<void> InitialCopy::append_outboxes(PostgresConnection& reader) {
+  StoreOut out(store_, start_);
+  ChangeEncoder encoder(schemas_, catalog_, out);
+  std::vector<std::string> names;
+  for (const Outbox& outbox : outboxes_) names.push_back(outbox.reader->table().name());
+  encoder.use_outbox(names);
+  for (const Outbox& outbox : outboxes_) {
+    TableReader& table = *outbox.reader;
+    std::uint64_t rows = 0;
+    MILLRACE_RETURN_IF_ERROR(encoder.relation(table.relation(), start_));
+    for (const TablePart& part : outbox.parts) {
+      const RowSelection all{
+          .from = RowPlace::page(0), .to = RowPlace::page(part.pages), .condition = {}};
+      auto copied = table.copy(reader, part, all, [&](std::string_view line) -> Result<void> {
+        MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Tuple* row, table.parse(line));
+        ++rows;
+        return encoder.read(table.table().oid, *row, Lsn{});
+      });
+      if (!copied)
+        return std::move(copied).error().context("read the present rows of " +
+                                                 printable(table.table().name()));
+    }
+    spdlog::info("outbox {}: {} rows were there", printable(table.table().name()), rows);
+  }
+  return {};
+}
+
 Result<void> InitialCopy::append_first(ParallelCopy& copy, std::size_t& job) {
-  MILLRACE_RETURN_IF_ERROR(begin(0));
   for (const Table& table : tables_)
     MILLRACE_RETURN_IF_ERROR(add(table, snapshot_began(table.snapshot)));
   for (Table& table : tables_) {

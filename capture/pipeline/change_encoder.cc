@@ -113,11 +113,24 @@ Error wrong_width(const TableSchema& schema, std::size_t columns) {
 }  // namespace
 
 ChangeEncoder::ChangeEncoder(SchemaRegistry& schemas, CatalogLookup& catalog, EventOut& out)
-    : schemas_(schemas), catalog_(catalog), out_(out) {}
+    : schemas_(schemas), catalog_(catalog), out_(out), application_(schemas) {}
 
 void ChangeEncoder::reset() {
   tables_.clear();
+  outboxes_.clear();
   last_table_ = nullptr;
+}
+
+OutboxTable* ChangeEncoder::outbox_of(std::uint32_t relation_oid) {
+  if (outboxes_.empty()) [[likely]]
+    return nullptr;
+  const auto found = outboxes_.find(relation_oid);
+  return found == outboxes_.end() ? nullptr : &found->second;
+}
+
+bool ChangeEncoder::are_outboxes(std::span<const std::uint32_t> relation_oids) const {
+  return std::ranges::all_of(relation_oids,
+                             [this](std::uint32_t oid) { return outboxes_.contains(oid); });
 }
 
 const TableSchema* ChangeEncoder::schema_of(std::uint32_t relation_oid) const {
@@ -177,6 +190,13 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
                             .type_name = std::move(type->name)});
     forms.push_back(pgoutput::binary_type(type->base_oid, type->kind, type->array));
     if ((*key)[i]) table.key_columns.push_back(i);
+  }
+  outboxes_.erase(relation.oid);
+  if (outbox_names_.contains(seen.category)) {
+    tables_.erase(relation.oid);
+    last_table_ = nullptr;
+    outboxes_.emplace(relation.oid, OutboxTable(std::move(seen), std::move(forms)));
+    return {};
   }
   if (const auto known = schemas_.latest(seen.category);
       known && key_names(**known) != key_names(seen))
@@ -359,11 +379,15 @@ Result<void> ChangeEncoder::add_row(int op, const Table& table, Lsn lsn, const T
 }
 
 Result<void> ChangeEncoder::insert(const pgoutput::Insert& change, Lsn lsn) {
+  if (OutboxTable* const outbox = outbox_of(change.relation_oid)) [[unlikely]]
+    return outbox_row(*outbox, change.after, lsn);
   MILLRACE_ASSIGN_OR_RETURN(const Table* table, find(change.relation_oid, change.after.size()));
   return add_row(Change::CREATE, *table, lsn, change.after);
 }
 
 Result<void> ChangeEncoder::read(std::uint32_t relation_oid, const Tuple& row, Lsn lsn) {
+  if (OutboxTable* const outbox = outbox_of(relation_oid)) [[unlikely]]
+    return outbox_row(*outbox, row, lsn);
   MILLRACE_ASSIGN_OR_RETURN(const Table* table, find(relation_oid, row.size()));
   return add_row(Change::READ, *table, lsn, row);
 }
@@ -459,6 +483,7 @@ Result<void> ChangeEncoder::update(const pgoutput::Update& change, Lsn lsn) {
 
 Result<void> ChangeEncoder::truncate(const pgoutput::Truncate& change, Lsn lsn) {
   for (const std::uint32_t oid : change.relation_oids) {
+    if (passes_over({&oid, 1})) continue;
     const TableSchema* schema = schema_of(oid);
     if (schema == nullptr)
       return Error(ErrorCode::kCorruption, "a TRUNCATE of table OID " + std::to_string(oid) +
@@ -469,13 +494,40 @@ Result<void> ChangeEncoder::truncate(const pgoutput::Truncate& change, Lsn lsn) 
   return {};
 }
 
+/// A row that is no event is kept as a message would be.
+Result<void> ChangeEncoder::outbox_row(OutboxTable& outbox, const Tuple& row, Lsn lsn) {
+  MILLRACE_RETURN_IF_ERROR(outbox.read(row));
+  const auto address = outbox.address();
+  const Result<void> checked =
+      address ? application_.check(*address) : Result<void>(address.error());
+  if (!checked) {
+    const std::string& table = outbox.schema().category;
+    application_.refuse("a row of outbox " + printable(table), checked.error());
+    return plain_message("outbox:" + table, outbox.as_json(), lsn);
+  }
+  const std::string metadata = outbox.metadata();
+  return out_.add({.category = address->category,
+                   .key = address->key,
+                   .type = address->type,
+                   .payload = outbox.payload(),
+                   .metadata = metadata,
+                   .flags = EventFlags::kNone,
+                   .versioned = true});
+}
+
 Result<void> ChangeEncoder::message(const pgoutput::LogicalMessage& message, Lsn lsn) {
-  key_ = message.prefix;
+  if (message.prefix.starts_with(kEventMessagePrefix))
+    if (const auto event = application_.event_of(message)) return out_.add(*event);
+  return plain_message(message.prefix, message.content, lsn);
+}
+
+Result<void> ChangeEncoder::plain_message(std::string_view prefix, std::string_view content,
+                                          Lsn lsn) {
+  key_ = prefix;
   fold_long_key(key_);
   start_payload(payload_, Change::MESSAGE, 0, lsn);
-  if (!message.prefix.empty()) append_sized(payload_, Change::kPrefixFieldNumber, message.prefix);
-  if (!message.content.empty())
-    append_sized(payload_, Change::kContentFieldNumber, message.content);
+  if (!prefix.empty()) append_sized(payload_, Change::kPrefixFieldNumber, prefix);
+  if (!content.empty()) append_sized(payload_, Change::kContentFieldNumber, content);
   return hand_on(kMessagesCategory, key_, EventFlags::kNone);
 }
 

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,15 +12,15 @@
 #include "base/result.h"
 #include "capture/pgoutput/message.h"
 #include "capture/pgoutput/row_writer.h"
+#include "capture/pipeline/application_events.h"
 #include "capture/pipeline/catalog_lookup.h"
+#include "capture/pipeline/outbox.h"
 #include "capture/pipeline/row_history.h"
 #include "eventstore/types.h"
 #include "schemas/registry.h"
 
 namespace millrace {
 
-/// Category of logical messages (pg_logical_emit_message); no table's, since those have a dot.
-inline constexpr std::string_view kMessagesCategory = "$messages";
 /// Category of what capture itself has to say to the log's readers.
 inline constexpr std::string_view kCaptureCategory = "$capture";
 /// Prefix of the messages that capture sends itself, to have something committed; they are no
@@ -54,6 +56,9 @@ class EventOut {
 /// (pgoutput/binary_value.h). Where it has none it is refused: the same changes must be asked for
 /// again as text.
 ///
+/// What an application writes as a domain event, in a message or an outbox, is one: see
+/// application_events.h and outbox.h. One that can't be is kept as an event of kMessagesCategory.
+///
 /// Pure but for the catalog lookups. Threads: one. Errors of all: kCorruption (a table that was
 /// never told of, a row that is not the table's, binary that is no value), kUnsupported (a value in
 /// binary that must be text), kInvalidArgument (a text that is none of its column's type), and
@@ -68,6 +73,16 @@ class ChangeEncoder {
   /// stays as the source sent it. `history` must see all that goes to `out`, and outlive this.
   void use_history(RowHistory& history) { history_ = &history; }
 
+  /// From now on a row that is inserted into one of these tables ("schema.table") is a domain
+  /// event, and nothing else of them is any.
+  void use_outbox(const std::vector<std::string>& tables) {
+    outbox_names_ = {tables.begin(), tables.end()};
+  }
+  /// Whether an update, delete or truncate of these tables is no event: they are outboxes.
+  bool passes_over(std::span<const std::uint32_t> relation_oids) const {
+    return !outboxes_.empty() && are_outboxes(relation_oids);
+  }
+
   /// Learns a table's shape as of `lsn`; a changed one becomes a new schema version.
   /// kFailedPrecondition where other columns than before make its key: the events so far would
   /// stand under keys that no change will ever name again.
@@ -79,9 +94,9 @@ class ChangeEncoder {
   Result<void> update(const pgoutput::Update& change, Lsn lsn);
   Result<void> remove(const pgoutput::Delete& change, Lsn lsn);
   Result<void> truncate(const pgoutput::Truncate& change, Lsn lsn);
-  /// Key of the event is the message's prefix.
+  /// A domain event, or one of kMessagesCategory, whose key is the message's prefix.
   Result<void> message(const pgoutput::LogicalMessage& message, Lsn lsn);
-  /// A row that a snapshot read, as `r`.
+  /// A row that a snapshot read, as `r`; of an outbox, the domain event that it is.
   Result<void> read(std::uint32_t relation_oid, const pgoutput::Tuple& row, Lsn lsn);
 
   /// The shape in force; nullptr if none was seen.
@@ -95,6 +110,10 @@ class ChangeEncoder {
     bool from_history = false;                // what the source leaves out
   };
 
+  bool are_outboxes(std::span<const std::uint32_t> relation_oids) const;
+  OutboxTable* outbox_of(std::uint32_t relation_oid);
+  Result<void> outbox_row(OutboxTable& outbox, const pgoutput::Tuple& row, Lsn lsn);
+  Result<void> plain_message(std::string_view prefix, std::string_view content, Lsn lsn);
   Result<std::vector<bool>> key_of(const pgoutput::Relation& relation);
   Result<const Table*> find(std::uint32_t relation_oid, std::size_t columns);
   Result<void> encode_row(const Table& table, const pgoutput::Tuple& tuple,
@@ -121,6 +140,9 @@ class ChangeEncoder {
   CatalogLookup& catalog_;
   EventOut& out_;
   RowHistory* history_ = nullptr;
+  ApplicationEvents application_;
+  std::set<std::string> outbox_names_;
+  std::map<std::uint32_t, OutboxTable> outboxes_;
   std::map<std::uint32_t, Table> tables_;
   // Of the last change: most changes are of the table that the one before was of.
   std::uint32_t last_oid_ = 0;

@@ -20,6 +20,10 @@
 // the transaction has committed, the shape that it brought last counts as sent to all
 // (cleanup_rel_sync_cache() in pgoutput.c), unless the table has changed since.
 //
+// A logical message in a block names the whole transaction, also where a part has sent it
+// (pgoutput_message() in pgoutput.c). So once a part is rolled back nothing tells which messages
+// were its: whatever is streamed then is asked for anew, as whole transactions.
+//
 // So of two shapes of a table, one sent in a streamed transaction and one beside it, the later one
 // by arrival is right for the ordinary transactions after its commit, whereas a replay needs those
 // of its own transaction, in its order. Every shape is numbered as it comes; a replay tells the
@@ -82,6 +86,8 @@ Result<void> StreamApplier::outcome_of(Result<void> done, Lsn wal_start) {
 Result<void> StreamApplier::reset() {
   const bool roll_back = std::exchange(handed_on_, false);
   in_transaction_ = dropping_ = failed_ = false;
+  needs_whole_transactions_ = false;
+  with_messages_.clear();
   connection_commit_ = Lsn{};
   own_content_.clear();
   own_message_.reset();
@@ -111,13 +117,16 @@ Result<void> StreamApplier::dispatch(const pgoutput::Message& message, std::stri
           [&](const pgoutput::Insert* insert) {
             return change("an INSERT", [&] { return encoder_.insert(*insert, wal_start); });
           },
-          [&](const pgoutput::Update* update) {
+          [&](const pgoutput::Update* update) -> Result<void> {
+            if (encoder_.passes_over({&update->relation_oid, 1})) return {};
             return change("an UPDATE", [&] { return encoder_.update(*update, wal_start); });
           },
-          [&](const pgoutput::Delete* remove) {
+          [&](const pgoutput::Delete* remove) -> Result<void> {
+            if (encoder_.passes_over({&remove->relation_oid, 1})) return {};
             return change("a DELETE", [&] { return encoder_.remove(*remove, wal_start); });
           },
-          [&](const pgoutput::Truncate* truncate) {
+          [&](const pgoutput::Truncate* truncate) -> Result<void> {
+            if (encoder_.passes_over(truncate->relation_oids)) return {};
             return change("a TRUNCATE", [&] { return encoder_.truncate(*truncate, wal_start); });
           },
           [&](const pgoutput::LogicalMessage* logical) -> Result<void> {
@@ -259,9 +268,10 @@ Result<void> StreamApplier::stream_start(const pgoutput::StreamStart& start) {
 /// A message inside a stream block.
 Result<void> StreamApplier::keep(const pgoutput::Message& message, std::string_view bytes,
                                  Lsn wal_start) {
-  if (const auto* logical = std::get_if<const pgoutput::LogicalMessage*>(&message);
-      logical != nullptr && !(*logical)->transactional)
-    return {};  // belongs to no transaction, wherever it stands
+  if (const auto* logical = std::get_if<const pgoutput::LogicalMessage*>(&message)) {
+    if (!(*logical)->transactional) return {};  // belongs to no transaction, wherever it stands
+    if ((*logical)->prefix != kOwnMessagePrefix) with_messages_.insert((*logical)->xid);
+  }
   const std::uint32_t part = std::visit(
       [](const auto* inside) -> std::uint32_t {
         if constexpr (requires { inside->xid; }) return inside->xid;
@@ -276,7 +286,17 @@ Result<void> StreamApplier::stream_abort(const pgoutput::StreamAbort& abort) {
     return out_of_order("an abort of a streamed transaction, which millrace did not ask for");
   if (in_transaction_) return out_of_order("a stream abort inside a transaction");
   if (!spill_->has(abort.xid)) return {};  // nothing of it is here
-  if (abort.xid == abort.sub_xid) return spill_->drop(abort.xid);
+  if (abort.xid == abort.sub_xid) {
+    with_messages_.erase(abort.xid);
+    return spill_->drop(abort.xid);
+  }
+  if (with_messages_.contains(abort.xid)) {
+    needs_whole_transactions_ = true;
+    return Error(ErrorCode::kUnavailable,
+                 "a part of transaction " + std::to_string(abort.xid) +
+                     " was rolled back, and PostgreSQL does not tell which of its messages were in "
+                     "it: they are asked for again, without transactions in progress");
+  }
   spill_->leave_out(abort.xid, abort.sub_xid);
   return {};
 }
@@ -287,6 +307,7 @@ Result<void> StreamApplier::stream_commit(const pgoutput::StreamCommit& commit) 
                         ", which never began");
   MILLRACE_RETURN_IF_ERROR(begin(
       {.commit_lsn = commit.commit_lsn, .commit_time = commit.commit_time, .xid = commit.xid}));
+  with_messages_.erase(commit.xid);
   MILLRACE_RETURN_IF_ERROR(spill_->start_reading(commit.xid));
   replayed_ = Replayed{.end = commit, .told = {}};
   return {};

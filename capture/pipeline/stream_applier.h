@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -76,6 +77,10 @@ class StreamApplier {
   /// Somebody waits for what was committed so far to be confirmed, and has said so with a message
   /// of capture's own; forgotten by asking.
   bool take_confirm_wanted() { return std::exchange(confirm_wanted_, false); }
+  /// It failed, since a part of a streamed transaction with messages was rolled back, and the
+  /// server does not tell which of them were that part's: they must be sent again on a connection
+  /// that asks for no transactions in progress. Until reset().
+  bool needs_whole_transactions() const { return needs_whole_transactions_; }
   std::uint64_t transactions() const { return transactions_; }  ///< Handed on.
   std::uint64_t changes() const { return changes_; }            ///< Messages that became events.
   std::uint64_t repeated() const { return repeated_; }  ///< Transactions dropped as already there.
@@ -113,6 +118,8 @@ class StreamApplier {
   bool handed_on_ = false;  // out_.begin() was called for it
   bool failed_ = false;
   bool confirm_wanted_ = false;
+  std::set<std::uint32_t> with_messages_;  // streamed transactions
+  bool needs_whole_transactions_ = false;
   struct Replayed {
     pgoutput::StreamCommit end;
     std::uint64_t number = 0;                   // of the message that is being handled

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 
+#include "capture/pipeline/outbox.h"
+
 namespace millrace {
 namespace {
 
@@ -148,6 +150,66 @@ std::vector<SourceTable> without_identity(const SourceTable& table,
   return lacking;
 }
 
+bool is_outbox(const SourceTable& table, const PreflightQuestion& question) {
+  return std::ranges::binary_search(question.outbox, table.name());
+}
+
+/// Finds the tables that are named as outboxes, and whether the publication has them.
+void look_for_outboxes(Preflight& found, const std::vector<SourceTable>& all,
+                       const PreflightQuestion& question, Findings& findings) {
+  for (const std::string& name : question.outbox) {
+    const auto table = std::ranges::find(all, name, &SourceTable::name);
+    const std::string subject = "outbox " + name;
+    if (table == all.end()) {
+      findings.problem(subject, "There is no such table, which --outbox names.",
+                       "-- correct the name in --outbox, or make the table");
+      continue;
+    }
+    found.outboxes.push_back(*table);
+    if (table->root_oid != 0)
+      findings.problem(subject, "It is a partition of another table.",
+                       "-- name that table in --outbox");
+    if (!found.publication) continue;
+    const std::string alter = "ALTER PUBLICATION " + quote_identifier(question.publication);
+    if (std::ranges::find(found.publication->table_oids, table->oid) ==
+        found.publication->table_oids.end())
+      findings.problem(subject, "Publication " + question.publication + " does not have it.",
+                       alter + " ADD TABLE " + table->quoted() + ";");
+    else if (!found.publication->inserts)
+      findings.problem(subject,
+                       "Publication " + question.publication + " does not publish inserts.",
+                       alter + " SET (publish = 'insert, update, delete, truncate');");
+  }
+}
+
+/// Whether the outboxes have the columns that make an event.
+Result<void> look_at_outbox_columns(Catalog& catalog, const Preflight& found,
+                                    const PreflightQuestion& question, Findings& findings) {
+  for (const SourceTable& table : found.outboxes) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto shape, catalog.shape(table, question.publication));
+    std::vector<ColumnSchema> columns;
+    for (const SourceColumn& column : shape.columns) {
+      MILLRACE_ASSIGN_OR_RETURN(ColumnType type,
+                                catalog.type(column.type_oid, column.type_modifier));
+      columns.push_back({.name = column.name,
+                         .kind = type.kind,
+                         .array = type.array,
+                         .type_name = std::move(type.name)});
+    }
+    std::string message;
+    for (const std::string& fault : outbox_faults(columns))
+      message += (message.empty() ? "As an outbox it won't do: " : " ") + fault;
+    if (message.empty())
+      findings.fine("outbox " + table.name(), "Its rows become domain events.");
+    else
+      findings.problem(
+          "outbox " + table.name(), message,
+          "-- give it the columns id, aggregatetype, aggregateid, type and payload, or "
+          "name another table in --outbox");
+  }
+  return {};
+}
+
 /// Who is in the publication and who was asked for.
 void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
                          const PreflightQuestion& question, Findings& findings) {
@@ -163,8 +225,9 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
     return std::find_if(all.begin(), all.end(),
                         [&](const SourceTable& table) { return table.oid == oid; });
   };
-  bool any_match = false;
+  bool any_match = !question.outbox.empty();
   for (const SourceTable& table : all) {
+    if (is_outbox(table, question)) continue;
     // Whoever names a partitioned table means its partitions too, which some publications list in
     // its place.
     const auto root = table.root_oid == 0 ? all.end() : with_oid(table.root_oid);
@@ -190,6 +253,7 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
                        "ALTER PUBLICATION " + quoted + " DROP TABLE ...;");
   if (!found.publication) {
     found.tables = matching;
+    matching = found.published();
     std::vector<SourceTable> foreign;
     std::copy_if(matching.begin(), matching.end(), std::back_inserter(foreign),
                  [](const SourceTable& table) { return !table.owned; });
@@ -240,7 +304,7 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
           "ALTER PUBLICATION " + quoted + " SET (publish = 'insert, update, delete, truncate');");
     findings.fine(subject, "It exists with " + std::to_string(found.tables.size()) + " tables.");
   }
-  if (found.tables.empty() || !any_match)
+  if (found.published().empty() || !any_match)
     findings.problem("tables", "No table matches.",
                      "-- see --tables; a pattern is schema.table, as in 'public.*'");
   for (const std::string& name : question.patterns.plain_names())
@@ -250,12 +314,13 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
                        "-- correct the name in --tables");
 }
 
-void look_at_tables(Preflight& found, const std::vector<SourceTable>& all,
-                    const PreflightQuestion& question, Findings& findings) {
+void look_at_tables(const Preflight& found, std::vector<SourceTable>& tables,
+                    const std::vector<SourceTable>& all, const PreflightQuestion& question,
+                    Findings& findings) {
   const bool updates =
       !found.publication || found.publication->updates || found.publication->deletes;
   std::vector<SourceTable> usable;
-  for (const SourceTable& table : found.tables) {
+  for (const SourceTable& table : tables) {
     const std::string subject = "table " + table.name();
     const std::vector<SourceTable> lacking = without_identity(table, all);
     const bool identity_missing = updates && !lacking.empty();
@@ -292,7 +357,7 @@ void look_at_tables(Preflight& found, const std::vector<SourceTable>& all,
                                  : "It has a replica identity.");
     if (!(identity_missing && question.temporary)) usable.push_back(table);
   }
-  found.tables = std::move(usable);
+  tables = std::move(usable);
 }
 
 /// On one line of the log, and still to be pasted.
@@ -312,10 +377,16 @@ void Preflight::log_findings(bool problems_too) const {
                    on_one_line(finding.fix));
 }
 
-Result<void> Preflight::require_no_problem() const {
+std::vector<SourceTable> Preflight::published() const {
+  std::vector<SourceTable> all = tables;
+  all.insert(all.end(), outboxes.begin(), outboxes.end());
+  return all;
+}
+
+Result<void> Preflight::require_no_problem(std::string_view subject) const {
   std::string message, fixes;
   for (const Finding& finding : findings) {
-    if (finding.severity != Severity::kProblem) continue;
+    if (finding.severity != Severity::kProblem || !finding.subject.starts_with(subject)) continue;
     message += (message.empty() ? "" : " ") + finding.subject + ": " + finding.message;
     fixes += (fixes.empty() ? "" : "\n  ") + finding.fix;
   }
@@ -352,8 +423,11 @@ Result<Preflight> run_preflight(Catalog& catalog, const PreflightQuestion& quest
   // What mends the tables comes before what publishes them.
   std::vector<Finding> of_publication;
   Findings publication_findings(of_publication);
+  look_for_outboxes(found, all, question, findings);
   look_at_publication(found, all, question, publication_findings);
-  look_at_tables(found, all, question, findings);
+  look_at_tables(found, found.tables, all, question, findings);
+  look_at_tables(found, found.outboxes, all, question, findings);
+  MILLRACE_RETURN_IF_ERROR(look_at_outbox_columns(catalog, found, question, findings));
   found.findings.insert(found.findings.end(), of_publication.begin(), of_publication.end());
   return found;
 }

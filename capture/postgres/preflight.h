@@ -17,12 +17,18 @@ struct Preflight {
   std::optional<SlotInfo> slot;
   /// What capture would read: the publication's tables, or those that match where it must be made.
   std::vector<SourceTable> tables;
+  /// Those whose rows are domain events; none of `tables`.
+  std::vector<SourceTable> outboxes;
   std::vector<Finding> findings;
+
+  /// Both: all that is, or is to be, in the publication.
+  std::vector<SourceTable> published() const;
 
   /// The warnings, and where asked for the problems, as lines of the log.
   void log_findings(bool problems_too = false) const;
-  /// All problems in one error (kFailedPrecondition), or nothing.
-  Result<void> require_no_problem() const;
+  /// All problems in one error (kFailedPrecondition), or nothing; or only those of subjects that
+  /// begin so.
+  Result<void> require_no_problem(std::string_view subject = {}) const;
 };
 
 struct PreflightQuestion {
@@ -31,6 +37,7 @@ struct PreflightQuestion {
   std::string publication;
   /// A tail makes both for itself and only for a moment.
   bool temporary = false;
+  std::vector<std::string> outbox = {};  ///< Sorted: see parse_table_names().
 };
 
 Result<Preflight> run_preflight(Catalog& catalog, const PreflightQuestion& question);

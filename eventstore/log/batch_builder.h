@@ -30,6 +30,7 @@ class BatchBuilder {
   /// The buffer's front must be its first batch. Gives the offset after its last event so far.
   Offset rebase(Offset first);
   Offset first() const { return first_; }
+  Offset end() const { return next_; }  ///< After its last event so far.
 
   /// How much of the buffer's front is whole batches. An event is behind them, so that the last
   /// batch of a transaction is never empty unless the transaction is.

@@ -105,7 +105,7 @@ Result<void> StoreWriter::begin(const TransactionInfo& info) {
   if (info_.source.epoch == 0) info_.source = {};
   builder_.begin(info_, appended_end(), batch_bytes_);
   in_transaction_ = true;
-  spilled_ = false;
+  spilled_ = versioned_ = false;
   transaction_thread_ = std::this_thread::get_id();
   return {};
 }
@@ -118,10 +118,25 @@ Result<void> StoreWriter::add(const NewEvent& event) {
   MILLRACE_RETURN_IF_ERROR(check_limits(event));
   if (!holds_less_than(kOvershoot)) [[unlikely]]
     MILLRACE_RETURN_IF_ERROR(wait_to_add());
-  builder_.add(event);
+  std::optional<std::uint64_t> version;
+  if (event.versioned) {
+    MILLRACE_ASSIGN_OR_RETURN(version, give_version({event.category, event.key}));
+  }
+  builder_.add(event, version);
   open_bytes_.store(open_.size(), std::memory_order_relaxed);
   if (open_.size() > spill_bytes_) spill();
   return {};
+}
+
+/// An append that asked for versions before is either noted by now, or not placed: then it will ask
+/// again.
+Result<std::uint64_t> StoreWriter::give_version(const StreamName& stream) {
+  if (!versioned_) {
+    MutexLock lock(mutex_);
+    numbering_ = versioned_ = true;
+    while (noting_) progress_.wait(mutex_);
+  }
+  return versions_.give(stream);
 }
 
 Result<Offset> StoreWriter::commit(std::uint64_t source_end) {
@@ -129,9 +144,12 @@ Result<Offset> StoreWriter::commit(std::uint64_t source_end) {
   if (!in_transaction_)
     return Error(ErrorCode::kFailedPrecondition, "no transaction is open: begin one first");
   const bool captured = info_.source.epoch != 0;
-  builder_.commit(captured ? source_end : 0);
+  Offset end = builder_.commit(captured ? source_end : 0);
   if (captured) last_source_ = info_.source;
-  Offset end;
+  if (versioned_) {  // nobody else gets a place meanwhile
+    if (!spilled_) end = builder_.rebase(appended_end());
+    versions_.keep_given(end);
+  }
   bool wakes_flusher = false;
   {
     MutexLock lock(mutex_);
@@ -139,6 +157,7 @@ Result<Offset> StoreWriter::commit(std::uint64_t source_end) {
     appended_epoch_ = last_source_.epoch;
     appended_end_.store(end.value, std::memory_order_release);
     wakes_flusher = move_to_pending(open_, open_.size());
+    if (versioned_) ++numbered_;
     end_transaction();
   }
   if (wakes_flusher) work_.notify_one();
@@ -148,9 +167,35 @@ Result<Offset> StoreWriter::commit(std::uint64_t source_end) {
 void StoreWriter::end_transaction() {
   in_transaction_ = false;
   transaction_thread_ = std::thread::id();
-  if (!spilling_) return;
-  spilling_ = false;
+  if (!spilling_ && !numbering_) return;
+  spilling_ = numbering_ = false;
   progress_.notify_all();
+}
+
+/// Does `work`, which asks for versions and then for a place, until no transaction gave others in
+/// between.
+template <typename Work>
+auto StoreWriter::with_versions(FlushNumber* durable_with, Work&& work) {
+  using Done = decltype(work(StreamAppender::Place()));
+  for (;;) {
+    std::uint64_t numbered_before = 0;
+    {
+      MutexLock lock(mutex_);
+      if (poison_) return Done(*poison_);
+      numbered_before = numbered_;
+    }
+    bool again = false;
+    Done done = work([&](BatchBuilder& builder, ByteBuffer& batches) -> Result<Offset> {
+      MILLRACE_ASSIGN_OR_RETURN(const bool placed,
+                                place(builder, batches, durable_with, numbered_before));
+      again = !placed;
+      if (again) return Error(ErrorCode::kConflict, "other versions were given");
+      return builder.end();
+    });
+    MutexLock lock(mutex_);
+    if (std::exchange(noting_, false)) progress_.notify_all();
+    if (!again) return done;
+  }
 }
 
 Result<AppendResult> StoreWriter::append(const AppendRequest& request) {
@@ -174,23 +219,25 @@ Result<AppendResult> StoreWriter::append(const AppendRequest& request, FlushNumb
     return Error(ErrorCode::kFailedPrecondition,
                  "this thread has a transaction open: commit it before it appends to streams");
   MutexLock lock(streams_mutex_);
-  if (poisoned_) return status().error();
-  return streams_.append(request, [&](BatchBuilder& builder, ByteBuffer& batches) {
-    return place(builder, batches, durable_with);
-  });
+  return with_versions(durable_with,
+                       [&request, streams = &streams_](const StreamAppender::Place& put) {
+                         return streams->append(request, put);
+                       });
 }
 
-/// With `durable_with` it also asks for a flush, and says which.
-Result<Offset> StoreWriter::place(BatchBuilder& builder, ByteBuffer& batches,
-                                  FlushNumber* durable_with) {
+/// False if a transaction has given versions after those of `builder` were asked for. With
+/// `durable_with` it also asks for a flush, and says which.
+Result<bool> StoreWriter::place(BatchBuilder& builder, ByteBuffer& batches,
+                                FlushNumber* durable_with, std::uint64_t numbered_before) {
   if (!holds_less_than(kOvershoot)) MILLRACE_RETURN_IF_ERROR(wait_to_add());
-  Offset end;
   bool wakes_flusher = false;
   {
     MutexLock lock(mutex_);
-    while (spilling_ && !poison_) progress_.wait(mutex_);
+    while ((spilling_ || numbering_) && !poison_) progress_.wait(mutex_);
     if (poison_) return *poison_;
-    end = builder.rebase(appended_end());
+    if (numbered_ != numbered_before) return false;
+    noting_ = true;
+    const Offset end = builder.rebase(appended_end());
     appended_end_.store(end.value, std::memory_order_release);
     wakes_flusher = move_to_pending(batches, batches.size());
     if (durable_with != nullptr) {
@@ -200,7 +247,7 @@ Result<Offset> StoreWriter::place(BatchBuilder& builder, ByteBuffer& batches,
   }
   // Without the lock, which is the first thing that it takes.
   if (wakes_flusher) work_.notify_one();
-  return end;
+  return true;
 }
 
 void StoreWriter::spill() {
@@ -240,6 +287,7 @@ Result<void> StoreWriter::rollback() {
   if (!in_transaction_) return {};
   open_.clear(2 * kSpillBytes);
   open_bytes_.store(0, std::memory_order_relaxed);
+  versions_.drop_given();
   MutexLock lock(mutex_);
   if (!spilled_) {
     end_transaction();
@@ -371,10 +419,10 @@ Result<Offset> StoreWriter::append_tombstones(std::span<const NewEvent> events) 
   Offset end;
   {
     MutexLock lock(streams_mutex_);
-    if (poisoned_) return status().error();
     MILLRACE_ASSIGN_OR_RETURN(
-        end, streams_.append_tombstones(events, [this](BatchBuilder& builder, ByteBuffer& batches) {
-          return place(builder, batches, nullptr);
+        end,
+        with_versions(nullptr, [events, streams = &streams_](const StreamAppender::Place& put) {
+          return streams->append_tombstones(events, put);
         }));
   }
   request_flush();

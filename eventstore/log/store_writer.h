@@ -24,9 +24,11 @@ namespace millrace::log {
 /// The appender encodes into `open_`; whole transactions (and the pieces of one that grows large)
 /// move to `pending_`, where each gets its offsets. Append requests come from any thread and are
 /// encoded apart; once a piece of the appender's transaction has moved they wait for the rest of
-/// it, so that the log stays one transaction behind the other. The flusher, the only one that does
-/// disk I/O, takes all of `pending_`, writes and syncs it; meanwhile the next batches gather. It
-/// does not wait for more of them: callers that were woken append while the next sync runs.
+/// it, so that the log stays one transaction behind the other. The same holds once the appender's
+/// transaction has given its events versions: whoever asked for some meanwhile asks again. The
+/// flusher, the only one that does disk I/O, takes all of `pending_`, writes and syncs it;
+/// meanwhile the next batches gather. It does not wait for more of them: callers that were woken
+/// append while the next sync runs.
 class StoreWriter final : public EventStore, private UpkeepHost {
  public:
   StoreWriter(const Path& directory, StoreOptions options, StoreId id,
@@ -66,11 +68,15 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   bool holds_less_than(std::size_t times) const;
   Result<void> wait_to_add();
   void spill();
+  Result<std::uint64_t> give_version(const StreamName& stream);
   [[nodiscard]] bool move_to_pending(ByteBuffer& from, std::size_t bytes) MILLRACE_REQUIRES(mutex_);
   /// The flush that takes what an append has placed.
   using FlushNumber = std::optional<std::uint32_t>;
   Result<AppendResult> append(const AppendRequest& request, FlushNumber* durable_with);
-  Result<Offset> place(BatchBuilder& builder, ByteBuffer& batches, FlushNumber* durable_with);
+  template <typename Work>
+  auto with_versions(FlushNumber* durable_with, Work&& work) MILLRACE_REQUIRES(streams_mutex_);
+  Result<bool> place(BatchBuilder& builder, ByteBuffer& batches, FlushNumber* durable_with,
+                     std::uint64_t numbered_before);
   void end_transaction() MILLRACE_REQUIRES(mutex_);
 
   void run_flusher();
@@ -95,7 +101,8 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   ByteBuffer open_;  // batches of the open transaction
   BatchBuilder builder_;
   bool in_transaction_ = false;
-  bool spilled_ = false;  // some of them moved to pending_ before the commit
+  bool spilled_ = false;    // some of them moved to pending_ before the commit
+  bool versioned_ = false;  // some of its events
   std::atomic<std::thread::id> transaction_thread_;  // which has one open
   TransactionInfo info_;
   SourcePosition last_source_;
@@ -125,6 +132,10 @@ class StoreWriter final : public EventStore, private UpkeepHost {
   bool spill_taken_ MILLRACE_GUARDED_BY(mutex_) = false;  // some of it went to the disk
   /// The open transaction has a part in pending_ or on the disk: nothing else may come behind it.
   bool spilling_ MILLRACE_GUARDED_BY(mutex_) = false;
+  /// The open transaction has given versions, which nobody else may give then.
+  bool numbering_ MILLRACE_GUARDED_BY(mutex_) = false;
+  std::uint64_t numbered_ MILLRACE_GUARDED_BY(mutex_) = 0;  // transactions that were so, committed
+  bool noting_ MILLRACE_GUARDED_BY(mutex_) = false;  // an append is placed, its versions not noted
   bool flush_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool rewind_requested_ MILLRACE_GUARDED_BY(mutex_) = false;
   bool seal_requested_ MILLRACE_GUARDED_BY(mutex_) = false;

@@ -233,6 +233,27 @@ Result<std::string> StreamVersions::what_became_of(const StreamName& stream, Off
   return std::string("was compacted: newer events stand for it");
 }
 
+Result<std::uint64_t> StreamVersions::give(const StreamName& stream) {
+  MutexLock lock(mutex_);
+  set_name(stream, name_);
+  if (const auto given = given_.find(name_); given != given_.end()) return given->second++;
+  MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t next, find_next(stream));
+  given_.emplace(name_, next + 1);
+  return next;
+}
+
+void StreamVersions::keep_given(Offset end) {
+  MutexLock lock(mutex_);
+  for (const auto& [name, next] : given_) set(name, next, end);
+  given_ = {};
+  static_cast<void>(forget_durable());  // as in note()
+}
+
+void StreamVersions::drop_given() {
+  MutexLock lock(mutex_);
+  given_ = {};
+}
+
 Result<void> StreamVersions::learn(const StreamName& stream) {
   MutexLock lock(mutex_);
   MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t next, find_next(stream));

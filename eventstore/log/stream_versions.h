@@ -40,6 +40,12 @@ class StreamVersions {
   Result<std::optional<AppendResult>> find_append(const AppendRequest& request);
   /// Takes note of an append that is in the log now.
   void note(const AppendRequest& request, const AppendResult& result);
+  /// The version of the next event that a transaction adds while it is open: next_version(), and
+  /// one more for each that it was given before. Others are told of them by keep_given() only,
+  /// which comes right before the transaction's events are at `end`; drop_given() forgets them.
+  Result<std::uint64_t> give(const StreamName& stream);
+  void keep_given(Offset end);
+  void drop_given();
   /// Takes into memory what next_version() would look up, so that who appends need not wait for it.
   Result<void> learn(const StreamName& stream);
   /// Lets go of old generations of segments that were replaced, and of appends that may have been
@@ -91,6 +97,7 @@ class StreamVersions {
   Mutex mutex_;
   std::unique_ptr<StreamLookup> lookup_ MILLRACE_GUARDED_BY(mutex_);  // once it was needed
   Table<Version> versions_ MILLRACE_GUARDED_BY(mutex_);
+  Table<std::uint64_t> given_ MILLRACE_GUARDED_BY(mutex_);  // next ones, of the open transaction
   Table<KeyedAppend> appends_ MILLRACE_GUARDED_BY(mutex_);
   std::string name_ MILLRACE_GUARDED_BY(mutex_);
 };

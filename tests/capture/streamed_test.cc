@@ -224,11 +224,32 @@ TEST_CASE("F85: messages in a stream block: of the transaction, of none, of capt
   bench.feed(joined({block(70, true,
                            {bytes::logical(true, Lsn{1}, "in", "c", 70),
                             bytes::logical(false, Lsn{1}, "beside", "c", 70),
-                            bytes::logical(true, Lsn{1}, std::string(kOwnMessagePrefix), "c", 70),
-                            bytes::logical(true, Lsn{1}, "undone", "c", 71)}),
+                            bytes::logical(true, Lsn{1}, std::string(kOwnMessagePrefix), "c", 70)}),
                      {bytes::logical(false, Lsn{1}, "between", "c")},
-                     {bytes::stream_abort(70, 71), stream_commit(70, Lsn{0x100})}}));
+                     {stream_commit(70, Lsn{0x100})}}));
   CHECK(bench.keys() == Keys{"in"});
+}
+
+TEST_CASE("a part that is rolled back beside messages of its transaction is asked for again",
+          "[capture][applier][streamed]") {
+  Bench bench;
+  const Messages begun =
+      block(70, true,
+            {shape(kNarrow, 71), insert(1, 71), bytes::logical(true, Lsn{1}, "whose", "c", 70)});
+  // Of another transaction, or of all of this one: that tells enough.
+  bench.feed(joined({block(80, true, {shape(kNarrow, 81), insert(2, 81)}),
+                     begun,
+                     {bytes::stream_abort(80, 81), bytes::stream_abort(70, 70)}}));
+  CHECK_FALSE(bench.applier.needs_whole_transactions());
+  bench.feed(begun);
+  const auto failed = bench.try_feed({bytes::stream_abort(70, 71)});
+  REQUIRE_FALSE(failed);
+  CHECK(failed.error().code() == ErrorCode::kUnavailable);
+  CHECK(bench.applier.needs_whole_transactions());
+  REQUIRE(bench.applier.reset());
+  CHECK_FALSE(bench.applier.needs_whole_transactions());
+  bench.feed(ordinary(Lsn{0x100}, {bytes::logical(true, Lsn{1}, "kept", "c")}));
+  CHECK(bench.keys() == Keys{"kept"});
 }
 
 TEST_CASE("a streamed transaction without events is not handed on, only its end is remembered",
