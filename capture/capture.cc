@@ -123,6 +123,7 @@ class Capture {
   std::optional<ChangeEncoder> encoder_;
   std::unique_ptr<TransactionSpill> spill_;
   std::optional<StreamApplier> applier_;
+  std::optional<PublicationKeeper> keeper_;
   std::optional<SourceGuard> guard_;
   std::optional<Lsn> until_;
   bool connected_ = false;    ///< Since the last failure.
@@ -251,11 +252,14 @@ Result<void> Capture::prepare() {
   MILLRACE_RETURN_IF_ERROR(snapshots_->resume());
   encoder_.emplace(*schemas_, catalog_, *snapshots_);
   if (history_) encoder_->use_history(*history_);
+  keeper_.emplace(catalog_, state_->publication,
+                  patterns_.given() ? std::optional(patterns_) : std::nullopt);
   guard_.emplace(
       catalog_, *store_, *state_,
       SourceGuard::Options{.store = options_.store,
                            .files = options_.files,
                            .accept_publication_change = options_.accept_publication_change,
+                           .keeper = &*keeper_,
                            .stop = stop_,
                            .on_accepted = [this](const auto& published, const auto& joined) {
                              return snapshots_->publication_changed(published, joined,
