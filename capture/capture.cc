@@ -14,6 +14,7 @@
 #include "capture/daemon/catch_up.h"
 #include "capture/daemon/first_start.h"
 #include "capture/daemon/known_history.h"
+#include "capture/daemon/schema_teller.h"
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_history.h"
 #include "capture/daemon/store_out.h"
@@ -119,6 +120,7 @@ class Capture {
   std::optional<StoreOut> out_;
   std::optional<StoreHistory>
       history_;  // between snapshots_ and out_, if rows are to be made whole
+  std::optional<SchemaTeller> teller_;
   std::optional<TableSnapshots> snapshots_;
   std::optional<ChangeEncoder> encoder_;
   std::unique_ptr<TransactionSpill> spill_;
@@ -243,7 +245,8 @@ Result<void> Capture::prepare() {
     history_.emplace(*out_, *store_, options_.store, *options_.files, *complete_rows_);
     out = &*history_;
   }
-  snapshots_.emplace(*store_, *out, *schemas_, catalog_, *state_,
+  teller_.emplace(*out, *schemas_, options_.store, *options_.files);
+  snapshots_.emplace(*store_, *teller_, *schemas_, catalog_, *state_,
                      TableSnapshots::Options{.store = options_.store,
                                              .files = options_.files,
                                              .address = address_,
