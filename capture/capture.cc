@@ -14,6 +14,7 @@
 #include "capture/daemon/catch_up.h"
 #include "capture/daemon/first_start.h"
 #include "capture/daemon/known_history.h"
+#include "capture/daemon/schema_teller.h"
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_history.h"
 #include "capture/daemon/store_out.h"
@@ -127,10 +128,12 @@ class Capture {
   std::optional<StoreOut> out_;
   std::optional<StoreHistory>
       history_;  // between snapshots_ and out_, if rows are to be made whole
+  std::optional<SchemaTeller> teller_;
   std::optional<TableSnapshots> snapshots_;
   std::optional<ChangeEncoder> encoder_;
   std::unique_ptr<TransactionSpill> spill_;
   std::optional<StreamApplier> applier_;
+  std::optional<PublicationKeeper> keeper_;
   std::optional<SourceGuard> guard_;
   std::optional<Lsn> until_;
   bool connected_ = false;    ///< Since the last failure.
@@ -289,7 +292,8 @@ Result<void> Capture::prepare() {
     history_.emplace(*out_, *store_, options_.store, *options_.files, *complete_rows_);
     out = &*history_;
   }
-  snapshots_.emplace(*store_, *out, *schemas_, catalog_, *state_,
+  teller_.emplace(*out, *schemas_, options_.store, *options_.files);
+  snapshots_.emplace(*store_, *teller_, *schemas_, catalog_, *state_,
                      TableSnapshots::Options{.store = options_.store,
                                              .files = options_.files,
                                              .address = address_,
@@ -299,11 +303,14 @@ Result<void> Capture::prepare() {
   encoder_.emplace(*schemas_, catalog_, *snapshots_);
   if (history_) encoder_->use_history(*history_);
   encoder_->use_outbox(options_.outbox);
+  keeper_.emplace(catalog_, state_->publication,
+                  patterns_.given() ? std::optional(patterns_) : std::nullopt, options_.outbox);
   guard_.emplace(
       catalog_, *store_, *state_,
       SourceGuard::Options{.store = options_.store,
                            .files = options_.files,
                            .accept_publication_change = options_.accept_publication_change,
+                           .keeper = &*keeper_,
                            .stop = stop_,
                            .on_accepted = [this](const auto& published, const auto& joined) {
                              return publication_changed(published, joined);

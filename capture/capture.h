@@ -26,7 +26,8 @@ struct CaptureOptions {
   std::string source;  ///< URI or key=value string, as libpq takes it.
   Path store;
   /// Patterns of tables, as "schema.table" with '*' and '?'; one that starts with '!' excludes.
-  /// Empty: what the publication has, or public.* where it must be made.
+  /// Empty: what the publication was made for or has, or public.* where it must be made. A
+  /// publication that capture has made is kept in step with them, at the start and while it runs.
   std::vector<std::string> tables;
   std::string slot = "millrace";
   std::string publication = "millrace";
@@ -37,8 +38,8 @@ struct CaptureOptions {
   unsigned snapshot_workers = 2;
   /// End once everything that was committed before the start is durable in the store.
   bool until_caught_up = false;
-  /// Go on although the publication, or `outbox`, is not what it was when capture last ran. Tables
-  /// that came in are captured from now on, without the rows that they had.
+  /// Go on although the publication, or `outbox`, is not what it was when capture last ran, for other
+  /// reasons than `tables`. The rows that tables which came in have now are read beside the stream.
   bool accept_publication_change = false;
   /// Patterns as `tables`: rows of these tables are made whole with what the store knows of them,
   /// where PostgreSQL leaves values out: large ones that an update left alone, and the old rows of
@@ -56,7 +57,8 @@ struct CaptureOptions {
   /// connection is given up. Smaller finds a dead peer sooner, and may take a server for one that
   /// is busy with a transaction of which it has nothing to send.
   std::chrono::milliseconds silence_max{45'000};
-  /// How often a running capture looks whether the publication is still the same.
+  /// How often a running capture looks whether the publication is still the same, and in step with
+  /// `tables`.
   std::chrono::milliseconds look_interval{10'000};
   CatchUpBounds catch_up;
   /// The longest pause between attempts to connect again.

@@ -77,7 +77,7 @@ Result<TeardownStep> remove_publication(Catalog& catalog, const TeardownOptions&
   MILLRACE_ASSIGN_OR_RETURN(const auto publication, catalog.publication(options.publication));
   if (!publication) {
     step.message = "There is none.";
-  } else if (publication->comment != kPublicationMark) {
+  } else if (!made_by_capture(*publication)) {
     step.state = State::kKept;
     step.message = "Capture has not made it: it stays.";
     step.fix = statement + ";";
@@ -108,8 +108,8 @@ Result<SetupReport> set_up_source(const CheckOptions& options) {
   SetupReport report;
   if (!found.publication &&
       std::none_of(found.findings.begin(), found.findings.end(), keeps_from_publishing)) {
-    MILLRACE_RETURN_IF_ERROR(
-        make_publication(catalog, options.publication, found.published(), found.server.version));
+    MILLRACE_RETURN_IF_ERROR(make_publication(catalog, options.publication, found.published(),
+                                              patterns, found.server.version));
     report.made_publication = true;
     MILLRACE_ASSIGN_OR_RETURN(found, run_preflight(catalog, question));
   }

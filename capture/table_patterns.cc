@@ -48,6 +48,13 @@ Result<TablePatterns> TablePatterns::parse(const std::vector<std::string>& texts
   return patterns;
 }
 
+std::string TablePatterns::text() const {
+  std::string text;
+  for (const std::string& pattern : include_) text += (text.empty() ? "" : ",") + pattern;
+  for (const std::string& pattern : exclude_) text += ",!" + pattern;
+  return text;
+}
+
 std::vector<std::string> TablePatterns::plain_names() const {
   std::vector<std::string> names;
   std::copy_if(

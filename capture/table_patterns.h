@@ -17,6 +17,8 @@ class TablePatterns {
   static Result<TablePatterns> parse(const std::vector<std::string>& texts);
   bool match(std::string_view schema_name, std::string_view table_name) const;
   bool given() const { return given_; }
+  /// All of them in one text that parse() takes, also those that are meant without being given.
+  std::string text() const;
   /// Those that include and name one table: without '*' and '?'.
   std::vector<std::string> plain_names() const;
 

@@ -169,6 +169,8 @@ constexpr CommandText kRun{
     "Makes the publication and the replication slot where they are missing, reads the tables'\n"
     "present rows once, then appends every committed transaction to the store, until SIGTERM or\n"
     "Ctrl-C. Started again, it goes on where it stopped: no change is lost and none comes twice.\n"
+    "A publication that it has made is kept in step with --tables: a table that comes later is\n"
+    "added and read, one that is left out from now on is dropped from it.\n"
     "\n"
     "A password is better kept out of the command line: use MILLRACE_SOURCE, ~/.pgpass or a\n"
     "connection service file.\n"

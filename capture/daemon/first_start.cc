@@ -48,8 +48,9 @@ Result<SourceState> FirstStart::run(const Preflight& preflight, const SystemIden
                                     SchemaRegistry& schemas) {
   const bool made_publication = !preflight.publication.has_value();
   if (made_publication) {
+    MILLRACE_ASSIGN_OR_RETURN(const TablePatterns patterns, TablePatterns::parse(options_.tables));
     MILLRACE_RETURN_IF_ERROR(make_publication(catalog_, options_.publication, preflight.published(),
-                                              preflight.server.version));
+                                              patterns, preflight.server.version));
     spdlog::info("publication {} created for {} tables", printable(options_.publication),
                  preflight.published().size());
   }

@@ -28,7 +28,8 @@ Result<void> InitialCopy::plan(PostgresConnection& reader, const std::vector<Sou
     MILLRACE_ASSIGN_OR_RETURN(Catalog::TableShape shape, read_shape(reader, table, publication));
     Outbox& outbox = outboxes_.emplace_back();
     MILLRACE_ASSIGN_OR_RETURN(outbox.parts, read_parts(reader, table));
-    outbox.reader = std::make_unique<TableReader>(table, std::move(shape));
+    MILLRACE_ASSIGN_OR_RETURN(const bool binary, binary_is_exact(catalog_, shape.columns));
+    outbox.reader = std::make_unique<TableReader>(table, std::move(shape), binary);
   }
   for (const SourceTable& table : tables) {
     MILLRACE_ASSIGN_OR_RETURN(Catalog::TableShape shape, read_shape(reader, table, publication));
@@ -183,11 +184,11 @@ Result<void> InitialCopy::append_outboxes(PostgresConnection& reader) {
     for (const TablePart& part : outbox.parts) {
       const RowSelection all{
           .from = RowPlace::page(0), .to = RowPlace::page(part.pages), .condition = {}};
-      auto copied = table.copy(reader, part, all, [&](std::string_view line) -> Result<void> {
-        MILLRACE_ASSIGN_OR_RETURN(const pgoutput::Tuple* row, table.parse(line));
-        ++rows;
-        return encoder.read(table.table().oid, *row, Lsn{});
-      });
+      auto copied = table.copy(reader, part, all,
+                               [&](std::string_view, const pgoutput::Tuple& row) -> Result<void> {
+                                 ++rows;
+                                 return encoder.read(table.table().oid, row, Lsn{});
+                               });
       if (!copied)
         return std::move(copied).error().context("read the present rows of " +
                                                  printable(table.table().name()));

@@ -201,33 +201,61 @@ Result<Lsn> SourceGuard::check_slot(Lsn store_end) {
   return slot->confirmed_flush.value_or(Lsn{});
 }
 
+Result<PublicationInfo> SourceGuard::publication() const {
+  MILLRACE_ASSIGN_OR_RETURN(auto found, catalog_.publication(state_.publication));
+  if (found) return *std::move(found);
+  return halted(
+      "PUBLICATION_MISSING", "publication " + state_.publication + " is gone from the server",
+      "Changes since then can't be decoded. Make it again as it was (" + as_it_was(state_) +
+          ") and start once with --accept-publication-change; if PostgreSQL then still reports "
+          "that it does "
+          "not exist, run `millrace capture resync`.");
+}
+
+/// Whether it is what it was, or became what it is by being kept in step.
+Result<bool> SourceGuard::is_kept(const PublicationInfo& publication) const {
+  if (publication.definition == state_.publication_definition) return true;
+  if (options_.keeper == nullptr) return false;
+  return options_.keeper->explains(state_.publication_definition, publication);
+}
+
+/// Nothing is altered before what it is now was found right.
 Result<void> SourceGuard::check_publication(Lsn store_end) {
-  MILLRACE_ASSIGN_OR_RETURN(const auto publication, catalog_.publication(state_.publication));
-  if (!publication)
-    return halted(
-        "PUBLICATION_MISSING", "publication " + state_.publication + " is gone from the server",
-        "Changes since then can't be decoded. Make it again as it was (" + as_it_was(state_) +
-            ") and start once with --accept-publication-change; if PostgreSQL then still reports "
-            "that it does "
-            "not exist, run `millrace capture resync`.");
-  if (publication->definition == state_.publication_definition) return {};
-  const std::string changes = difference(state_.publication_definition, publication->definition);
-  if (!options_.accept_publication_change)
-    return halted(
-        "PUBLICATION_CHANGED",
-        "publication " + state_.publication + " is not what it was: " + changes,
-        "Change it back; or run `millrace capture resync`, which finds what was missed; or "
-        "start with --accept-publication-change: tables that are new in it are then "
-        "captured from here on, and the rows that they have now are read beside the "
-        "stream.");
-  spdlog::warn("publication {} changed, accepted: {}", printable(state_.publication),
-               printable(changes, 2000));
-  MILLRACE_RETURN_IF_ERROR(
-      record("publication_changed", {{"publication", state_.publication},
-                                     {"changes", changes},
-                                     {"captured_up_to", to_string(store_end)}}));
-  if (options_.on_accepted) MILLRACE_RETURN_IF_ERROR(accept(*publication));
-  state_.publication_definition = publication->definition;
+  MILLRACE_ASSIGN_OR_RETURN(PublicationInfo now, publication());
+  for (bool altered = false;;) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool kept, is_kept(now));
+    if (!kept && !options_.accept_publication_change)
+      return halted(
+          "PUBLICATION_CHANGED",
+          "publication " + state_.publication +
+              " is not what it was: " + difference(state_.publication_definition, now.definition),
+          "Change it back; or run `millrace capture resync`, which finds what was missed; or "
+          "start with --accept-publication-change: tables that are new in it are then "
+          "captured from here on, and the rows that they have now are read beside the "
+          "stream.");
+    if (altered || options_.keeper == nullptr) break;
+    MILLRACE_ASSIGN_OR_RETURN(altered,
+                              options_.keeper->bring_in_step(state_.publication_definition, now));
+    if (!altered) break;
+    MILLRACE_ASSIGN_OR_RETURN(now, publication());
+  }
+  if (now.definition == state_.publication_definition) return {};
+  return note(now, store_end);
+}
+
+Result<void> SourceGuard::note(const PublicationInfo& publication, Lsn store_end) {
+  const std::string changes = difference(state_.publication_definition, publication.definition);
+  MILLRACE_ASSIGN_OR_RETURN(const bool kept, is_kept(publication));
+  spdlog::log(kept ? spdlog::level::info : spdlog::level::warn, "publication {} changed, {}: {}",
+              printable(state_.publication), kept ? "as --tables says" : "accepted",
+              printable(changes, 2000));
+  nlohmann::json payload{{"publication", state_.publication},
+                         {"changes", changes},
+                         {"captured_up_to", to_string(store_end)}};
+  if (kept) payload["as_tables_says"] = true;
+  MILLRACE_RETURN_IF_ERROR(record("publication_changed", payload));
+  if (options_.on_accepted) MILLRACE_RETURN_IF_ERROR(accept(publication));
+  state_.publication_definition = publication.definition;
   return save_source_state(options_.store, state_, *options_.files);
 }
 

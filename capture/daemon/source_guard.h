@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/result.h"
+#include "capture/daemon/publication_keeper.h"
 #include "capture/postgres/catalog.h"
 #include "capture/postgres/replication.h"
 #include "capture/source_state.h"
@@ -39,6 +40,9 @@ class SourceGuard {
     FileSystem* files = &FileSystem::real();
     /// Record a changed publication in the store and go on.
     bool accept_publication_change = false;
+    /// Keeps the publication in step with --tables. None: it stays as it is, and whatever else
+    /// changes it halts.
+    PublicationKeeper* keeper = nullptr;
     std::stop_token stop{};
     /// A change is being accepted: `published` are the publication's tables now, `joined` those of
     /// them that were not captured all along. Called again if a crash comes before it is noted.
@@ -59,7 +63,8 @@ class SourceGuard {
   /// Whoever holds the slot, at the last check_all(), is a capture of this same store: since we
   /// hold the store, what is left of one that was killed.
   bool held_by_own_ghost() const { return own_ghost_; }
-  /// What may change while a connection lasts.
+  /// What may change while a connection lasts. Here the publication is brought in step with
+  /// --tables.
   Result<void> check_publication(Lsn store_end);
 
  private:
@@ -68,6 +73,9 @@ class SourceGuard {
                               Lsn store_end);
   Result<Lsn> check_slot(Lsn store_end);
   Result<void> record(std::string_view type, const nlohmann::json& payload);
+  Result<PublicationInfo> publication() const;
+  Result<bool> is_kept(const PublicationInfo& publication) const;
+  Result<void> note(const PublicationInfo& publication, Lsn store_end);
   Result<void> accept(const PublicationInfo& publication);
 
   Catalog& catalog_;

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_out.h"
+#include "capture/pipeline/emptied_table.h"
 #include "capture/snapshot_requests.h"
 #include "eventstore/log_reader.h"
 
@@ -195,6 +196,7 @@ Result<void> TableSnapshots::begin_session() {
   request_.reset();
   chunk_.reset();
   missed_ = false;
+  for (Job& job : jobs_) job.emptied = false;  // that may have been taken back
   if (!taken_back_) return {};
   MILLRACE_RETURN_IF_ERROR(wait_until_durable(store_, store_.appended_end(), 0, options_.stop));
   jobs_.clear();
@@ -240,8 +242,9 @@ Result<bool> TableSnapshots::heard(std::string_view content) {
   if (step_ == Step::kAsked && content == reader_->low_watermark(request_->number)) {
     step_ = Step::kAtLow;
     missed_ = false;
+    MILLRACE_ASSIGN_OR_RETURN(emptying_, to_be_emptied());
     MILLRACE_RETURN_IF_ERROR(hold());  // mostly the rows have been here for long
-    return false;
+    return emptying_ != nullptr;
   }
   return step_ == Step::kOpen && window_.is_open() &&
          content == reader_->high_watermark(request_->number);
@@ -257,8 +260,34 @@ Result<bool> TableSnapshots::hold() {
 
 void TableSnapshots::wait_held(milliseconds timeout) const { reader_->wait(timeout); }
 
-/// The high watermark. Past add(), which is for what the stream brings.
+/// A table that joins may have been captured before, or another one of its name: rows of then that
+/// are gone would stay for ever. Everything that the stream has of then came before the low
+/// watermark; whatever it brought since is read once more. So this may be done again, until
+/// something was read.
+Result<SchemaRegistry::Schema> TableSnapshots::to_be_emptied() {
+  Job& job = jobs_.front();
+  if (job.emptied || job.snapshot.reason != SnapshotReason::kAdded ||
+      request_->what != ChunkRequest::What::kRange ||
+      std::any_of(job.snapshot.parts.begin(), job.snapshot.parts.end(),
+                  [](const SnapshotPart& part) { return part.next != RowPlace{}; }))
+    return SchemaRegistry::Schema();
+  auto schema = schemas_.latest(job.snapshot.table);
+  if (!schema && schema.error().code() == ErrorCode::kNotFound) return SchemaRegistry::Schema();
+  job.emptied = schema.has_value();
+  return schema;
+}
+
+/// A watermark. Past add(), which is for what the stream brings.
 Result<void> TableSnapshots::append() {
+  if (const auto emptied = std::exchange(emptying_, nullptr)) {
+    const std::string truncate = emptied_payload(emptied->version);
+    return out_.add({.category = emptied->category,
+                     .key = {},
+                     .type = {},
+                     .payload = truncate,
+                     .metadata = {},
+                     .flags = EventFlags::kCategoryTombstone});
+  }
   appending_ = true;
   Job& job = jobs_.front();
   const ChunkRequest request = *std::exchange(request_, std::nullopt);
@@ -400,8 +429,12 @@ Result<void> TableSnapshots::take_parts(const std::vector<TablePart>& parts) {
     job.page_bytes = std::max(job.page_bytes, part.page_bytes);
     job.rows_expected += part.rows;
   }
-  job.span = std::max<std::uint64_t>(kChunkBytes / job.page_bytes, 1) * kPage;
   job.looked_at = true;
+  // Where there is no page a table is emptied at a watermark all the same.
+  if (job.snapshot.reason == SnapshotReason::kAdded && !job.emptied && !parts.empty() &&
+      nothing_left() && schemas_.latest(job.snapshot.table))
+    job.snapshot.parts.front().pages = 1;
+  job.span = std::max<std::uint64_t>(kChunkBytes / job.page_bytes, 1) * kPage;
   if (!job.progress)
     job.progress = std::make_unique<Progress>("snapshot of " + job.snapshot.table,
                                               job.rows_expected, ProgressUnit::kEvents);
@@ -473,7 +506,7 @@ Result<void> TableSnapshots::restart(std::string_view why) {
   MILLRACE_RETURN_IF_ERROR(append_alone(event));
   job.incomplete.clear();
   job.snapshot.parts.clear();
-  job.looked_at = false;
+  job.looked_at = job.emptied = false;
   look_again({});
   return {};
 }

@@ -89,6 +89,7 @@ class TableSnapshots final : public EventOut, public OwnMessages {
     IncompleteRows incomplete;
     std::uint64_t span = 0;  ///< Of places; how much is read at once. 0: to be found out.
     bool looked_at = false;  ///< Its parts are as they are now.
+    bool emptied = false;    ///< What the log had of the table before it joined is gone.
     std::uint64_t page_bytes = 0;
     std::unique_ptr<Progress> progress;
     std::uint64_t rows_expected = 0;
@@ -99,6 +100,7 @@ class TableSnapshots final : public EventOut, public OwnMessages {
   Result<void> on_chunk();
   Result<void> on_failure(const Error& error);
   Result<void> open_window(Chunk chunk);
+  Result<SchemaRegistry::Schema> to_be_emptied();
   Result<void> take_parts(const std::vector<TablePart>& parts);
   Result<void> end_job(const SnapshotEvent& event);
   Result<void> start(std::vector<TableSnapshot> snapshots);
@@ -123,9 +125,10 @@ class TableSnapshots final : public EventOut, public OwnMessages {
   std::optional<ChunkRequest> request_;  ///< That is under way.
   Step step_ = Step::kAsked;
   std::optional<Chunk> chunk_;
-  bool appending_ = false;   ///< The transaction that is open is a high watermark's.
-  bool taken_back_ = false;  ///< One was rolled back: only the log knows how far all is.
-  bool missed_ = false;      ///< Something was streamed between the low watermark and the chunk.
+  SchemaRegistry::Schema emptying_;  ///< At the low watermark: of the table that is emptied.
+  bool appending_ = false;           ///< The transaction that is open is a high watermark's.
+  bool taken_back_ = false;          ///< One was rolled back: only the log knows how far all is.
+  bool missed_ = false;  ///< Something was streamed between the low watermark and the chunk.
   std::uint64_t number_ = 0;
   std::uint32_t xid_ = 0;  ///< Of the transaction that is handed on.
   Time next_at_{}, waiting_since_{}, looked_for_requests_{}, looked_at_slot_{};

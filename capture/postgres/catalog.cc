@@ -139,6 +139,21 @@ Result<ServerInfo> Catalog::server() {
 
 Result<std::vector<SourceTable>> Catalog::tables() { return tables_where("true"); }
 
+Result<std::vector<UnpublishableTable>> Catalog::unpublishable_tables() {
+  return run([](Session& session) {
+    std::vector<UnpublishableTable> tables;
+    for (const pqxx::row& row :
+         session.query("SELECT n.nspname AS schema_name, c.relname AS table_name,"
+                       " CASE c.relkind WHEN 'f' THEN 'a foreign table' ELSE 'unlogged' END AS what"
+                       " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+                       " WHERE (c.relkind = 'f' OR c.relkind = 'r' AND c.relpersistence = 'u')"
+                       " AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'"
+                       " AND NOT c.relispartition ORDER BY n.nspname, c.relname"))
+      tables.push_back({text(row, "schema_name"), text(row, "table_name"), text(row, "what")});
+    return tables;
+  });
+}
+
 Result<std::optional<SourceTable>> Catalog::table(std::uint32_t oid) {
   MILLRACE_ASSIGN_OR_RETURN(auto found, tables_where("c.oid = " + literal(oid)));
   if (found.empty()) return std::optional<SourceTable>();
@@ -279,13 +294,15 @@ Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& n
     const pqxx::result found = session.query(
         "SELECT oid::bigint AS oid, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate,"
         " coalesce((to_jsonb(p)->>'pubviaroot')::boolean, false) AS via_root,"
-        " obj_description(p.oid, 'pg_publication') AS comment"
+        " obj_description(p.oid, 'pg_publication') AS comment,"
+        " pg_has_role(p.pubowner, 'USAGE') AS owned"
         " FROM pg_publication p WHERE pubname = " +
         quoted);
     if (found.empty()) return std::nullopt;
     const pqxx::row row = found.at(0);
     PublicationInfo info;
     info.all_tables = get<bool>(row, "puballtables");
+    info.owned = get<bool>(row, "owned");
     info.comment = text(row, "comment");
     info.inserts = get<bool>(row, "pubinsert");
     info.updates = get<bool>(row, "pubupdate");
@@ -298,6 +315,7 @@ Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& n
     info.definition.push_back("OID " + text(row, "oid"));
     if (get<bool>(row, "via_root")) info.definition.emplace_back("publish_via_partition_root");
     if (info.all_tables) info.definition.emplace_back("ALL TABLES");
+    info.plain = !info.all_tables;
 
     const std::string oid = std::to_string(get<std::int64_t>(row, "oid"));
     for (const pqxx::row& member : session.query(
@@ -312,14 +330,17 @@ Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& n
                          text(member, "member_oid") + ")";
       if (!member["attributes"].is_null()) line += " (columns " + text(member, "attributes") + ")";
       if (!member["filter"].is_null()) line += " WHERE " + text(member, "filter");
+      info.plain = info.plain && member["attributes"].is_null() && member["filter"].is_null();
       info.definition.push_back(std::move(line));
     }
     if (session.connection.server_version() >= 150000)
       for (const pqxx::row& member :
            session.query("SELECT n.nspname AS name FROM pg_publication_namespace m"
                          " JOIN pg_namespace n ON n.oid = m.pnnspid WHERE m.pnpubid = " +
-                         oid))
+                         oid)) {
         info.definition.push_back("TABLES IN SCHEMA " + text(member, "name"));
+        info.plain = false;
+      }
     // Kept as JSON and compared later: names must be valid UTF-8 in a database of any encoding.
     for (std::string& line : info.definition) line = printable(line, line.size());
     std::sort(info.definition.begin(), info.definition.end());

@@ -49,6 +49,9 @@ struct SourceColumn {
 
 struct PublicationInfo {
   bool all_tables = false;
+  bool owned = false;  ///< By a role that we are: may be altered.
+  /// Its members are tables, each with all rows and columns: no schema, not simply all tables.
+  bool plain = true;
   std::string comment;
   bool inserts = true, updates = true, deletes = true;
   /// What it publishes and how, a sorted line each, for comparison and for people:
@@ -57,6 +60,12 @@ struct PublicationInfo {
   std::vector<std::string> definition;
   /// Tables that it has now, partitions under their root where it publishes via root.
   std::vector<std::uint32_t> table_oids;
+};
+
+/// A table that PostgreSQL does not replicate.
+struct UnpublishableTable {
+  std::string schema_name, table_name;
+  std::string what;  ///< "unlogged", "a foreign table"
 };
 
 struct SlotInfo {
@@ -80,6 +89,8 @@ class Catalog final : public CatalogLookup {
   Result<ServerInfo> server();
   /// Every permanent table that a user made, partitions and their roots too, sorted by name.
   Result<std::vector<SourceTable>> tables();
+  /// Those that no publication can have.
+  Result<std::vector<UnpublishableTable>> unpublishable_tables();
   /// The one with this OID, if it is there.
   Result<std::optional<SourceTable>> table(std::uint32_t oid);
   /// Columns that are replicated, in the table's order: no dropped, no generated ones; of a

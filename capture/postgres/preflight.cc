@@ -12,6 +12,8 @@ namespace {
 
 using Severity = Finding::Severity;
 
+constexpr std::string_view kMark = "made by millrace capture", kMarkTables = "; tables: ";
+
 class Findings {
  public:
   explicit Findings(std::vector<Finding>& list) : list_(list) {}
@@ -135,21 +137,6 @@ std::string joined_names(const std::vector<SourceTable>& tables) {
   return list;
 }
 
-/// PostgreSQL asks the partition that holds the row, whatever its root has.
-std::vector<SourceTable> without_identity(const SourceTable& table,
-                                          const std::vector<SourceTable>& all) {
-  std::vector<SourceTable> lacking;
-  if (!table.partitioned) {
-    if (!table.has_identity) lacking.push_back(table);
-    return lacking;
-  }
-  for (const SourceTable& part : all)
-    if (part.root_oid == table.oid && !part.partitioned && !part.has_identity)
-      lacking.push_back(part);
-  if (lacking.empty() && !table.has_identity) lacking.push_back(table);  // for partitions to come
-  return lacking;
-}
-
 bool is_outbox(const SourceTable& table, const PreflightQuestion& question) {
   return std::ranges::binary_search(question.outbox, table.name());
 }
@@ -228,12 +215,7 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
   bool any_match = !question.outbox.empty();
   for (const SourceTable& table : all) {
     if (is_outbox(table, question)) continue;
-    // Whoever names a partitioned table means its partitions too, which some publications list in
-    // its place.
-    const auto root = table.root_oid == 0 ? all.end() : with_oid(table.root_oid);
-    const bool match =
-        question.patterns.match(table.schema_name, table.table_name) ||
-        (root != all.end() && question.patterns.match(root->schema_name, root->table_name));
+    const bool match = is_meant(table, all, question.patterns);
     const bool by_partitions = std::any_of(all.begin(), all.end(), [&](const SourceTable& other) {
       return other.root_oid == table.oid && is_member(other.oid);
     });
@@ -291,7 +273,9 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
           subject, "It publishes tables that --tables leaves out: " + joined_names(beyond) + ".",
           "ALTER PUBLICATION " + quoted + " DROP TABLE " + joined_names(beyond) +
               ";  -- or use another --publication");
-    if (!missing.empty() && question.patterns.given())
+    const bool kept = made_by_capture(*found.publication) && found.publication->owned &&
+                      found.publication->plain && !question.temporary;
+    if (!missing.empty() && question.patterns.given() && !kept)
       findings.warn(
           subject,
           "Tables that match are not in it and are not captured: " + joined_names(missing) + ".",
@@ -369,6 +353,28 @@ std::string on_one_line(std::string text) {
 
 }  // namespace
 
+bool is_meant(const SourceTable& table, const std::vector<SourceTable>& all,
+              const TablePatterns& patterns) {
+  if (patterns.match(table.schema_name, table.table_name)) return true;
+  return table.root_oid != 0 && std::any_of(all.begin(), all.end(), [&](const SourceTable& root) {
+           return root.oid == table.root_oid && patterns.match(root.schema_name, root.table_name);
+         });
+}
+
+std::vector<SourceTable> without_identity(const SourceTable& table,
+                                          const std::vector<SourceTable>& all) {
+  std::vector<SourceTable> lacking;
+  if (!table.partitioned) {
+    if (!table.has_identity) lacking.push_back(table);
+    return lacking;
+  }
+  for (const SourceTable& part : all)
+    if (part.root_oid == table.oid && !part.partitioned && !part.has_identity)
+      lacking.push_back(part);
+  if (lacking.empty() && !table.has_identity) lacking.push_back(table);  // for partitions to come
+  return lacking;
+}
+
 void Preflight::log_findings(bool problems_too) const {
   for (const Finding& finding : findings)
     if (finding.severity == Severity::kWarning ||
@@ -404,11 +410,29 @@ std::string create_publication_statement(const std::string& name,
          options;
 }
 
+std::string publication_mark(const TablePatterns& patterns) {
+  return std::string(kMark) + std::string(kMarkTables) + patterns.text();
+}
+
+bool made_by_capture(const PublicationInfo& publication) {
+  return publication.comment == kMark ||
+         publication.comment.starts_with(std::string(kMark) + std::string(kMarkTables));
+}
+
+std::optional<TablePatterns> patterns_of(const PublicationInfo& publication) {
+  if (!made_by_capture(publication) || publication.comment == kMark) return std::nullopt;
+  auto patterns =
+      TablePatterns::parse({publication.comment.substr(kMark.size() + kMarkTables.size())});
+  if (!patterns) return std::nullopt;  // somebody wrote into it
+  return *std::move(patterns);
+}
+
 Result<void> make_publication(Catalog& catalog, const std::string& name,
-                              const std::vector<SourceTable>& tables, int server_version) {
+                              const std::vector<SourceTable>& tables, const TablePatterns& patterns,
+                              int server_version) {
   return catalog.execute(create_publication_statement(name, tables, server_version) +
-                         "; COMMENT ON PUBLICATION " + quote_identifier(name) + " IS '" +
-                         std::string(kPublicationMark) + "'");
+                         "; COMMENT ON PUBLICATION " + quote_identifier(name) + " IS " +
+                         quote_literal(publication_mark(patterns)));
 }
 
 Result<Preflight> run_preflight(Catalog& catalog, const PreflightQuestion& question) {

@@ -47,10 +47,25 @@ std::string create_publication_statement(const std::string& name,
                                          const std::vector<SourceTable>& tables,
                                          int server_version);
 
-/// The comment of a publication that capture has made: by it `capture teardown` knows it.
-inline constexpr std::string_view kPublicationMark = "made by millrace capture";
+/// Whether `patterns` mean `table`, one of `all`: whoever names a partitioned table means its
+/// partitions too.
+bool is_meant(const SourceTable& table, const std::vector<SourceTable>& all,
+              const TablePatterns& patterns);
+/// `table` itself, or those of its partitions, whose updates and deletes PostgreSQL would refuse
+/// once it is published. It asks the partition that holds the row, whatever its root has.
+std::vector<SourceTable> without_identity(const SourceTable& table,
+                                          const std::vector<SourceTable>& all);
+
+/// The comment of a publication that capture has made. By it `capture teardown` knows it, and
+/// `capture run` the tables that it is to be kept in step with.
+std::string publication_mark(const TablePatterns& patterns);
+bool made_by_capture(const PublicationInfo& publication);
+/// What publication_mark() was told; nothing of a publication that somebody else, or an early
+/// version, has made.
+std::optional<TablePatterns> patterns_of(const PublicationInfo& publication);
 /// Makes the publication, with that comment.
 Result<void> make_publication(Catalog& catalog, const std::string& name,
-                              const std::vector<SourceTable>& tables, int server_version);
+                              const std::vector<SourceTable>& tables, const TablePatterns& patterns,
+                              int server_version);
 
 }  // namespace millrace

@@ -385,6 +385,7 @@ TEST_CASE("F68, F69: a publication that changed or is gone halts capture, and ca
   Scene scene;
   CaptureOptions options = scene.options();
   options.publication = "pub";
+  options.tables = {"public.orders"};
   REQUIRE(catch_up(options));
   scene.database.exec(
       "CREATE TABLE extra (id int PRIMARY KEY); ALTER PUBLICATION pub ADD TABLE extra");
@@ -676,7 +677,8 @@ TEST_CASE(
   Scene scene;
   CaptureOptions options = scene.options();
   options.publication = "pub";
-  scene.database.exec("CREATE TABLE extra (id int PRIMARY KEY)");
+  scene.database.exec(
+      "CREATE TABLE extra (id int PRIMARY KEY); CREATE PUBLICATION pub FOR TABLE orders, extra");
   REQUIRE(catch_up(options));
   SECTION("dropped and added") {
     scene.database.exec(
@@ -705,6 +707,7 @@ TEST_CASE("F69: a publication that changes while capture runs halts it", "[captu
   Scene scene;
   CaptureOptions options = scene.options();
   options.publication = "pub";
+  options.tables = {"public.orders"};
   options.look_interval = std::chrono::milliseconds(100);
   BackgroundCapture capture(options);
   REQUIRE(eventually([&] { return scene.is_streaming(); }));

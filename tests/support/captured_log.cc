@@ -18,6 +18,11 @@ T require(Result<T> result) {
   return *std::move(result);
 }
 
+/// What tells of snapshots and of tables' shapes.
+bool is_note(std::string_view type) {
+  return type.starts_with("snapshot_") || type == "schema_changed";
+}
+
 class Fold {
  public:
   explicit Fold(CapturedLog& log) : log_(log) {}
@@ -86,8 +91,7 @@ std::uint64_t count_changes(const Path& store) {
   if (!reader) return 0;
   std::uint64_t count = 0;
   while (Batch* batch = require((*reader)->next()))
-    while (const EventView* event = batch->next())
-      count += event->type.starts_with("snapshot_") ? 0 : 1;
+    while (const EventView* event = batch->next()) count += is_note(event->type) ? 0 : 1;
   return count;
 }
 
@@ -132,7 +136,7 @@ CapturedLog read_captured_log(const Path& store) {
                                               *schemas, text);
       if (!rendered) throw std::runtime_error(rendered.error().to_string());
       if (!event->type.empty()) {  // what capture itself has to say
-        if (!event->type.starts_with("snapshot_"))
+        if (!is_note(event->type))
           log.events.push_back(nlohmann::json::parse(text));
         else
           fold.note(log.notes.emplace_back(nlohmann::json::parse(text)));

@@ -15,7 +15,7 @@ struct CapturedLog {
 
   std::map<std::string, Table> tables;  ///< By category.
   std::vector<nlohmann::json> events;   ///< In order, as `log tail --json` prints them.
-  /// But for those that tell how far snapshots are.
+  /// But for those that tell how far snapshots are, and of tables' shapes.
   std::vector<nlohmann::json> notes;
   std::size_t transactions = 0;
   std::size_t snapshot_events = 0;  ///< Rows that snapshots read.
@@ -32,8 +32,7 @@ struct CapturedLog {
 /// Throws std::runtime_error if the store can't be read.
 CapturedLog read_captured_log(const Path& store);
 
-/// How many events are durable but for those that tell how far snapshots are; 0 if there is no store
-/// yet.
+/// How many events are durable but for those that `notes` holds; 0 if there is no store yet.
 std::uint64_t count_changes(const Path& store);
 
 }  // namespace millrace::test

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "capture/postgres/catalog.h"
+#include "capture/table_patterns.h"
+
+namespace millrace {
+
+/// Keeps a publication that capture has made in step with --tables: tables that come in are added,
+/// those that are left out are dropped from it. Which tables a publication is kept for stands in
+/// its comment, so whoever starts without --tables goes on with the same.
+///
+/// A publication of somebody else's, one of all tables or a schema, one with column lists or row
+/// filters, and one that we may not alter stay as they are. What matches and can't be captured is
+/// told once, and so is a partition that was attached or detached with its rows: PostgreSQL sends
+/// nothing of them. Errors: those of the catalog's connection. Threads: one.
+class PublicationKeeper {
+ public:
+  /// Without `given` the tables count that the publication was made for. `outbox`: names of tables
+  /// that belong to it besides, sorted.
+  PublicationKeeper(Catalog& catalog, std::string publication, std::optional<TablePatterns> given,
+                    std::vector<std::string> outbox)
+      : catalog_(catalog),
+        name_(std::move(publication)),
+        given_(std::move(given)),
+        outbox_(std::move(outbox)) {}
+
+  /// Whether `now` may have become of the `definition` before by what keeping it does, or by tables
+  /// that were dropped or renamed: no change of a table that is captured was left out, and none
+  /// that is meant is missing. True also of what a run that was killed has left.
+  Result<bool> explains(const std::vector<std::string>& definition, const PublicationInfo& now);
+  /// True if it has altered the publication, which was `definition` when it was last noted. A lock
+  /// that somebody else holds is no error: it is tried again at the next call.
+  Result<bool> bring_in_step(const std::vector<std::string>& definition,
+                             const PublicationInfo& now);
+
+ private:
+  struct Step {
+    std::vector<SourceTable> come, go;
+  };
+  Result<Step> next_step(const std::vector<std::string>& definition, const PublicationInfo& now,
+                         const TablePatterns& patterns);
+  bool can_come(const SourceTable& table, const std::vector<SourceTable>& all,
+                const PublicationInfo& now);
+  Result<void> tell_unpublishable(const TablePatterns& patterns);
+  void tell_partitions(const std::vector<SourceTable>& all, const PublicationInfo& now);
+  bool means(const SourceTable& table, const std::vector<SourceTable>& all,
+             const TablePatterns& patterns) const;
+  bool may_alter(const PublicationInfo& now);
+  Result<bool> take_over(const std::vector<SourceTable>& go, const TablePatterns& wanted);
+  Result<bool> alter(const std::string& change, const std::string& what,
+                     const std::string& more = {});
+  void tell_once(const std::string& message);
+
+  Catalog& catalog_;
+  const std::string name_;
+  const std::optional<TablePatterns> given_;
+  const std::vector<std::string> outbox_;
+  bool took_over_ = false;                        ///< The comment was what we were given, once.
+  std::map<std::uint32_t, std::uint32_t> roots_;  ///< Of each table, when we last looked.
+  std::set<std::string> told_;
+};
+
+}  // namespace millrace
