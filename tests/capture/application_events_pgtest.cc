@@ -6,8 +6,11 @@
 #include <thread>
 
 #include "capture/check.h"
+#include "capture/resnapshot.h"
+#include "capture/resync.h"
 #include "capture/setup.h"
 #include "capture/tail.h"
+#include "capture/verify.h"
 #include "eventstore/event_metadata.h"
 #include "eventstore/log_reader.h"
 #include "eventstore/stream_reader.h"
@@ -322,6 +325,37 @@ TEST_CASE("an outbox's rows are events, those that are there before the first st
     }
   CHECK(ids == Lines{"00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002",
                      "00000000-0000-0000-0000-000000000003"});
+}
+
+TEST_CASE("an outbox has no rows to verify, to resync or to read once more",
+          "[capture][application][outbox]") {
+  Shop shop;
+  shop.exec(kOutbox);
+  REQUIRE(catch_up(shop.with_outbox()));
+  const std::string insert =
+      "INSERT INTO outbox (aggregatetype, aggregateid, type) VALUES ('cart', '1', 'A')";
+  shop.exec(insert + "; INSERT INTO orders VALUES (1, 'new', 1, NULL)");
+  REQUIRE(catch_up(shop.with_outbox()));
+  const auto none = [](const TableDifference&) -> Result<void> {
+    return Error(ErrorCode::kCorruption, "a difference");
+  };
+  const auto reports =
+      must(verify_source({.source = shop.database.uri(), .store = shop.store()}, {}, none));
+  REQUIRE(reports.size() == 1);
+  CHECK(reports[0].category == "public.orders");
+  CHECK_FALSE(request_resnapshot({.source = shop.database.uri(),
+                                  .store = shop.store(),
+                                  .tables = {"public.outbox"},
+                                  .where = {}}));
+  shop.exec("SELECT pg_drop_replication_slot('" + shop.database.name() + "')");
+  shop.exec("UPDATE orders SET total = 2; " + insert);  // lost, as docs/streams.md says
+  const auto resynced =
+      must(resync_source({.source = shop.database.uri(), .store = shop.store()}, {}));
+  REQUIRE(resynced.tables.size() == 1);
+  shop.exec(insert);
+  REQUIRE(catch_up(shop.with_outbox()));
+  CHECK(read_all(shop.store()) ==
+        Lines{"cart/1 A  0", "public.orders/1", "public.orders/1", "cart/1 A  1"});
 }
 
 TEST_CASE("an outbox may have other types, and other columns", "[capture][application][outbox]") {
