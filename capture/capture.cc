@@ -207,7 +207,8 @@ Result<void> Capture::check_outbox(const Preflight& preflight) {
     return halted("OUTBOX_CHANGED", "this store is fed with " + before + ", not " + now,
                   "Start with it as it was; or, to have what is committed behind the store's end "
                   "read with the new one, once with --accept-publication-change. Rows that a new "
-                  "outbox has already are not read.");
+                  "outbox has already are not read; those of a table that is none any more are by "
+                  "`millrace capture resnapshot`.");
   MILLRACE_RETURN_IF_ERROR(preflight.require_no_problem("outbox"));
   if (state_->unfinished_snapshots)
     return halted("OUTBOX_CHANGED", "snapshots of this store are not whole yet",
@@ -259,6 +260,7 @@ Result<void> Capture::prepare() {
                             run_preflight(catalog_, {.patterns = patterns_,
                                                      .slot = options_.slot,
                                                      .publication = options_.publication,
+                                                     .brings_in_step = resumes,
                                                      .outbox = options_.outbox}));
   preflight.log_findings(resumes);
   if (resumes) MILLRACE_RETURN_IF_ERROR(check_outbox(preflight));
@@ -303,8 +305,12 @@ Result<void> Capture::prepare() {
   encoder_.emplace(*schemas_, catalog_, *snapshots_);
   if (history_) encoder_->use_history(*history_);
   encoder_->use_outbox(options_.outbox);
-  keeper_.emplace(catalog_, state_->publication,
-                  patterns_.given() ? std::optional(patterns_) : std::nullopt, options_.outbox);
+  keeper_.emplace(
+      catalog_, state_->publication,
+      PublicationKeeper::Options{
+          .given = patterns_.given() ? std::optional(patterns_) : std::nullopt,
+          .outbox = options_.outbox,
+          .reads_rows = options_.initial_snapshot && preflight.server.version >= kWatermarksSince});
   guard_.emplace(
       catalog_, *store_, *state_,
       SourceGuard::Options{.store = options_.store,
@@ -315,8 +321,13 @@ Result<void> Capture::prepare() {
                            .on_accepted = [this](const auto& published, const auto& joined) {
                              return publication_changed(published, joined);
                            }});
-  MILLRACE_ASSIGN_OR_RETURN(const HistoryCheck history,
-                            known_history(options_.store, state_->epoch, *options_.files));
+  // Where other tables count than before, transactions may have changes now in which the log found
+  // none.
+  HistoryCheck history;
+  if (!options_.accept_publication_change) {
+    MILLRACE_ASSIGN_OR_RETURN(history,
+                              known_history(options_.store, state_->epoch, *options_.files));
+  }
   MILLRACE_ASSIGN_OR_RETURN(spill_,
                             TransactionSpill::open(options_.store / "spill", *options_.files));
   applier_.emplace(*encoder_, *snapshots_, state_->epoch, Lsn{source.commit}, spill_.get(),
@@ -359,6 +370,8 @@ Result<void> Capture::follow_for_ever() {
   for (;;) {
     connected_ = false;
     auto followed = follow();
+    // What is open must not keep others' appends waiting, nor the end of this process.
+    if (auto closed = applier_->reset(); followed && !closed) followed = std::move(closed);
     if (stop_.stop_requested() || (followed && is_caught_up())) return outcome_of_stop();
     if (followed) continue;  // there is a better way to go on than the one that ended
     const Error& error = followed.error();

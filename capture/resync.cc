@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "capture/daemon/first_start.h"
+#include "capture/daemon/schema_teller.h"
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_out.h"
 #include "capture/keyed_state.h"
@@ -96,7 +97,13 @@ Result<void> Resync::look_at_source() {
   capture_.files = options_.files;
   capture_.slot = chosen(options_.slot, before_ ? &before_->slot : nullptr);
   capture_.publication = chosen(options_.publication, before_ ? &before_->publication : nullptr);
-  if (before_) capture_.outbox = before_->outbox;
+  capture_.outbox = before_ ? before_->outbox : options_.outbox;
+  if (before_ && !options_.outbox.empty() && options_.outbox != before_->outbox)
+    return Error(
+               ErrorCode::kInvalidArgument,
+               "this store remembers " + (before_->outbox.empty() ? std::string("to have no outbox")
+                                                                  : "another --outbox"))
+        .hint("Leave --outbox out here; `millrace capture run` takes another one.");
   MILLRACE_RETURN_IF_ERROR(require_slot_name(capture_.slot));
   MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address_, true, stop_));
   MILLRACE_ASSIGN_OR_RETURN(system_, identify_system(*connection));
@@ -191,6 +198,11 @@ Result<ResyncReport> Resync::run() {
                  before_->slot);
   spdlog::info("resync, because of {}: the store ends at {}", report_.reason,
                to_string(report_.old_end));
+  for (const std::string& outbox : capture_.outbox)
+    spdlog::warn(
+        "rows that were inserted into outbox {} since then become no events: look for them there, "
+        "and insert them once more where they are wanted",
+        printable(outbox));
   state_ = {.epoch = report_.epoch,
             .system_id = system_.system_id,
             .timeline = system_.timeline,
@@ -248,9 +260,11 @@ Result<void> Resync::append_tables(const FirstStart::SnapshotSource& snapshot) {
     tables.push_back(std::move(known));
   }
   MILLRACE_ASSIGN_OR_RETURN(const auto state, KeyedState::read(std::move(wanted)));
+  StoreOut out(*store_, report_.new_start);
+  SchemaTeller teller(out, *schemas_, options_.store, *options_.files);
   for (std::size_t i = 0; i < tables.size(); ++i) {
     const std::string& category = tables[i].schema->category;
-    DifferenceEvents events(*store_, *schemas_, tables[i]);
+    DifferenceEvents events(teller, *schemas_, tables[i]);
     MILLRACE_RETURN_IF_ERROR(live.read(tables[i]));
     auto counts = compare_table(
         *state, i, live, tables[i], *schemas_,
@@ -283,6 +297,7 @@ Result<void> Resync::append_notice() {
                                       {"slot", capture_.slot},
                                       {"system_id", system_.system_id},
                                       {"timeline", system_.timeline},
+                                      {"outboxes_not_read", capture_.outbox},
                                       {"tables", tables}};
   const std::string payload =
       notice.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
@@ -310,7 +325,9 @@ Result<void> Resync::replace_slot(FirstStart& start, const FirstStart::SnapshotS
 Result<ResyncReport> resync_source(const ResyncOptions& options, const std::stop_token& stop) {
   MILLRACE_ASSIGN_OR_RETURN(SourceAddress address, SourceAddress::parse(options.source));
   MILLRACE_ASSIGN_OR_RETURN(TablePatterns all, TablePatterns::parse({}));
-  return Resync(options, stop, std::move(address), std::move(all)).run();
+  ResyncOptions parsed = options;
+  MILLRACE_ASSIGN_OR_RETURN(parsed.outbox, parse_table_names(options.outbox));
+  return Resync(parsed, stop, std::move(address), std::move(all)).run();
 }
 
 }  // namespace millrace

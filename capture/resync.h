@@ -19,6 +19,9 @@ struct ResyncOptions {
   Path store;
   /// Empty: those that the store is fed from.
   std::string slot = {}, publication = {};
+  /// Where the store's source.json is gone: as CaptureOptions::outbox was. Else empty, or what the
+  /// store remembers.
+  std::vector<std::string> outbox = {};
   /// Take another server or database than the one that the store was fed from, or any where the
   /// store does not know it any more: what the store has and this one has not is then gone.
   bool accept_new_source = false;

@@ -179,7 +179,7 @@ class CaptureVerify final : public Command {
 constexpr CommandText kResync{
     "capture resync", "make a store what a database's tables are, after changes were lost",
     "--source URI --store DIR [--slot NAME] [--publication NAME]\n"
-    "                               [--accept-new-source] [--spill DIR] [--json]",
+    "                               [--outbox TABLES] [--accept-new-source] [--spill DIR] [--json]",
     "The way out where capture halts because changes can no longer be read: a slot that is gone,\n"
     "lost or was moved, a server that was restored, promoted or replaced, a store that is an "
     "older\n"
@@ -212,6 +212,8 @@ class CaptureResync final : public Command {
          "the replication slot; by default the one that the store was fed from")  //
         ("publication", po::value(&resync_.publication)->value_name("NAME"),
          "the publication; by default the one that the store was fed from")  //
+        ("outbox", po::value(&resync_.outbox)->value_name("TABLES"),
+         "as that of `capture run` was; only where the store's source.json is gone")  //
         ("accept-new-source", po::bool_switch(&resync_.accept_new_source),
          "take another server or database than the store was fed from; what the store has and this "
          "one has not is then deleted by events")  //
@@ -222,6 +224,7 @@ class CaptureResync final : public Command {
   }
 
   Result<void> check() override {
+    MILLRACE_RETURN_IF_ERROR(parse_table_names(resync_.outbox));
     resync_.store = store_;
     resync_.spill = spill_;
     return {};

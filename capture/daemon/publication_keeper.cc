@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <ranges>
 
 #include "base/bytes.h"
 #include "capture/postgres/preflight.h"
@@ -18,35 +19,39 @@ constexpr std::size_t kToldMax = 10'000;
 /// A line of a publication's definition: "public.orders (OID 16391, member 16402)".
 struct Member {
   std::uint32_t oid = 0, member = 0;
+  std::string table;
   std::string line;
 };
 
 /// Nothing of a line that is about something else.
 std::optional<Member> member_of(const std::string& line) {
   const std::size_t at = line.rfind(" (OID ");
-  Member member{.line = line};
-  if (at == line.npos ||
-      std::sscanf(line.c_str() + at, " (OID %u, member %u)", &member.oid, &member.member) != 2)
+  if (at == line.npos) return std::nullopt;
+  Member member{.table = line.substr(0, at), .line = line};
+  if (std::sscanf(line.c_str() + at, " (OID %u, member %u)", &member.oid, &member.member) != 2)
     return std::nullopt;
   return member;
 }
 
 struct Definition {
-  std::vector<Member> members;
+  std::map<std::uint32_t, Member> members;  // by OID
   std::vector<std::string> others;
 
   explicit Definition(const std::vector<std::string>& lines) {
     for (const std::string& line : lines) {
       if (auto member = member_of(line))
-        members.push_back(*std::move(member));
+        members.emplace(member->oid, *std::move(member));
       else
         others.push_back(line);
     }
   }
   const Member* with_oid(std::uint32_t oid) const {
-    const auto found = std::find_if(members.begin(), members.end(),
-                                    [&](const Member& member) { return member.oid == oid; });
-    return found == members.end() ? nullptr : &*found;
+    const auto found = members.find(oid);
+    return found == members.end() ? nullptr : &found->second;
+  }
+  bool has_name(const std::string& table) const {
+    return std::ranges::any_of(members,
+                               [&](const auto& member) { return member.second.table == table; });
   }
 };
 
@@ -62,32 +67,34 @@ Result<bool> PublicationKeeper::explains(const std::vector<std::string>& definit
                                          const PublicationInfo& now) {
   const std::optional<TablePatterns> kept = patterns_of(now);
   if (!kept || !now.plain) return false;
-  const TablePatterns& wanted = given_ ? *given_ : *kept;
+  const TablePatterns& wanted = options_.given ? *options_.given : *kept;
   const Definition before(definition), after(now.definition);
-  if (before.others != after.others) return false;
+  if (before.others != after.others || lacks_outbox(definition, now)) return false;
   MILLRACE_ASSIGN_OR_RETURN(const auto all, catalog_.tables());
   const auto may_go = [&](const Member& member) {
     if (const Member* same = after.with_oid(member.oid)) return same->member == member.member;
     const SourceTable* table = with_oid(all, member.oid);
-    return table == nullptr || !means(*table, all, wanted);
+    return table == nullptr || !is_meant(*table, all, wanted);
   };
   // What a killed run with another --tables has added may come: it goes again. And one that was in
-  // it before and came back has missed changes: may_go() has said so.
+  // it before and came back has missed changes: may_go() has said so. What is gone just now will
+  // have left at the next look.
   const auto may_come = [&](const Member& member) {
+    if (before.with_oid(member.oid) != nullptr) return true;
+    if (!reads_rows(now) && before.has_name(member.table)) return false;
     const SourceTable* table = with_oid(all, member.oid);
-    return before.with_oid(member.oid) != nullptr ||
-           (table != nullptr &&
-            (means(*table, all, wanted) || (!took_over_ && means(*table, all, *kept))));
+    return table == nullptr || is_meant(*table, all, wanted) ||
+           (!took_over_ && is_meant(*table, all, *kept));
   };
-  return std::all_of(before.members.begin(), before.members.end(), may_go) &&
-         std::all_of(after.members.begin(), after.members.end(), may_come);
+  return std::ranges::all_of(before.members | std::views::values, may_go) &&
+         std::ranges::all_of(after.members | std::views::values, may_come);
 }
 
 Result<bool> PublicationKeeper::bring_in_step(const std::vector<std::string>& definition,
                                               const PublicationInfo& now) {
   const std::optional<TablePatterns> kept = patterns_of(now);
-  if (!given_ && !kept) return false;
-  const TablePatterns& wanted = given_ ? *given_ : *kept;
+  if (!options_.given && !kept) return false;
+  const TablePatterns& wanted = options_.given ? *options_.given : *kept;
   MILLRACE_ASSIGN_OR_RETURN(const Step step, next_step(definition, now, wanted));
   const bool is_ours = kept && kept->text() == wanted.text();
   if ((step.come.empty() && step.go.empty() && is_ours) || !may_alter(now)) {
@@ -138,26 +145,24 @@ Result<PublicationKeeper::Step> PublicationKeeper::next_step(
   MILLRACE_ASSIGN_OR_RETURN(const auto all, catalog_.tables());
   MILLRACE_RETURN_IF_ERROR(tell_unpublishable(patterns));
   tell_partitions(all, now);
-  const auto published = [&](const SourceTable& table) {
-    return after.with_oid(table.oid) != nullptr ||
-           std::find(now.table_oids.begin(), now.table_oids.end(), table.oid) !=
-               now.table_oids.end();
-  };
+  std::set<std::uint32_t> published(now.table_oids.begin(), now.table_oids.end());
+  for (const std::uint32_t oid : after.members | std::views::keys) published.insert(oid);
+  std::set<std::uint32_t> by_partitions;  // roots
+  for (const SourceTable& table : all)
+    if (published.contains(table.oid)) by_partitions.insert(table.root_oid);
   Step step;
   for (const SourceTable& table : all) {
-    const bool meant = means(table, all, patterns);
-    const bool by_partitions = std::any_of(all.begin(), all.end(), [&](const SourceTable& other) {
-      return other.root_oid == table.oid && published(other);
-    });
-    if (meant && table.root_oid == 0 && !published(table) && !by_partitions &&
-        can_come(table, all, now))
+    if (is_outbox(table)) continue;
+    const bool meant = is_meant(table, all, patterns);
+    if (meant && table.root_oid == 0 && !published.contains(table.oid) &&
+        !by_partitions.contains(table.oid) && can_come(table, all, now))
       step.come.push_back(table);
     const Member* member = after.with_oid(table.oid);
     if (meant || member == nullptr) continue;
     const Member* known = before.with_oid(table.oid);
     const bool renamed =
         known != nullptr && known->member == member->member && known->line != member->line;
-    if (renamed || (kept && means(table, all, *kept))) step.go.push_back(table);
+    if (renamed || (kept && is_meant(table, all, *kept))) step.go.push_back(table);
   }
   return step;
 }
@@ -227,10 +232,23 @@ void PublicationKeeper::tell_partitions(const std::vector<SourceTable>& all,
   roots_ = std::move(roots);
 }
 
-/// An outbox belongs to the publication whatever the patterns say.
-bool PublicationKeeper::means(const SourceTable& table, const std::vector<SourceTable>& all,
-                              const TablePatterns& patterns) const {
-  return std::ranges::binary_search(outbox_, table.name()) || is_meant(table, all, patterns);
+/// As TableSnapshots can.
+bool PublicationKeeper::reads_rows(const PublicationInfo& now) const {
+  return options_.reads_rows && now.updates;
+}
+
+bool PublicationKeeper::is_outbox(const SourceTable& table) const {
+  return std::ranges::binary_search(options_.outbox, table.name());
+}
+
+/// Whether an outbox is not the member that it was.
+bool PublicationKeeper::lacks_outbox(const std::vector<std::string>& definition,
+                                     const PublicationInfo& now) const {
+  return std::ranges::any_of(definition, [&](const std::string& line) {
+    const auto member = member_of(line);
+    return member && std::ranges::binary_search(options_.outbox, member->table) &&
+           std::ranges::find(now.definition, line) == now.definition.end();
+  });
 }
 
 bool PublicationKeeper::may_alter(const PublicationInfo& now) {

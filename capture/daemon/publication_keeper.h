@@ -23,14 +23,18 @@ namespace millrace {
 /// nothing of them. Errors: those of the catalog's connection. Threads: one.
 class PublicationKeeper {
  public:
-  /// Without `given` the tables count that the publication was made for. `outbox`: names of tables
-  /// that belong to it besides, sorted.
-  PublicationKeeper(Catalog& catalog, std::string publication, std::optional<TablePatterns> given,
-                    std::vector<std::string> outbox)
-      : catalog_(catalog),
-        name_(std::move(publication)),
-        given_(std::move(given)),
-        outbox_(std::move(outbox)) {}
+  struct Options {
+    /// Without, the tables count that the publication was made for.
+    std::optional<TablePatterns> given;
+    /// Names of tables that belong to it besides, sorted. They never come or go by keeping: rows
+    /// that were inserted before would be events that nobody reads.
+    std::vector<std::string> outbox;
+    /// Rows of tables that come in are read. Else a table that was made anew is not explained:
+    /// nothing would tell that the old one's rows are gone.
+    bool reads_rows = true;
+  };
+  PublicationKeeper(Catalog& catalog, std::string publication, Options options)
+      : catalog_(catalog), name_(std::move(publication)), options_(std::move(options)) {}
 
   /// Whether `now` may have become of the `definition` before by what keeping it does, or by tables
   /// that were dropped or renamed: no change of a table that is captured was left out, and none
@@ -51,8 +55,9 @@ class PublicationKeeper {
                 const PublicationInfo& now);
   Result<void> tell_unpublishable(const TablePatterns& patterns);
   void tell_partitions(const std::vector<SourceTable>& all, const PublicationInfo& now);
-  bool means(const SourceTable& table, const std::vector<SourceTable>& all,
-             const TablePatterns& patterns) const;
+  bool reads_rows(const PublicationInfo& now) const;
+  bool is_outbox(const SourceTable& table) const;
+  bool lacks_outbox(const std::vector<std::string>& definition, const PublicationInfo& now) const;
   bool may_alter(const PublicationInfo& now);
   Result<bool> take_over(const std::vector<SourceTable>& go, const TablePatterns& wanted);
   Result<bool> alter(const std::string& change, const std::string& what,
@@ -61,8 +66,7 @@ class PublicationKeeper {
 
   Catalog& catalog_;
   const std::string name_;
-  const std::optional<TablePatterns> given_;
-  const std::vector<std::string> outbox_;
+  const Options options_;
   bool took_over_ = false;                        ///< The comment was what we were given, once.
   std::map<std::uint32_t, std::uint32_t> roots_;  ///< Of each table, when we last looked.
   std::set<std::string> told_;

@@ -118,6 +118,7 @@ ChangeEncoder::ChangeEncoder(SchemaRegistry& schemas, CatalogLookup& catalog, Ev
 void ChangeEncoder::reset() {
   tables_.clear();
   outboxes_.clear();
+  outbox_oids_.clear();
   last_table_ = nullptr;
 }
 
@@ -130,7 +131,15 @@ OutboxTable* ChangeEncoder::outbox_of(std::uint32_t relation_oid) {
 
 bool ChangeEncoder::are_outboxes(std::span<const std::uint32_t> relation_oids) const {
   return std::ranges::all_of(relation_oids,
-                             [this](std::uint32_t oid) { return outboxes_.contains(oid); });
+                             [this](std::uint32_t oid) { return outbox_oids_.contains(oid); });
+}
+
+void ChangeEncoder::announce(const pgoutput::Relation& relation) {
+  if (outbox_names_.empty()) return;
+  if (outbox_names_.contains(category_of(relation.schema_name, relation.table_name)))
+    outbox_oids_.insert(relation.oid);
+  else
+    outbox_oids_.erase(relation.oid);
 }
 
 const TableSchema* ChangeEncoder::schema_of(std::uint32_t relation_oid) const {
@@ -159,6 +168,7 @@ Result<std::vector<bool>> ChangeEncoder::key_of(const pgoutput::Relation& relati
 }
 
 Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn) {
+  announce(relation);
   TableSchema seen;
   seen.category = category_of(relation.schema_name, relation.table_name);
   seen.schema_name = relation.schema_name;

@@ -78,9 +78,12 @@ class ChangeEncoder {
   void use_outbox(const std::vector<std::string>& tables) {
     outbox_names_ = {tables.begin(), tables.end()};
   }
+  /// The source has told of a table, in a transaction that is there already perhaps: passes_over()
+  /// knows by it which are outboxes. relation() does that, too.
+  void announce(const pgoutput::Relation& relation);
   /// Whether an update, delete or truncate of these tables is no event: they are outboxes.
   bool passes_over(std::span<const std::uint32_t> relation_oids) const {
-    return !outboxes_.empty() && are_outboxes(relation_oids);
+    return !outbox_oids_.empty() && are_outboxes(relation_oids);
   }
 
   /// Learns a table's shape as of `lsn`; a changed one becomes a new schema version.
@@ -142,6 +145,7 @@ class ChangeEncoder {
   RowHistory* history_ = nullptr;
   ApplicationEvents application_;
   std::set<std::string> outbox_names_;
+  std::set<std::uint32_t> outbox_oids_;  // of tables that were announced under these names
   std::map<std::uint32_t, OutboxTable> outboxes_;
   std::map<std::uint32_t, Table> tables_;
   // Of the last change: most changes are of the table that the one before was of.

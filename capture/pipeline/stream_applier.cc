@@ -186,6 +186,7 @@ Result<void> StreamApplier::learn_postponed() {
 Result<void> StreamApplier::relation(const pgoutput::Relation& relation, std::string_view bytes,
                                      Lsn wal_start) {
   if (!in_transaction_) return out_of_order("a table's columns outside a transaction");
+  encoder_.announce(relation);  // also of a transaction that is dropped
   if (wal_start == Lsn{}) wal_start = Lsn{info_.source.commit};  // the server need not tell
   std::string plain(bytes);
   bool in_force = false;  // sent again after a part was rolled back

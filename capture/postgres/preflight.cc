@@ -268,13 +268,13 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
       findings.fine(subject, question.temporary ? "It can be created."
                                                 : "It does not exist; capture run creates it.");
   } else {
-    if (!beyond.empty() && any_match)
+    const bool kept = made_by_capture(*found.publication) && found.publication->owned &&
+                      found.publication->plain && !question.temporary;
+    if (!beyond.empty() && any_match && !(kept && question.brings_in_step))
       findings.problem(
           subject, "It publishes tables that --tables leaves out: " + joined_names(beyond) + ".",
           "ALTER PUBLICATION " + quoted + " DROP TABLE " + joined_names(beyond) +
               ";  -- or use another --publication");
-    const bool kept = made_by_capture(*found.publication) && found.publication->owned &&
-                      found.publication->plain && !question.temporary;
     if (!missing.empty() && question.patterns.given() && !kept)
       findings.warn(
           subject,

@@ -15,22 +15,22 @@ v1::Change change_of(v1::Change::Op op, std::uint32_t schema) {
   return change;
 }
 
-Result<void> add(EventStore& store, std::string_view category, std::string_view key,
+Result<void> add(EventOut& out, std::string_view category, std::string_view key,
                  const v1::Change& change, EventFlags flags) {
   const std::string payload = change.SerializeAsString();
-  return store.add({.category = category,
-                    .key = key,
-                    .type = {},
-                    .payload = payload,
-                    .metadata = {},
-                    .flags = flags});
+  return out.add({.category = category,
+                  .key = key,
+                  .type = {},
+                  .payload = payload,
+                  .metadata = {},
+                  .flags = flags});
 }
 
 }  // namespace
 
-DifferenceEvents::DifferenceEvents(EventStore& store, SchemaRegistry& schemas,
+DifferenceEvents::DifferenceEvents(EventOut& out, SchemaRegistry& schemas,
                                    const LiveRows::Table& table)
-    : store_(store), schemas_(schemas), table_(table) {
+    : out_(out), schemas_(schemas), table_(table) {
   has_key_ = std::ranges::any_of(table.schema->columns, &ColumnSchema::key);
 }
 
@@ -49,7 +49,7 @@ Result<void> DifferenceEvents::append(const FoundDifference& found) {
 Result<void> DifferenceEvents::append_row(std::string_view key, std::string_view row) {
   v1::Change change = change_of(v1::Change::READ, table_.schema->version);
   change.set_after(std::string(row));
-  return add(store_, table_.schema->category, key, change, EventFlags::kNone);
+  return add(out_, table_.schema->category, key, change, EventFlags::kNone);
 }
 
 Result<void> DifferenceEvents::append_update(const FoundDifference& found) {
@@ -59,7 +59,7 @@ Result<void> DifferenceEvents::append_update(const FoundDifference& found) {
                               row_of_columns(found.stored->row, *table_.schema, false));
   }
   change.set_after(std::string(found.live->row));
-  return add(store_, table_.schema->category, found.key, change, EventFlags::kNone);
+  return add(out_, table_.schema->category, found.key, change, EventFlags::kNone);
 }
 
 /// In the version of the schema that the row was told in: its key may have had another type.
@@ -73,12 +73,12 @@ Result<void> DifferenceEvents::append_delete(const FoundDifference& found) {
                             row_of_columns(found.stored->row, *schema, /*keys_only=*/!whole));
   change.set_before_is_key(!whole);
   for (std::uint64_t i = 0; i < found.times; ++i)
-    MILLRACE_RETURN_IF_ERROR(add(store_, category, found.key, change, EventFlags::kTombstone));
+    MILLRACE_RETURN_IF_ERROR(add(out_, category, found.key, change, EventFlags::kTombstone));
   return {};
 }
 
 Result<void> DifferenceEvents::append_all(LiveRows& live) {
-  MILLRACE_RETURN_IF_ERROR(add(store_, table_.schema->category, {},
+  MILLRACE_RETURN_IF_ERROR(add(out_, table_.schema->category, {},
                                change_of(v1::Change::TRUNCATE, table_.schema->version),
                                EventFlags::kCategoryTombstone));
   MILLRACE_RETURN_IF_ERROR(live.read(table_));

@@ -3,19 +3,19 @@
 #include <string>
 
 #include "base/result.h"
+#include "capture/pipeline/change_encoder.h"
 #include "capture/state/live_rows.h"
 #include "capture/state/table_comparison.h"
-#include "eventstore/event_store.h"
 #include "schemas/registry.h"
 
 namespace millrace {
 
 /// Turns what a comparison found into the events that make the store what the table is, and adds
-/// them to the store's open transaction. They look as capture's own of such a change would: the old
+/// them to the transaction that is open. They look as capture's own of such a change would: the old
 /// row is there where the table's replica identity is FULL. Threads: one.
 class DifferenceEvents {
  public:
-  DifferenceEvents(EventStore& store, SchemaRegistry& schemas, const LiveRows::Table& table);
+  DifferenceEvents(EventOut& out, SchemaRegistry& schemas, const LiveRows::Table& table);
 
   Result<void> append(const FoundDifference& found);
   /// The table has no key at all and rows of it are gone: no event can name them. Nothing but
@@ -29,7 +29,7 @@ class DifferenceEvents {
   Result<void> append_update(const FoundDifference& found);
   Result<void> append_delete(const FoundDifference& found);
 
-  EventStore& store_;
+  EventOut& out_;
   SchemaRegistry& schemas_;
   const LiveRows::Table& table_;
   bool has_key_ = false;

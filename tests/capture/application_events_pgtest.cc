@@ -455,6 +455,26 @@ TEST_CASE("another outbox than before is noticed, and read from then on if that 
   CHECK(test::state_of(catch_up(shop.options())) == "OUTBOX_CHANGED");
 }
 
+TEST_CASE("an outbox that was made anew or left the publication halts capture",
+          "[capture][application][outbox]") {
+  Shop shop;
+  shop.exec(kOutbox);
+  REQUIRE(catch_up(shop.with_outbox()));
+  SECTION("made anew") {
+    shop.exec(
+        "ALTER TABLE outbox RENAME TO outbox_old; CREATE TABLE outbox (LIKE outbox_old INCLUDING "
+        "ALL)");
+  }
+  SECTION("dropped") { shop.exec("DROP TABLE outbox;" + std::string(kOutbox)); }
+  SECTION("not published any more") {
+    shop.exec("ALTER PUBLICATION " + shop.database.name() + " DROP TABLE outbox");
+  }
+  shop.exec("INSERT INTO outbox (aggregatetype, aggregateid, type) VALUES ('cart', '1', 'Lost')");
+  CHECK(test::state_of(catch_up(shop.with_outbox())) == "PUBLICATION_CHANGED");
+  CHECK(shop.database.value(
+            "SELECT count(*) FROM pg_publication_tables WHERE tablename = 'outbox'") == "0");
+}
+
 TEST_CASE("tail shows domain events as they are committed", "[capture][application]") {
   Shop shop;
   std::stop_source stop;

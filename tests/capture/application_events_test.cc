@@ -6,6 +6,7 @@
 #include "capture/pgoutput/decoder.h"
 #include "capture/pipeline/change_encoder.h"
 #include "capture/pipeline/outbox.h"
+#include "capture/pipeline/stream_applier.h"
 #include "capture/table_patterns.h"
 #include "eventstore/event_metadata.h"
 #include "tests/support/capture_fakes.h"
@@ -170,6 +171,26 @@ TEST_CASE("a row of an outbox is a domain event, and no change of a table",
             .payload == std::string("\0\xff"
                                     "A",
                                     3));
+}
+
+TEST_CASE("F91: emptying an outbox is no change that the log lacks when it is sent again",
+          "[capture][application][history]") {
+  Bench bench;
+  // The log has read to 0x300 and found its last event at 0x100.
+  const HistoryCheck history(SourceCommit{.lsn = Lsn{0x100}, .xid = 7, .time = {}});
+  StreamApplier applier(bench.encoder, bench.out, 1, Lsn{0x300}, nullptr, history);
+  bench.encoder.reset();  // a new process
+  const auto apply = [&](const std::string& message) { return applier.apply(message, Lsn{0x10}); };
+  REQUIRE(apply(bytes::begin(Lsn{0x200}, 8)));
+  REQUIRE(apply(bytes::relation(kOutbox, "app", "outbox", 'd', {{"id", 20, true}})));
+  CHECK(apply(bytes::remove(kOutbox, 'K', {text("1")})));
+  CHECK(apply(bytes::truncate({kOutbox})));
+  REQUIRE(apply(bytes::commit(Lsn{0x200}, Lsn{0x208})));
+  REQUIRE(apply(bytes::begin(Lsn{0x210}, 9)));
+  REQUIRE(apply(bytes::relation(1, "public", "orders", 'd', {{"id", 23, true}})));
+  const auto other = apply(bytes::remove(1, 'K', {text("1")}));
+  REQUIRE_FALSE(other);
+  CHECK(other.error().message().starts_with("SOURCE_REWOUND"));
 }
 
 TEST_CASE("a row of an outbox that can be no event is kept, whole", "[capture][application]") {

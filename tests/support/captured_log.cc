@@ -31,7 +31,7 @@ class Fold {
     const std::string table = event["data"].value("table", "");
     if (event["type"] == "snapshot_began")
       being_read_.insert(table);
-    else if (event["type"] == "snapshot_completed")
+    else if (event["type"] == "snapshot_completed" || event["type"] == "snapshot_abandoned")
       being_read_.erase(table);
   }
 
