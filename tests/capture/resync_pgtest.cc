@@ -211,6 +211,25 @@ TEST_CASE("F69: a table that was out of the publication is completed", "[capture
   CHECK(read_captured_log(scene.store()).tables.at("public.other").size() == 2);
 }
 
+TEST_CASE("resync tells of a table's other shape before its first row that has it",
+          "[capture][resync]") {
+  Scene scene;
+  fill(scene);
+  scene.database.exec("SELECT pg_drop_replication_slot('" + scene.database.name() + "')");
+  scene.database.exec("ALTER TABLE orders ADD COLUMN extra int; UPDATE orders SET extra = 1");
+  must(resync(scene.options()));
+  scene.database.exec("UPDATE orders SET extra = 2 WHERE id = 7");
+  REQUIRE(catch_up(scene.options()));
+  const CapturedLog log = read_captured_log(scene.store());
+  std::vector<std::uint64_t> told, updated;
+  for (const auto& note : log.notes)
+    if (note["type"] == "schema_changed") told.push_back(note["offset"]);
+  for (const auto& event : log.of("public.orders", "u")) updated.push_back(event["offset"]);
+  REQUIRE(told.size() == 1);
+  REQUIRE(updated.size() == 51);
+  CHECK(told.front() + 1 == updated.front());
+}
+
 TEST_CASE("F92: another cluster with the same tables can take the old one's place",
           "[.][resync_servers]") {
   Scene scene;
