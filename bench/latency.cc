@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <fstream>
 #include <thread>
 
 #include "base/bytes.h"
@@ -9,36 +10,33 @@
 #include "capture/pgoutput/framing.h"
 #include "eventstore/log_reader.h"
 #include "tests/support/postgres_fixture.h"
+#include "tests/support/process.h"
 
 namespace millrace::bench {
 namespace {
 
-constexpr int kTransactionsPerSecond = 500;
+constexpr int kTransactionsPerSecond = 2000;
+constexpr int kClients = 8;
 
-/// Commits one-row transactions at an even pace, on a thread that ends with its object.
+/// pgbench, which commits transactions of one row at that pace, each waiting for the disk.
 class Load {
  public:
-  Load(test::PostgresServer& server, int transactions)
-      : thread_([this, &server, transactions](const std::stop_token& stop) {
-          run(server, transactions, stop);
-        }) {}
+  Load(const Settings& settings, test::PostgresServer& server, int transactions) {
+    const Path script = settings.directory / "latency.sql";
+    std::ofstream(script) << "\\set total random(1, 1000)\n"
+                             "INSERT INTO orders (total, note) VALUES (:total, 'a note');\n";
+    thread_ =
+        std::jthread([this, argv = std::vector<std::string>{
+                                server.program("pgbench"), "-n", "-c", std::to_string(kClients),
+                                "-t", std::to_string(transactions / kClients), "-R",
+                                std::to_string(kTransactionsPerSecond), "-f", script.string(),
+                                server.uri("latency")}] {
+          failed_ = test::run_command(argv, {}, {}, std::chrono::minutes(2)).exit_code != 0;
+        });
+  }
   bool failed() const { return failed_; }
 
  private:
-  void run(test::PostgresServer& server, int transactions, const std::stop_token& stop) {
-    const auto start = std::chrono::steady_clock::now();
-    try {
-      for (int i = 0; i < transactions && !stop.stop_requested(); ++i) {
-        std::this_thread::sleep_until(
-            start + std::chrono::microseconds(1'000'000 / kTransactionsPerSecond * i));
-        server.exec("latency", "INSERT INTO orders (total, note) VALUES (" + std::to_string(i) +
-                                   ", 'a note')");
-      }
-    } catch (const std::exception&) {  // the server is gone
-      failed_ = true;
-    }
-  }
-
   std::atomic<bool> failed_ = false;
   std::jthread thread_;
 };
@@ -78,12 +76,13 @@ std::size_t message_size(std::string_view bytes) {
 }
 
 /// Commit to the moment at which pg_recvlogical's output could be read.
-std::vector<double> receive_latencies(test::PostgresServer& server, int transactions) {
+std::vector<double> receive_latencies(const Settings& settings, test::PostgresServer& server,
+                                      int transactions) {
   PipedProcess process({server.program("pg_recvlogical"), "-d", server.uri("latency"), "-S", "recv",
                         "--start", "-o", "proto_version=2", "-o", "publication_names=millrace",
                         "-f", "-", "--no-loop"});
   wait_active(server, "recv");
-  const Load load(server, transactions);
+  const Load load(settings, server, transactions);
   std::vector<double> latencies;
   std::string pending;
   while (latencies.size() < static_cast<std::size_t>(transactions)) {
@@ -114,7 +113,7 @@ std::vector<double> store_latencies(const Settings& settings, test::PostgresServ
   wait_active(server, "millrace");
   auto end = must(LogReader::open(store))->durable_end();
   const auto reader = must(LogReader::open(store, {.from = end, .category = {}}));
-  const Load load(server, transactions);
+  const Load load(settings, server, transactions);
   std::vector<double> latencies;
   while (latencies.size() < static_cast<std::size_t>(transactions)) {
     const Batch* batch = must(reader->next());
@@ -130,7 +129,7 @@ std::vector<double> store_latencies(const Settings& settings, test::PostgresServ
 }  // namespace
 
 std::vector<Figure> run_latency(const Settings& settings) {
-  const int transactions = settings.tiny ? 50 : 3000;
+  const int transactions = kClients * (settings.tiny ? 5 : 1000);
   test::PostgresServer server({.settings = {{"fsync", "on"}, {"autovacuum", "off"}}});
   server.create_database("latency");
   server.exec("latency",
@@ -150,7 +149,7 @@ std::vector<Figure> run_latency(const Settings& settings) {
   for (int round = 0; round < settings.rounds; ++round) {
     // Each drains the other's load first, so that it starts at the end.
     server.exec("latency", "SELECT pg_replication_slot_advance('recv', pg_current_wal_lsn())");
-    const auto limit = receive_latencies(server, transactions);
+    const auto limit = receive_latencies(settings, server, transactions);
     run_measured({settings.program, "capture", "run", "--source", server.uri("latency"), "--store",
                   store.string(), "--until-caught-up", "--log-level", "warn"});
     const auto ours = store_latencies(settings, server, store, transactions);

@@ -210,7 +210,7 @@ TEST_CASE("B32: positions beyond four gibibytes in one segment are found, indexe
   const std::string zeros(300 << 20, '\0');
   const auto append_one = [&](EventStore& store, std::uint64_t number, const std::string& category,
                               std::string_view payload) {
-    must(store.begin({.source = {.epoch = 1, .commit = number * 10, .end = 0}}));
+    must(store.begin({.source = {.epoch = 1, .commit = number * 10, .end = 0}, .commit_time = {}}));
     must(store.add(
         {.category = category, .key = "k", .type = {}, .payload = payload, .metadata = {}}));
     must(store.commit(number * 10 + 5));

@@ -202,7 +202,7 @@ TEST_CASE("B31: a name is never a path", "[eventstore][small-files]") {
   auto& maintenance = store->maintenance();
   must(maintenance.register_consumer("good", Offset{0}, ConsumerPolicy::kHold));
   const auto before = one.files.contents();
-  for (const std::string name :
+  for (const std::string& name :
        {std::string("../x"), std::string("../../outside"), std::string("/outside"), std::string(),
         std::string("."), std::string(".."), std::string("a/b"), std::string("a\0b", 3),
         std::string("a\nb"), std::string("-rf"), std::string("%2e%2e%2foutside"),

@@ -123,7 +123,9 @@ Repair mend(FaultFs& files, SimClock& clock, const Arguments& a, const RepairPla
     check((rest->end == plan.end || rest->end == plan.lost_end) && rest->lost_end == plan.lost_end,
           "I9 a repair goes on as it began", to_json(plan) + ", then " + to_json(*rest));
     if (rest->interrupted) {
-      check(!EventStore::open(Simulation::kStore, {.files = &files}),
+      StoreOptions options;
+      options.files = &files;
+      check(!EventStore::open(Simulation::kStore, options),
             "I9 nobody writes to a store that is half repaired");
     }
   }
@@ -182,7 +184,7 @@ void append_behind(const Simulation& sim, FaultFs& files, const RepairPlan& plan
   check(store.durable_end() == plan.lost_end, "I2 a repair gives no offset twice");
   check(store.durable_source() == plan.source, "I8 a repair says where the source goes on");
   const NewEvent event{.category = "last", .key = "k", .type = "", .payload = "p", .metadata = ""};
-  check(store.append({.commit_time = {sim.clock.now}}, {&event, 1}).has_value(),
+  check(store.append({.source = {}, .commit_time = {sim.clock.now}}, {&event, 1}).has_value(),
         "I10 a repaired store is written");
   store.request_flush();
   const auto durable = store.wait_durable(store.appended_end(), 0, std::chrono::minutes(1));
