@@ -142,8 +142,9 @@ class Capture {
   /// The disk had no room for transactions in progress, or one can't be read so: the next
   /// connection asks for none.
   bool hold_back_ = false;
-  ValueForm form_ = ValueForm::kText;  ///< That the last connection asked for.
-  bool text_only_ = false;             ///< Binary did not work once.
+  std::optional<Lsn> without_parts_at_;  ///< That was tried after an error that came again there.
+  ValueForm form_ = ValueForm::kText;    ///< That the last connection asked for.
+  bool text_only_ = false;               ///< Binary did not work once.
 
   std::string last_error_;
   Lsn last_error_at_;
@@ -256,12 +257,14 @@ Result<void> Capture::prepare() {
         .hint("Start with --slot " + state_->slot + " --publication " + state_->publication +
               ", or with another --store.");
 
-  MILLRACE_ASSIGN_OR_RETURN(const Preflight preflight,
-                            run_preflight(catalog_, {.patterns = patterns_,
-                                                     .slot = options_.slot,
-                                                     .publication = options_.publication,
-                                                     .brings_in_step = resumes,
-                                                     .outbox = options_.outbox}));
+  MILLRACE_ASSIGN_OR_RETURN(
+      const Preflight preflight,
+      run_preflight(catalog_, {.patterns = patterns_,
+                               .slot = options_.slot,
+                               .publication = options_.publication,
+                               .reads_rows = options_.initial_snapshot && !resumes,
+                               .brings_in_step = resumes,
+                               .outbox = options_.outbox}));
   preflight.log_findings(resumes);
   if (resumes) MILLRACE_RETURN_IF_ERROR(check_outbox(preflight));
   SystemIdentity system;
@@ -346,7 +349,15 @@ bool Capture::worth_another_try(const Error& error) {
   repeated_errors_ = same ? repeated_errors_ + 1 : 1;
   last_error_ = error.message();
   last_error_at_ = at;
-  return repeated_errors_ < kStuckAttempts;
+  if (repeated_errors_ < kStuckAttempts) return true;
+  // PostgreSQL decodes parts of a transaction in progress that are rolled back later, and has met
+  // errors in them that it does not meet in what was committed.
+  if (!connected_ || without_parts_at_ == at) return false;
+  spdlog::warn("once more without transactions in progress: {}", printable(last_error_, 1000));
+  without_parts_at_ = at;
+  hold_back_ = true;
+  repeated_errors_ = 0;
+  return true;
 }
 
 /// A value in binary that only its text tells exactly, and a type that the server can't send in

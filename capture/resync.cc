@@ -198,6 +198,11 @@ Result<ResyncReport> Resync::run() {
                  before_->slot);
   spdlog::info("resync, because of {}: the store ends at {}", report_.reason,
                to_string(report_.old_end));
+  if (report_.reason == "REQUESTED")
+    spdlog::warn(
+        "nothing keeps the capture from going on: what the slot still holds comes as differences "
+        "only, and messages to streams ('millrace:...') in it are lost. Where that matters, end "
+        "this, let the capture catch up, and resync then");
   for (const std::string& outbox : capture_.outbox)
     spdlog::warn(
         "rows that were inserted into outbox {} since then become no events: look for them there, "

@@ -72,7 +72,11 @@ bool TablePatterns::match(std::string_view schema_name, std::string_view table_n
 
 Result<std::vector<std::string>> parse_table_names(const std::vector<std::string>& texts) {
   if (texts.empty()) return std::vector<std::string>();
-  MILLRACE_ASSIGN_OR_RETURN(const TablePatterns patterns, TablePatterns::parse(texts));
+  auto parsed = TablePatterns::parse(texts);
+  if (!parsed)
+    return Error(ErrorCode::kInvalidArgument, "no name of a table: " + parsed.error().message())
+        .hint("Write schema.table, for example 'public.outbox'.");
+  const TablePatterns patterns = *std::move(parsed);
   std::vector<std::string> names = patterns.include_;
   if (!patterns.exclude_.empty() || patterns.plain_names().size() != names.size())
     return Error(ErrorCode::kInvalidArgument, "a pattern where tables are to be named one by one")

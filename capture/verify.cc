@@ -90,6 +90,10 @@ Result<void> Verification::look_at_source() {
   for (const SourceTable& table : preflight.tables)
     if (!patterns_.given() || patterns_.match(table.schema_name, table.table_name))
       tables_.push_back(table);
+  for (const std::string& name : patterns_.plain_names())
+    if (std::ranges::find(tables_, name, &SourceTable::name) == tables_.end())
+      return Error(ErrorCode::kFailedPrecondition, name + " is no captured table")
+          .hint("Correct the name in --tables; `millrace capture check` lists what is captured.");
   if (tables_.empty())
     return Error(ErrorCode::kFailedPrecondition, "no captured table matches")
         .hint("A pattern is schema.table, as in 'public.*'.");

@@ -27,7 +27,7 @@ constexpr CommandText kTail{
     "and row; with --json one JSON object, as docs/events.md describes it. Reads beside a running\n"
     "capture without disturbing it, and shows whole transactions that are durable, nothing else.\n"
     "\n"
-    "Operations: c insert, u update, d delete, r read by a snapshot, t truncate, m message.\n"
+    "Operations: c insert, u update, d delete, r read by a snapshot, t truncate, m message, a appended.\n"
     "\n"
     "Examples:\n"
     "  millrace log tail --store ./store --limit 10\n"

@@ -513,7 +513,8 @@ Result<void> ChangeEncoder::outbox_row(OutboxTable& outbox, const Tuple& row, Ls
   if (!checked) {
     const std::string& table = outbox.schema().category;
     application_.refuse("a row of outbox " + printable(table), checked.error());
-    return plain_message("outbox:" + table, outbox.as_json(), lsn);
+    MILLRACE_ASSIGN_OR_RETURN(const std::string kept, outbox.as_json(row));
+    return plain_message("outbox:" + table, kept, lsn);
   }
   const std::string metadata = outbox.metadata();
   return out_.add({.category = address->category,

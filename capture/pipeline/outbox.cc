@@ -64,7 +64,9 @@ std::vector<std::string> outbox_faults(const std::vector<ColumnSchema>& columns)
 }
 
 OutboxTable::OutboxTable(TableSchema schema, std::vector<pgoutput::BinaryType> binary)
-    : schema_(std::move(schema)), binary_(std::move(binary)) {
+    : schema_(std::move(schema)),
+      binary_(std::move(binary)),
+      faults_(outbox_faults(schema_.columns)) {
   for (std::size_t i = 0; i < schema_.columns.size(); ++i) {
     schema_.columns[i].field = static_cast<std::uint32_t>(i + 1);
     const auto name = std::ranges::find(kNames, schema_.columns[i].name);
@@ -117,10 +119,10 @@ std::optional<std::string_view> OutboxTable::value(Column column) const {
 }
 
 Result<EventAddress> OutboxTable::address() const {
+  if (!faults_.empty()) return Error(ErrorCode::kInvalidArgument, faults_.front());
   for (const Column column : {kAggregateType, kAggregateId, kType})
     if (is_null_[column])
-      return Error(ErrorCode::kInvalidArgument,
-                   std::string(kNames[column]) + (places_[column] ? " is null" : " is missing"));
+      return Error(ErrorCode::kInvalidArgument, std::string(kNames[column]) + " is null");
   return EventAddress{
       .type = values_[kType], .category = values_[kAggregateType], .key = values_[kAggregateId]};
 }
@@ -129,19 +131,22 @@ std::string OutboxTable::metadata() const {
   return encode_metadata({.event_id = value(kId).value_or(std::string_view())});
 }
 
-std::string OutboxTable::as_json() const {
+Result<std::string> OutboxTable::as_json(const pgoutput::Tuple& row) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
-  for (std::size_t i = 0; i < kColumns; ++i) {
-    if (!places_[i]) continue;
-    const std::string name(kNames[i]);
-    if (is_null_[i])
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    const std::string& name = schema_.columns[i].name;
+    if (row[i].state == FieldState::kNull) {
       json[name] = nullptr;
-    else if (is_utf8(values_[i]))
-      json[name] = values_[i];
+      continue;
+    }
+    std::string text;
+    MILLRACE_RETURN_IF_ERROR(append(i, row[i], text));
+    if (is_utf8(text))
+      json[name] = std::move(text);
     else
-      json[name + "_hex"] = to_hex(values_[i]);
+      json[name + "_hex"] = to_hex(text);
   }
-  return json.dump();
+  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 }  // namespace millrace

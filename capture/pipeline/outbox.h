@@ -33,12 +33,12 @@ class OutboxTable {
   /// kCorruption (no value of its column's type), kUnsupported (must come as text).
   Result<void> read(const pgoutput::Tuple& row);
   /// The event that the row is: views into this object until the next read(). Errors:
-  /// kInvalidArgument (a column is missing, or null).
+  /// kInvalidArgument (a value is null, or the table is no outbox any more: outbox_faults()).
   Result<EventAddress> address() const;
   std::string_view payload() const { return value(kPayload).value_or(std::string_view()); }
   std::string metadata() const;
-  /// All of the row that counts as JSON, for one that is no event.
-  std::string as_json() const;
+  /// All of `row` as JSON, for one that is no event. Errors: as read().
+  Result<std::string> as_json(const pgoutput::Tuple& row);
 
  private:
   enum Column : std::uint8_t { kId, kAggregateType, kAggregateId, kType, kPayload, kColumns };
@@ -50,6 +50,7 @@ class OutboxTable {
 
   TableSchema schema_;
   std::vector<pgoutput::BinaryType> binary_;
+  std::vector<std::string> faults_;
   std::array<std::optional<std::size_t>, kColumns> places_;  // in the row
   std::array<std::string, kColumns> values_;
   std::array<bool, kColumns> is_null_{};

@@ -114,6 +114,11 @@ Result<ServerInfo> Catalog::server() {
              (SELECT count(*) FROM pg_replication_slots)::int AS slots_used,
              current_setting('max_wal_senders')::int AS senders_max,
              (SELECT count(*) FROM pg_stat_replication)::int AS senders_used,
+             current_setting('max_locks_per_transaction')::int AS locks_per_transaction,
+             current_setting('max_locks_per_transaction')::bigint
+               * (current_setting('max_connections')::int + current_setting('max_wal_senders')::int
+                  + current_setting('max_worker_processes')::int + current_setting('autovacuum_max_workers')::int
+                  + current_setting('max_prepared_transactions')::int) AS locks_max,
              pg_is_in_recovery() AS in_recovery, current_user::text AS user_name,
              current_database()::text AS database_name, r.rolsuper AS superuser,
              r.rolreplication OR r.rolsuper AS may_replicate,
@@ -127,6 +132,8 @@ Result<ServerInfo> Catalog::server() {
     info.replication_slots_used = get<int>(row, "slots_used");
     info.wal_senders_max = get<int>(row, "senders_max");
     info.wal_senders_used = get<int>(row, "senders_used");
+    info.locks_per_transaction = get<int>(row, "locks_per_transaction");
+    info.locks_max = get<std::int64_t>(row, "locks_max");
     info.in_recovery = get<bool>(row, "in_recovery");
     info.user = text(row, "user_name");
     info.database = text(row, "database_name");
@@ -175,7 +182,8 @@ Result<std::vector<SourceTable>> Catalog::tables_where(const std::string& condit
                ELSE false END AS has_identity,
              EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS has_primary_key,
              pg_has_role(c.relowner, 'USAGE') AS owned,
-             has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable
+             has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
+             (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid)::int AS indexes
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
       WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
         AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\_%'
@@ -195,6 +203,7 @@ Result<std::vector<SourceTable>> Catalog::tables_where(const std::string& condit
       table.has_primary_key = get<bool>(row, "has_primary_key");
       table.owned = get<bool>(row, "owned");
       table.readable = get<bool>(row, "readable");
+      table.indexes = get<int>(row, "indexes");
     }
     return tables;
   });

@@ -18,6 +18,8 @@ struct ServerInfo {
   std::string wal_level;
   int replication_slots_max = 0, replication_slots_used = 0;
   int wal_senders_max = 0, wal_senders_used = 0;
+  int locks_per_transaction = 0;  ///< max_locks_per_transaction: of all together, `locks_max`.
+  std::int64_t locks_max = 0;
   bool in_recovery = false;
   std::string user, database;
   bool may_replicate = false;  ///< REPLICATION or superuser.
@@ -35,6 +37,7 @@ struct SourceTable {
   bool has_primary_key = false;
   bool owned = false;  ///< By a role that we are: may go into a publication that we make.
   bool readable = false;
+  int indexes = 0;
 
   std::string name() const { return category_of(schema_name, table_name); }
   std::string quoted() const;  ///< For SQL: "public"."orders".

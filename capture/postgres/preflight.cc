@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 
 #include "capture/pipeline/outbox.h"
 
@@ -195,6 +196,30 @@ Result<void> look_at_outbox_columns(Catalog& catalog, const Preflight& found,
           "name another table in --outbox");
   }
   return {};
+}
+
+/// A table and its indexes stay locked until all are read: their rows are seen as of one moment.
+void look_at_locks(const Preflight& found, const std::vector<SourceTable>& all,
+                   const PreflightQuestion& question, Findings& findings) {
+  if (found.slot || question.temporary || !question.reads_rows) return;
+  std::set<std::uint32_t> roots;
+  std::int64_t needed = 0;
+  for (const SourceTable& table : found.tables) {
+    needed += 1 + table.indexes;
+    if (table.partitioned) roots.insert(table.oid);
+  }
+  for (const SourceTable& table : all)
+    if (roots.contains(table.root_oid)) needed += 1 + table.indexes;
+  const std::int64_t room = found.server.locks_max;
+  if (needed <= room) return;
+  findings.problem(
+      "max_locks_per_transaction",
+      "The initial snapshot takes about " + std::to_string(needed) +
+          " locks, on all tables and their indexes, and the server has room for " +
+          std::to_string(room) + " of everybody together.",
+      "ALTER SYSTEM SET max_locks_per_transaction = " +
+          std::to_string(found.server.locks_per_transaction * (2 * needed / room + 1)) +
+          ";  -- then restart PostgreSQL; or leave tables out with --tables");
 }
 
 /// Who is in the publication and who was asked for.
@@ -449,6 +474,7 @@ Result<Preflight> run_preflight(Catalog& catalog, const PreflightQuestion& quest
   Findings publication_findings(of_publication);
   look_for_outboxes(found, all, question, findings);
   look_at_publication(found, all, question, publication_findings);
+  look_at_locks(found, all, question, findings);
   look_at_tables(found, found.tables, all, question, findings);
   look_at_tables(found, found.outboxes, all, question, findings);
   MILLRACE_RETURN_IF_ERROR(look_at_outbox_columns(catalog, found, question, findings));

@@ -37,6 +37,8 @@ struct PreflightQuestion {
   std::string publication;
   /// A tail makes both for itself and only for a moment.
   bool temporary = false;
+  /// All rows are read first, under one snapshot.
+  bool reads_rows = true;
   /// What capture has made is brought in step with the patterns by whoever asks.
   bool brings_in_step = false;
   std::vector<std::string> outbox = {};  ///< Sorted: see parse_table_names().

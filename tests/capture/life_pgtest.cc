@@ -10,7 +10,7 @@
 #include "tests/support/capture_scene.h"
 #include "tests/support/captured_log.h"
 #include "tests/support/catch.h"
-#include "tests/support/tcp_proxy.h"
+#include "tests/support/faulty_link.h"
 
 /// How a capture lives beside a server: idle, busy for others, going down, out of reach.
 namespace millrace::test {
@@ -134,7 +134,7 @@ TEST_CASE("F6, F54: a capture that stood still longer than wal_sender_timeout go
 TEST_CASE("F51: a connection over a network that was cut is given up and made again",
           "[.][capture][life]") {
   OwnServer own({.settings = {}, .tcp = true});
-  TcpProxy proxy(own.server.port());
+  FaultyLink proxy(own.server.port());
   CaptureOptions chosen = own.options();
   chosen.source = "host=127.0.0.1 connect_timeout=2 dbname=shop user=postgres port=" +
                   std::to_string(proxy.port());

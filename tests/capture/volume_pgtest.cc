@@ -5,6 +5,7 @@
 #include <fstream>
 #include <optional>
 
+#include "tests/support/capture_runner.h"
 #include "tests/support/capture_scene.h"
 #include "tests/support/captured_log.h"
 #include "tests/support/catch.h"
@@ -20,7 +21,17 @@ struct Run {
   double seconds = 0, peak_mib = 0;  ///< Of its resident memory.
 };
 
-Run run_capture_process(Scene& scene) {
+/// A database of its own, perhaps on a server of its own.
+struct Place {
+  TestDatabase database;
+  TemporaryDirectory directory;
+
+  Place() = default;
+  explicit Place(PostgresServer& server) : database(server) {}
+  Path store() const { return directory.path() / "store"; }
+};
+
+Run run_capture_process(Place& scene) {
   const auto began = SteadyClock::now();
   ChildProcess capture({MILLRACE_PROGRAM, "capture", "run", "--source", scene.database.uri(),
                         "--store", scene.store().string(), "--slot", scene.database.name(),
@@ -40,7 +51,8 @@ Run run_capture_process(Scene& scene) {
 }
 
 void many_transactions(int count) {
-  Scene scene;
+  Place scene;
+  scene.database.exec(test::kOrders);
   scene.database.exec(
       "CREATE PROCEDURE fill(n int) LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1..n LOOP INSERT INTO "
       "orders VALUES (i, 'new', i); COMMIT; END LOOP; END $$");
@@ -69,14 +81,19 @@ TEST_CASE("F81: a million transactions of one row", "[.][capture][volume_slow]")
   many_transactions(1'000'000);
 }
 
+void make_tables(TestDatabase& database, int count, int at_once) {
+  for (int first = 1; first <= count; first += at_once)
+    database.exec("DO $$ BEGIN FOR i IN " + std::to_string(first) + ".." +
+                  std::to_string(std::min(first + at_once - 1, count)) +
+                  " LOOP EXECUTE format('CREATE TABLE many_%s (id int PRIMARY KEY, a text, b "
+                  "numeric, c timestamptz)', i); END LOOP; END $$");
+}
+
 void many_tables(int count) {
-  Scene scene;
+  PostgresServer server({.settings = {{"max_locks_per_transaction", "1024"}}});
+  Place scene(server);
   const std::string all = std::to_string(count);
-  for (int first = 1; first <= count; first += 500)
-    scene.database.exec("DO $$ BEGIN FOR i IN " + std::to_string(first) + ".." +
-                        std::to_string(std::min(first + 499, count)) +
-                        " LOOP EXECUTE format('CREATE TABLE many_%s (id int PRIMARY KEY, a text, b "
-                        "numeric, c timestamptz)', i); END LOOP; END $$");
+  make_tables(scene.database, count, 500);
   const auto change_each = [&](int id) {
     scene.database.exec("DO $$ BEGIN FOR i IN 1.." + all +
                         " LOOP EXECUTE format('INSERT INTO many_%s VALUES (" + std::to_string(id) +
@@ -101,6 +118,29 @@ void many_tables(int count) {
   for (const auto& [name, table] : log.tables)
     rows += name.starts_with("public.") ? table.size() : 0;
   CHECK(rows == 2 * static_cast<std::size_t>(count));
+}
+
+TEST_CASE("F82: a snapshot that needs more locks than there are is refused before anything is made",
+          "[capture][volume]") {
+  PostgresServer server({.settings = {{"max_locks_per_transaction", "10"},
+                                      {"max_connections", "20"},
+                                      {"max_wal_senders", "4"},
+                                      {"max_prepared_transactions", "0"}}});
+  Place place(server);
+  make_tables(place.database, 300, 20);
+  CaptureOptions options;
+  options.source = place.database.uri();
+  options.store = place.store();
+  const auto refused = test::catch_up(options);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().message().find("locks") != std::string::npos);
+  CHECK(refused.error().to_string().find("ALTER SYSTEM SET max_locks_per_transaction = ") !=
+        std::string::npos);
+  CHECK_FALSE(std::filesystem::exists(place.store()));
+  CHECK(place.database.value("SELECT count(*) FROM pg_publication") == "0");
+  CHECK(place.database.value("SELECT count(*) FROM pg_replication_slots") == "0");
+  options.tables = {"public.many_1*"};
+  CHECK(test::catch_up(options));
 }
 
 TEST_CASE("F82: a thousand tables", "[.][capture][volume_slow]") { many_tables(1000); }

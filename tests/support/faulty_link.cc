@@ -77,6 +77,10 @@ std::vector<std::string> FaultyLink::recorded() const {
 void FaultyLink::run() {
   auto before = std::chrono::steady_clock::now();
   while (!stop_) {
+    if (frozen_) {
+      ::poll(nullptr, 0, kLookMs);
+      continue;
+    }
     std::vector<pollfd> polled{{listener_, POLLIN, 0}};
     for (const Link& link : links_) {
       polled.push_back({link.client, POLLIN, 0});

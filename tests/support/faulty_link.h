@@ -36,6 +36,9 @@ class FaultyLink {
   void throttle(std::uint64_t bytes_per_second) { rate_ = bytes_per_second; }
   /// While true, nothing comes from the server.
   void hold(bool held) { held_ = held; }
+  /// While true, every byte is held in both directions, new connections and ends too, as in a
+  /// network that was cut: nobody is told.
+  void freeze(bool frozen) { frozen_ = frozen; }
   /// Where replication connections go from now on.
   void send_replication_to(int port) { replication_port_ = port; }
 
@@ -72,7 +75,7 @@ class FaultyLink {
   int to_port_, port_ = 0, listener_;
   std::atomic<std::uint64_t> rate_ = 0, statuses_ = 0, from_server_ = 0;
   std::atomic<int> replication_port_;
-  std::atomic<bool> held_ = false, stop_ = false;
+  std::atomic<bool> held_ = false, frozen_ = false, stop_ = false;
   mutable std::mutex mutex_;  // guards what follows
   std::deque<std::uint64_t> cuts_;
   std::string injected_;
