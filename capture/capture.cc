@@ -44,7 +44,7 @@ using std::chrono::milliseconds;
 
 /// Captured rows are small: 128 MiB of them may be ten million, and the index of a segment is made
 /// in memory.
-constexpr std::uint64_t kSegmentEvents = 1 << 20;
+constexpr std::uint64_t kSegmentEvents = 1 << 19;
 constexpr milliseconds kBackoffFirst{200};
 /// Of a capture of this store that was killed, until the server notices (wal_sender_timeout).
 constexpr int kGhostPatience = 6;
