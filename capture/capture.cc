@@ -452,7 +452,6 @@ Result<std::unique_ptr<PostgresConnection>> Capture::connect() {
 Result<void> Capture::follow() {
   form_ = ValueForm::kText;
   MILLRACE_RETURN_IF_ERROR(applier_->reset());
-  encoder_->reset();
   MILLRACE_RETURN_IF_ERROR(snapshots_->begin_session());
   MILLRACE_ASSIGN_OR_RETURN(auto connection, connect());
   Lsn checked_to;

@@ -222,8 +222,9 @@ Result<bool> SourceGuard::is_kept(const PublicationInfo& publication) const {
 /// Nothing is altered before what it is now was found right.
 Result<void> SourceGuard::check_publication(Lsn store_end) {
   MILLRACE_ASSIGN_OR_RETURN(PublicationInfo now, publication());
+  bool kept = false;
   for (bool altered = false;;) {
-    MILLRACE_ASSIGN_OR_RETURN(const bool kept, is_kept(now));
+    MILLRACE_ASSIGN_OR_RETURN(kept, is_kept(now));
     if (!kept && !options_.accept_publication_change)
       return halted(
           "PUBLICATION_CHANGED",
@@ -240,12 +241,11 @@ Result<void> SourceGuard::check_publication(Lsn store_end) {
     MILLRACE_ASSIGN_OR_RETURN(now, publication());
   }
   if (now.definition == state_.publication_definition) return {};
-  return note(now, store_end);
+  return note(now, kept, store_end);
 }
 
-Result<void> SourceGuard::note(const PublicationInfo& publication, Lsn store_end) {
+Result<void> SourceGuard::note(const PublicationInfo& publication, bool kept, Lsn store_end) {
   const std::string changes = difference(state_.publication_definition, publication.definition);
-  MILLRACE_ASSIGN_OR_RETURN(const bool kept, is_kept(publication));
   spdlog::log(kept ? spdlog::level::info : spdlog::level::warn, "publication {} changed, {}: {}",
               printable(state_.publication), kept ? "as --tables says" : "accepted",
               printable(changes, 2000));

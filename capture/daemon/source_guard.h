@@ -75,7 +75,7 @@ class SourceGuard {
   Result<void> record(std::string_view type, const nlohmann::json& payload);
   Result<PublicationInfo> publication() const;
   Result<bool> is_kept(const PublicationInfo& publication) const;
-  Result<void> note(const PublicationInfo& publication, Lsn store_end);
+  Result<void> note(const PublicationInfo& publication, bool kept, Lsn store_end);
   Result<void> accept(const PublicationInfo& publication);
 
   Catalog& catalog_;
