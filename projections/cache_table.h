@@ -1,6 +1,5 @@
 #pragma once
 
-#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,11 +40,10 @@ class CacheTable final : public ViewBuilder<CacheTable> {
       sqlite::Database& database) const override;
   std::vector<internal::Comparison> comparisons() const override;
   std::string count_query() const override;
-
- private:
   Result<void> check_shape() const override;
   void describe(std::string& shape) const override;
 
+ private:
   CacheTableOptions options_;
 };
 
@@ -56,7 +54,7 @@ class CacheTable final : public ViewBuilder<CacheTable> {
 /// Nothing to check after a call: a failure stops the view before the event that met it.
 class CacheTable::Writer final : public internal::ViewWriter {
  public:
-  using Assignments = std::initializer_list<Assignment>;
+  using Assignments = AssignmentList;
 
   /// Sets columns of a row; makes the row if it is not there.
   /// After an erase() by the first half of a change of key, unchanged columns are taken along from

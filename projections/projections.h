@@ -5,5 +5,6 @@
 #include "projections/app.h"
 #include "projections/cache_table.h"
 #include "projections/change.h"
+#include "projections/relational/relation.h"
 #include "projections/search_index.h"
 #include "projections/values.h"

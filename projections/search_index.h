@@ -1,6 +1,5 @@
 #pragma once
 
-#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,10 +40,10 @@ class SearchIndex final : public ViewBuilder<SearchIndex> {
       sqlite::Database& database) const override;
   std::vector<internal::Comparison> comparisons() const override;
   std::string count_query() const override;
-
- private:
   Result<void> check_shape() const override;
   void describe(std::string& shape) const override;
+
+ private:
   std::string create_statement() const;
 
   SearchIndexOptions options_;
@@ -57,7 +56,7 @@ class SearchIndex final : public ViewBuilder<SearchIndex> {
 /// Nothing to check after a call: a failure stops the view before the event that met it.
 class SearchIndex::Writer final : public internal::ViewWriter {
  public:
-  using Assignments = std::initializer_list<Assignment>;
+  using Assignments = AssignmentList;
 
   /// Sets columns of a document; makes it if it is not there.
   /// After an erase() by the first half of a change of key, unchanged columns are taken along from

@@ -2,9 +2,12 @@
 
 #include <concepts>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace millrace::projections {
 
@@ -81,6 +84,18 @@ class Value {
 struct Assignment {
   std::string_view column;
   Value value;
+};
+
+/// Several of them, as they are written, {{"name", name}, {"price", price}}, or in a std::vector. A view of them.
+class AssignmentList {
+ public:
+  AssignmentList(std::initializer_list<Assignment> list) : list_(list.begin(), list.size()) {}  // NOLINT: implicit on purpose
+  AssignmentList(const std::vector<Assignment>& list) : list_(list) {}                          // NOLINT
+  auto begin() const { return list_.begin(); }
+  auto end() const { return list_.end(); }
+
+ private:
+  std::span<const Assignment> list_;
 };
 
 }  // namespace millrace::projections

@@ -163,11 +163,12 @@ class View {
       sqlite::Database& database) const = 0;
   virtual std::vector<internal::Comparison> comparisons() const = 0;
   virtual std::string count_query() const = 0;
+  /// What check() and shape() ask of a kind of view.
+  virtual Result<void> check_shape() const = 0;
+  virtual void describe(std::string& shape) const = 0;
 
  protected:
   View(std::string name, Version version) : name_(std::move(name)), version_(version) {}
-  virtual Result<void> check_shape() const = 0;
-  virtual void describe(std::string& shape) const = 0;
 
   std::vector<internal::Source> sources_;
 

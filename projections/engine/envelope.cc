@@ -15,16 +15,6 @@ constexpr std::uint64_t tag(int field, Wire wire) {
   return static_cast<std::uint64_t>(field) << 3 | wire;
 }
 
-void skip(ByteReader& in, std::uint64_t tag) {
-  switch (tag & 7) {
-    case kVarint: in.varint(); return;
-    case kFixed64: in.bytes(8); return;
-    case kBytes: in.bytes(in.varint()); return;
-    case kFixed32: in.bytes(4); return;
-    default: in.fail();
-  }
-}
-
 Result<Op> op_of(std::uint64_t op) {
   switch (op) {
     case Envelope::CREATE: return Op::kInsert;
@@ -42,6 +32,16 @@ Result<Op> op_of(std::uint64_t op) {
 }
 
 }  // namespace
+
+void skip_field(ByteReader& in, std::uint64_t tag) {
+  switch (tag & 7) {
+    case kVarint: in.varint(); return;
+    case kFixed64: in.bytes(8); return;
+    case kBytes: in.bytes(in.varint()); return;
+    case kFixed32: in.bytes(4); return;
+    default: in.fail();
+  }
+}
 
 Result<void> decode_change(const EventView& event, const TransactionInfo& transaction,
                            internal::RawChange& into) {
@@ -83,7 +83,7 @@ Result<void> decode_change(const EventView& event, const TransactionInfo& transa
       case tag(Envelope::kMovedFromFieldNumber, kBytes):
         into.moved_from = in.bytes(in.varint());
         break;
-      default: skip(in, field);
+      default: skip_field(in, field);
     }
   }
   MILLRACE_RETURN_IF_ERROR(in.finish("its payload, a millrace.v1.Change", true));

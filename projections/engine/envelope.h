@@ -4,6 +4,10 @@
 #include "eventstore/types.h"
 #include "projections/change.h"
 
+namespace millrace {
+class ByteReader;
+}
+
 namespace millrace::projections {
 
 /// Takes the payload of a captured event (millrace.v1.Change) apart without copying the row images:
@@ -13,5 +17,8 @@ namespace millrace::projections {
 /// know.
 Result<void> decode_change(const EventView& event, const TransactionInfo& transaction,
                            internal::RawChange& into);
+
+/// Goes over the value of a field of any Protobuf message whose tag has just been read.
+void skip_field(ByteReader& in, std::uint64_t tag);
 
 }  // namespace millrace::projections

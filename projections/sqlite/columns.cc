@@ -20,7 +20,7 @@ Error no_column(const ColumnNames& columns, std::string_view name) {
 }  // namespace
 
 Result<void> Resolved::assign(const ColumnNames& columns,
-                              std::initializer_list<Assignment> assignments) {
+                              AssignmentList assignments) {
   mask.reset();
   any_unchanged = false;
   values.clear();

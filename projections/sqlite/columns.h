@@ -1,7 +1,6 @@
 #pragma once
 
 #include <bitset>
-#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -41,7 +40,7 @@ struct Resolved {
 
   /// Quick where the columns come in their order, as code is usually written. kInvalidArgument,
   /// naming the columns that there are, if one is not there.
-  Result<void> assign(const ColumnNames& columns, std::initializer_list<Assignment> assignments);
+  Result<void> assign(const ColumnNames& columns, AssignmentList assignments);
 };
 
 /// Statements of one kind, one for each set of columns that it is used with.

@@ -1,0 +1,173 @@
+#include "projections/relational/flow.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "projections/engine/envelope.h"
+
+namespace millrace::projections::internal {
+namespace {
+
+constexpr std::size_t kEntryBytes = 64;  // of a gathered row beside its text
+
+/// `row` with the fields in `unchanged` as `older` has them. Of a message that was written twice the parts are
+/// joined (https://protobuf.dev/programming-guides/encoding/#last-one-wins), so they are simply put behind it.
+std::string completed(std::string_view row, std::string_view older,
+                      const std::vector<std::uint32_t>& unchanged) {
+  std::string whole(row);
+  ByteReader in(older);
+  while (in.remaining() > 0) {
+    const std::string_view from = older.substr(older.size() - in.remaining());
+    const std::uint64_t tag = in.varint();
+    skip_field(in, tag);
+    if (in.failed()) break;  // it was checked when it came
+    if (std::find(unchanged.begin(), unchanged.end(), tag >> 3) != unchanged.end())
+      whole += from.substr(0, from.size() - in.remaining());
+  }
+  return whole;
+}
+
+}  // namespace
+
+std::optional<std::string_view> SourceTable::find(std::string_view key, When when) {
+  if (when == When::kBefore && passing_ && key == key_) return before_;
+  return rows_.find(key);
+}
+
+void SourceTable::take(const RawChange& change) {
+  if (change.op == Op::kTruncate) {
+    gathered_.clear();
+    gathered_bytes_ = 0;
+    truncated_ = true;
+    return;
+  }
+  if (change.op == Op::kDelete) {
+    // Should the row come back under another key, its unchanged columns are still to be had.
+    moved_ = newest(change.key).value_or(std::string_view());
+    return gather(change.key, std::nullopt);
+  }
+  if (change.unchanged.empty()) return gather(change.key, std::string(change.after));
+  const std::optional<std::string_view> older =
+      change.moved_from ? std::optional<std::string_view>(moved_) : newest(change.key);
+  gather(change.key, completed(change.after, older.value_or(std::string_view()), change.unchanged));
+}
+
+std::optional<std::string_view> SourceTable::newest(std::string_view key) {
+  if (const auto gathered = gathered_.find(key); gathered != gathered_.end())
+    return gathered->second;
+  return truncated_ ? std::nullopt : rows_.find(key);
+}
+
+void SourceTable::gather(std::string_view key, std::optional<std::string> row) {
+  auto there = gathered_.find(key);
+  if (there == gathered_.end()) {
+    there = gathered_.emplace(std::string(key), std::nullopt).first;
+    gathered_bytes_ += key.size() + kEntryBytes;
+  }
+  if (there->second) gathered_bytes_ -= there->second->size();
+  if (row) gathered_bytes_ += row->size();
+  there->second = std::move(row);
+}
+
+Result<void> SourceTable::drain() {
+  const bool rows_are_needed = std::any_of(leaves_.begin(), leaves_.end(),
+                                           [](const Leaf* leaf) { return leaf->rows_are_needed(); });
+  try {
+    if (truncated_) {
+      std::vector<std::string> gone;
+      rows_.for_each([&](std::string_view key, std::string_view) {
+        if (!gathered_.contains(key)) gone.emplace_back(key);
+      });
+      for (const std::string& key : gone) pass(key, std::nullopt, rows_are_needed);
+    }
+    for (auto& [key, row] : gathered_) pass(key, std::move(row), rows_are_needed);
+  } catch (StateFailure& failure) {
+    return failure.take();
+  } catch (const std::exception& thrown) {
+    return Error(ErrorCode::kFailedPrecondition, "row '" + printable(key_) + "' of " +
+                                                     printable(category_) +
+                                                     ": a function of the view threw: " + thrown.what())
+        .hint("The view stays as it was before this row. Mend the function, then start again.");
+  }
+  gathered_.clear();
+  gathered_bytes_ = 0;
+  truncated_ = false;
+  return {};
+}
+
+void SourceTable::pass(std::string_view key, std::optional<std::string> row, bool rows_are_needed) {
+  key_ = key;
+  before_.reset();
+  if (rows_are_needed) {
+    if (const auto old = rows_.find(key)) before_.emplace(*old);
+    if (before_ == row) return;
+  }
+  passing_ = true;
+  if (row)
+    rows_.put(key, *row);
+  else
+    rows_.erase(key);
+  for (Leaf* leaf : leaves_)
+    leaf->changed(key, before_ ? &*before_ : nullptr, row ? &*row : nullptr);
+  passing_ = false;
+}
+
+SourceTable& Flow::source(std::string_view category) {
+  for (const auto& source : sources_)
+    if (source->category() == category) return *source;
+  StateTable& rows = state_table();
+  sources_.push_back(std::make_unique<SourceTable>(std::string(category), rows));
+  return *sources_.back();
+}
+
+template <typename State>
+void Flow::prepare(State& state) {
+  const std::string name = name_ + "_state_" + std::to_string(++states_);
+  auto done = purpose_ == Purpose::kCreate ? State::create(database_, name)
+                                           : state.open(database_, name);
+  if (!done && !failure_) failure_ = std::move(done).error();
+}
+
+StateTable& Flow::state_table() {
+  prepare(*tables_.emplace_back(std::make_unique<StateTable>()));
+  return *tables_.back();
+}
+
+StateIndex& Flow::state_index() {
+  prepare(*indexes_.emplace_back(std::make_unique<StateIndex>()));
+  return *indexes_.back();
+}
+
+Result<void> Flow::made() const {
+  if (failure_) return *failure_;
+  return {};
+}
+
+void Flow::take(const RawChange& change) { source(change.category).take(change); }
+
+Result<void> Flow::drain() {
+  for (const auto& source : sources_) MILLRACE_RETURN_IF_ERROR(source->drain());
+  return {};
+}
+
+Result<void> Flow::flush() {
+  try {
+    for (Cache* cache : caches_) cache->write_back();
+  } catch (StateFailure& failure) {
+    return failure.take();
+  }
+  for (const auto& table : tables_) MILLRACE_RETURN_IF_ERROR(table->flush());
+  for (const auto& index : indexes_) MILLRACE_RETURN_IF_ERROR(index->flush());
+  return {};
+}
+
+std::size_t Flow::bytes_in_memory() const {
+  std::size_t bytes = 0;
+  for (const auto& source : sources_) bytes += source->gathered_bytes();
+  for (const auto& table : tables_) bytes += table->bytes_in_memory();
+  for (const auto& index : indexes_) bytes += index->bytes_in_memory();
+  for (const Cache* cache : caches_) bytes += cache->bytes_in_memory();
+  return bytes;
+}
+
+}  // namespace millrace::projections::internal

@@ -1,0 +1,262 @@
+#pragma once
+
+#include <google/protobuf/descriptor.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "projections/relational/equi_join.h"
+#include "projections/relational/grouping.h"
+#include "projections/relational/operators.h"
+
+// What relations are declared as: values that can be shared, from which a Flow is made for each file.
+
+namespace millrace::projections::internal {
+
+struct SourceUse {
+  std::string category;
+  const google::protobuf::Descriptor* row = nullptr;
+};
+
+/// What is known of a relation before there is any row.
+struct Shape {
+  std::vector<Column> columns;   ///< Of a Record whose fields the plan knows; else empty.
+  std::optional<Column> key{};   ///< What the key is called and of which type.
+  const google::protobuf::Descriptor* row = nullptr;  ///< Of a table's rows.
+};
+
+template <typename T>
+class Plan {
+ public:
+  virtual ~Plan() = default;
+  virtual Node<T>& build(Flow& flow) const = 0;
+  /// A line for each operator, those that feed it below it, indented.
+  virtual void describe(std::string& out, int depth) const = 0;
+  virtual void sources(std::vector<SourceUse>& out) const = 0;
+  virtual Shape shape() const { return {}; }
+
+ protected:
+  static void line(std::string& out, int depth, std::string_view text) {
+    out.append(static_cast<std::size_t>(depth) * 2, ' ').append(text) += '\n';
+  }
+};
+
+template <typename T>
+using PlanOf = std::shared_ptr<const Plan<T>>;
+
+template <typename Row>
+class TablePlan final : public Plan<TableRow<Row>> {
+ public:
+  explicit TablePlan(std::string category) : category_(std::move(category)) {}
+
+  Node<TableRow<Row>>& build(Flow& flow) const override {
+    return flow.add<TableLeaf<Row>>(flow.source(category_));
+  }
+  void describe(std::string& out, int depth) const override {
+    this->line(out, depth, "table " + category_);
+  }
+  void sources(std::vector<SourceUse>& out) const override {
+    out.push_back({category_, Row::descriptor()});
+  }
+  Shape shape() const override { return {.columns = {}, .key = {}, .row = Row::descriptor()}; }
+
+ private:
+  std::string category_;
+};
+
+template <typename T, typename Predicate>
+class WherePlan final : public Plan<T> {
+ public:
+  WherePlan(PlanOf<T> from, Predicate predicate)
+      : from_(std::move(from)), predicate_(std::move(predicate)) {}
+
+  Node<T>& build(Flow& flow) const override {
+    return flow.add<Where<T, Predicate>>(from_->build(flow), predicate_);
+  }
+  void describe(std::string& out, int depth) const override {
+    this->line(out, depth, "where");
+    from_->describe(out, depth + 1);
+  }
+  void sources(std::vector<SourceUse>& out) const override { from_->sources(out); }
+  Shape shape() const override { return from_->shape(); }
+
+ private:
+  PlanOf<T> from_;
+  Predicate predicate_;
+};
+
+/// Map and FlatMap.
+template <typename T, typename U, typename Function, template <typename, typename, typename> typename Operator>
+class MapPlan final : public Plan<U> {
+ public:
+  MapPlan(PlanOf<T> from, Function function, std::string what)
+      : from_(std::move(from)), function_(std::move(function)), what_(std::move(what)) {}
+
+  Node<U>& build(Flow& flow) const override {
+    return flow.add<Operator<T, U, Function>>(from_->build(flow), function_);
+  }
+  void describe(std::string& out, int depth) const override {
+    this->line(out, depth, what_);
+    from_->describe(out, depth + 1);
+  }
+  void sources(std::vector<SourceUse>& out) const override { from_->sources(out); }
+  Shape shape() const override { return {.columns = {}, .key = from_->shape().key}; }
+
+ private:
+  PlanOf<T> from_;
+  Function function_;
+  std::string what_;
+};
+
+template <typename T>
+class UnionPlan final : public Plan<T> {
+ public:
+  UnionPlan(PlanOf<T> first, PlanOf<T> second)
+      : first_(std::move(first)), second_(std::move(second)) {}
+
+  Node<T>& build(Flow& flow) const override {
+    Node<T>& first = first_->build(flow);
+    return flow.add<Union<T>>(first, second_->build(flow));
+  }
+  void describe(std::string& out, int depth) const override {
+    this->line(out, depth, "union");
+    first_->describe(out, depth + 1);
+    second_->describe(out, depth + 1);
+  }
+  void sources(std::vector<SourceUse>& out) const override {
+    first_->sources(out);
+    second_->sources(out);
+  }
+  Shape shape() const override {
+    Shape shape = first_->shape();
+    shape.key.reset();
+    return shape;
+  }
+
+ private:
+  PlanOf<T> first_, second_;
+};
+
+/// By reference (`right_value` is Nothing) or by equal values.
+template <typename L, typename R, typename U, typename Left, typename Right, typename Combine>
+class JoinPlan final : public Plan<U> {
+ public:
+  JoinPlan(PlanOf<L> left, PlanOf<R> right, Left left_value, Right right_value, Combine combine,
+           bool keeps_unmatched)
+      : left_(std::move(left)),
+        right_(std::move(right)),
+        left_value_(std::move(left_value)),
+        right_value_(std::move(right_value)),
+        combine_(std::move(combine)),
+        keeps_unmatched_(keeps_unmatched) {}
+
+  Node<U>& build(Flow& flow) const override {
+    Node<L>& left = left_->build(flow);  // the order matters: see flow.h
+    Node<R>& right = right_->build(flow);
+    StateIndex& lefts = flow.state_index();
+    if constexpr (kByReference) {
+      return flow.add<ReferenceJoin<L, R, U, Left, Combine>>(left, right, lefts, left_value_,
+                                                             combine_, keeps_unmatched_);
+    } else {
+      StateIndex& rights = flow.state_index();
+      return flow.add<EquiJoin<L, R, U, Left, Right, Combine>>(
+          left, right, lefts, rights, left_value_, right_value_, combine_, keeps_unmatched_);
+    }
+  }
+  void describe(std::string& out, int depth) const override {
+    this->line(out, depth,
+               std::string(keeps_unmatched_ ? "left join" : "join") +
+                   (kByReference ? " by reference" : " by value") + name(column_of<L>(left_value_)));
+    left_->describe(out, depth + 1);
+    right_->describe(out, depth + 1);
+  }
+  void sources(std::vector<SourceUse>& out) const override {
+    left_->sources(out);
+    right_->sources(out);
+  }
+  Shape shape() const override {
+    if (kByReference) return {.columns = {}, .key = left_->shape().key};
+    return {};
+  }
+
+ private:
+  static constexpr bool kByReference = std::is_same_v<Right, std::nullptr_t>;
+  static std::string name(const FieldDescriptor* column) {
+    return column ? " " + column->name() : std::string();
+  }
+
+  PlanOf<L> left_;
+  PlanOf<R> right_;
+  Left left_value_;
+  Right right_value_;
+  Combine combine_;
+  bool keeps_unmatched_;
+};
+
+template <typename T, typename By, typename... Expressions>
+class GroupPlan final : public Plan<Record> {
+ public:
+  GroupPlan(PlanOf<T> from, By by, std::vector<Column> by_columns,
+            std::tuple<Aggregate<Expressions>...> aggregates)
+      : from_(std::move(from)),
+        by_(std::move(by)),
+        by_columns_(std::move(by_columns)),
+        aggregates_(std::move(aggregates)) {}
+
+  Node<Record>& build(Flow& flow) const override {
+    Node<T>& from = from_->build(flow);
+    Groups::Shape shape;
+    for (const Column& column : by_columns_) shape.columns.push_back(column.name);
+    each([&](const auto& aggregate) {
+      shape.aggregates.push_back(aggregate.name);
+      shape.make.push_back(aggregate.make);
+    });
+    Groups& groups = flow.add<Groups>(std::move(shape), flow);
+    auto expressions = std::apply(
+        [](const auto&... aggregate) { return std::make_tuple(aggregate.expression...); },
+        aggregates_);
+    return flow.add<GroupBy<T, By, Expressions...>>(from, by_, std::move(expressions), groups);
+  }
+  void describe(std::string& out, int depth) const override {
+    std::string text = "group by";
+    for (const Column& column : by_columns_) text += " " + column.name;
+    this->line(out, depth, text);
+    each([&](const auto& aggregate) {
+      const FieldDescriptor* column = column_of<T>(aggregate.expression);
+      this->line(out, depth,
+                 aggregate.name + " = " + aggregate.what + (column ? " " + column->name() : ""));
+    });
+    from_->describe(out, depth + 1);
+  }
+  void sources(std::vector<SourceUse>& out) const override { from_->sources(out); }
+  Shape shape() const override {
+    Shape shape;
+    shape.columns = by_columns_;
+    each([&](const auto& aggregate) {
+      shape.columns.push_back({aggregate.name, aggregate.type, aggregate.counter});
+    });
+    if (by_columns_.size() == 1)
+      shape.key = by_columns_.front();
+    else
+      shape.key = Column{.name = "key"};
+    return shape;
+  }
+
+ private:
+  template <typename Visit>
+  void each(const Visit& visit) const {
+    std::apply([&](const auto&... aggregate) { (visit(aggregate), ...); }, aggregates_);
+  }
+
+  PlanOf<T> from_;
+  By by_;
+  std::vector<Column> by_columns_;
+  std::tuple<Aggregate<Expressions>...> aggregates_;
+};
+
+}  // namespace millrace::projections::internal

@@ -1,0 +1,192 @@
+#include "projections/relational/relational_view.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+
+namespace millrace::projections {
+namespace {
+
+using internal::Flow;
+using internal::RawChange;
+using internal::Root;
+
+/// Gathered rows and state: from here on they are written to the file before their time.
+constexpr std::size_t kMemoryMax = 256 << 20;
+constexpr std::uint32_t kChangesBetweenLooks = 256;  // at the memory in use
+
+template <typename Writer>
+class WriterRows final : public Root::Rows {
+ public:
+  explicit WriterRows(Writer& writer) : writer_(writer) { writer_.at(none_); }
+
+  void put(const Datum& key, const Record& row) override {
+    assignments_.clear();
+    texts_.resize(std::max(texts_.size(), row.fields().size()));
+    std::size_t place = 0;
+    for (const auto& [name, value] : row.fields())
+      assignments_.push_back({name, value.value(texts_[place++])});
+    writer_.put(key.value(key_), assignments_);
+  }
+  void erase(const Datum& key) override { writer_.erase(key.value(key_)); }
+
+ private:
+  Writer& writer_;
+  RawChange none_;  // rows are written by key, not by change
+  std::string key_;
+  std::vector<std::string> texts_;
+  std::vector<Assignment> assignments_;
+};
+
+/// A view's flow, from the changes of its tables to its rows.
+class RelationalWriter final : public internal::ViewWriter {
+ public:
+  RelationalWriter(sqlite::Database& database, const std::string& name,
+                   std::unique_ptr<internal::ViewWriter> sink, bool is_search_index)
+      : flow_(database, name, Flow::Purpose::kOpen), sink_(std::move(sink)) {
+    if (is_search_index)
+      rows_ = std::make_unique<WriterRows<SearchIndex::Writer>>(
+          static_cast<SearchIndex::Writer&>(*sink_));
+    else
+      rows_ = std::make_unique<WriterRows<CacheTable::Writer>>(
+          static_cast<CacheTable::Writer&>(*sink_));
+  }
+
+  Result<void> make(const internal::MakeRoot& make_root) {
+    root_ = make_root(flow_);
+    return flow_.made();
+  }
+
+  Result<void> take(const RawChange& change) {
+    flow_.take(change);
+    if (++changes_ % kChangesBetweenLooks != 0) return {};
+    if (flow_.bytes_in_memory() + root_->bytes_in_memory() < kMemoryMax) return {};
+    return write();
+  }
+
+  void flush() override {
+    if (failed()) return;
+    if (auto written = write(); !written) fail(std::move(written).error());
+  }
+
+ private:
+  Result<void> write() {
+    MILLRACE_RETURN_IF_ERROR(flow_.drain());
+    try {
+      root_->write(*rows_);
+    } catch (internal::StateFailure& failure) {
+      return failure.take();
+    } catch (const std::exception& thrown) {
+      return Error(ErrorCode::kFailedPrecondition,
+                   std::string("a function of the view threw: ") + thrown.what())
+          .hint("The view stays as it was before. Mend the function, then start again.");
+    }
+    sink_->flush();
+    if (sink_->failed()) return sink_->take_failure();
+    return flow_.flush();
+  }
+
+  Flow flow_;
+  std::unique_ptr<internal::ViewWriter> sink_;
+  std::unique_ptr<Root::Rows> rows_;
+  std::unique_ptr<Root> root_;
+  std::uint32_t changes_ = 0;
+};
+
+class RelationalApplier final : public internal::Applier {
+ public:
+  explicit RelationalApplier(RelationalWriter& writer) : writer_(writer) {}
+  Result<void> apply(const RawChange& change) override {
+    try {
+      return writer_.take(change);
+    } catch (internal::StateFailure& failure) {
+      return failure.take();
+    }
+  }
+
+ private:
+  RelationalWriter& writer_;
+};
+
+}  // namespace
+
+RelationalView::RelationalView(std::string name, Version version, Made made)
+    : View(std::move(name), version), made_(std::move(made)) {
+  for (const internal::SourceUse& use : made_.sources) {
+    const bool known = std::any_of(sources_.begin(), sources_.end(), [&](const auto& source) {
+      return source.category == use.category && source.row == use.row;
+    });
+    if (known) continue;
+    sources_.push_back({use.category, use.row, false,
+                        [](internal::ViewWriter& writer) -> std::unique_ptr<internal::Applier> {
+                          return std::make_unique<RelationalApplier>(
+                              static_cast<RelationalWriter&>(writer));
+                        }});
+  }
+}
+
+Result<void> RelationalView::check_shape() const {
+  if (!made_.missing.empty()) return Error(ErrorCode::kInvalidArgument, made_.missing);
+  if (made_.row != nullptr)
+    for (const std::string& column : made_.columns)
+      if (made_.row->FindFieldByName(column) == nullptr)
+        return Error(ErrorCode::kInvalidArgument,
+                     "its column '" + printable(column) + "' is none of " + made_.row->full_name())
+            .hint("Name it as the table does, or give into() a function that makes the row.");
+  return made_.sink->check_shape();
+}
+
+void RelationalView::describe(std::string& shape) const {
+  made_.sink->describe(shape);
+  shape += made_.plan;
+}
+
+Result<void> RelationalView::create(sqlite::Database& database) const {
+  MILLRACE_RETURN_IF_ERROR(made_.sink->create(database));
+  Flow flow(database, name(), Flow::Purpose::kCreate);
+  made_.make_root(flow);
+  return flow.made();
+}
+
+Result<void> RelationalView::begin_bulk(sqlite::Database& database) const {
+  return made_.sink->begin_bulk(database);
+}
+Result<void> RelationalView::end_bulk(sqlite::Database& database) const {
+  return made_.sink->end_bulk(database);
+}
+std::vector<internal::Comparison> RelationalView::comparisons() const {
+  return made_.sink->comparisons();
+}
+std::string RelationalView::count_query() const { return made_.sink->count_query(); }
+
+Result<std::unique_ptr<internal::ViewWriter>> RelationalView::make_writer(
+    sqlite::Database& database) const {
+  MILLRACE_ASSIGN_OR_RETURN(auto sink, made_.sink->make_writer(database));
+  auto writer = std::make_unique<RelationalWriter>(database, name(), std::move(sink),
+                                                   made_.is_search_index);
+  MILLRACE_RETURN_IF_ERROR(writer->make(made_.make_root));
+  return std::unique_ptr<internal::ViewWriter>(std::move(writer));
+}
+
+namespace internal {
+
+void complete(CacheTableOptions& options, const Shape& shape, RelationalView::Made& made) {
+  if (options.key.name.empty() && shape.key) options.key = *shape.key;
+  if (options.key.name.empty())
+    made.missing = "it is not said what the key is called: cache_table{.key = integer(\"id\")}";
+  if (options.columns.empty())
+    for (const Column& column : shape.columns)
+      if (column.name != options.key.name) options.columns.push_back(column);
+  for (const Column& column : options.columns) made.columns.push_back(column.name);
+}
+
+void complete(SearchIndexOptions& options, const Shape& shape, RelationalView::Made& made) {
+  if (options.key.name.empty() && shape.key) options.key = *shape.key;
+  if (options.key.name.empty())
+    made.missing = "it is not said what the key is called: search_index{.key = integer(\"id\")}";
+  made.columns = options.text;
+  made.columns.insert(made.columns.end(), options.stored.begin(), options.stored.end());
+}
+
+}  // namespace internal
+}  // namespace millrace::projections

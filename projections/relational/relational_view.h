@@ -1,0 +1,153 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "projections/cache_table.h"
+#include "projections/relational/plan.h"
+#include "projections/search_index.h"
+#include "projections/view.h"
+
+namespace millrace::projections {
+
+namespace internal {
+
+/// What a flow ends in: the keys of its result that have changed, and how their rows are written.
+class Root {
+ public:
+  /// Where rows go. Errors stay in the writer, as of all that write to views.
+  class Rows {
+   public:
+    virtual ~Rows() = default;
+    virtual void put(const Datum& key, const Record& row) = 0;
+    virtual void erase(const Datum& key) = 0;
+  };
+
+  virtual ~Root() = default;
+  /// Writes the rows that changed since the last time.
+  virtual void write(Rows& rows) = 0;
+  virtual std::size_t bytes_in_memory() const = 0;
+};
+
+template <typename T, typename Function>
+class RootOf final : public Root, public Consumer<T> {
+ public:
+  RootOf(Node<T>& from, Function function, std::vector<std::string> columns)
+      : from_(from), function_(std::move(function)), columns_(std::move(columns)) {
+    from.feed(*this);
+  }
+
+  void take(const Delta<T>& delta) override {
+    if (changed_.find(delta.key) != changed_.end()) return;
+    changed_.emplace(delta.key);
+    bytes_ += delta.key.size() + 64;
+  }
+  bool needs_rows() const override { return false; }
+
+  void write(Rows& rows) override {
+    for (const std::string& key : changed_) {
+      const Datum visible = from_.visible_key(key);
+      if (from_.find(key, When::kAfter, row_))
+        rows.put(visible, function_(*row_, columns_));
+      else
+        rows.erase(visible);
+    }
+    changed_.clear();
+    bytes_ = 0;
+  }
+  std::size_t bytes_in_memory() const override { return bytes_; }
+
+ private:
+  Node<T>& from_;
+  Function function_;
+  std::vector<std::string> columns_;
+  std::unordered_set<std::string, StringHash, std::equal_to<>> changed_;
+  std::size_t bytes_ = 0;
+  std::optional<T> row_;  // reused
+};
+
+/// The columns of a view that are called as those of the row.
+template <typename T>
+Record by_name(const T& row, const std::vector<std::string>& columns) {
+  Record record;
+  if constexpr (IsTableRow<T>) {
+    for (const std::string& name : columns) record.add(name, row.column(name));
+  } else {
+    static_assert(std::is_same_v<T, Record>,
+                  "these rows have no columns by name: give into() a function that makes a Record");
+    for (const std::string& name : columns) record.add(name, row[name]);
+  }
+  return record;
+}
+
+using MakeRoot = std::function<std::unique_ptr<Root>(Flow&)>;
+
+}  // namespace internal
+
+/// A relation kept as a view: made by into(). What its operators need to know is kept in the view's file, in tables
+/// named "<view>_state_<number>".
+class RelationalView final : public View {
+ public:
+  Result<void> create(sqlite::Database& database) const override;
+  Result<void> begin_bulk(sqlite::Database& database) const override;
+  Result<void> end_bulk(sqlite::Database& database) const override;
+  Result<std::unique_ptr<internal::ViewWriter>> make_writer(
+      sqlite::Database& database) const override;
+  std::vector<internal::Comparison> comparisons() const override;
+  std::string count_query() const override;
+
+  // --- for into() ---
+  /// What a sink of into() needs beside the relation itself.
+  struct Made {
+    std::shared_ptr<const View> sink;
+    bool is_search_index = false;
+    std::vector<std::string> columns;
+    std::vector<internal::SourceUse> sources;
+    const google::protobuf::Descriptor* row = nullptr;  ///< In which the columns must be.
+    std::string plan;                                   ///< Described.
+    internal::MakeRoot make_root;
+    std::string missing;  ///< What into() was not told.
+  };
+  RelationalView(std::string name, Version version, Made made);
+
+ private:
+  Result<void> check_shape() const override;
+  void describe(std::string& shape) const override;
+
+  Made made_;
+};
+
+namespace internal {
+
+/// Fills in what a sink was not told and the relation knows.
+void complete(CacheTableOptions& options, const Shape& shape, RelationalView::Made& made);
+void complete(SearchIndexOptions& options, const Shape& shape, RelationalView::Made& made);
+
+template <typename T, typename Options, typename Function>
+RelationalView make_view(const std::string& name, Version version, PlanOf<T> plan, Options options,
+                         Function function) {
+  constexpr bool is_search_index = std::is_same_v<Options, SearchIndexOptions>;
+  using Sink = std::conditional_t<is_search_index, SearchIndex, CacheTable>;
+  RelationalView::Made made;
+  made.is_search_index = is_search_index;
+  complete(options, plan->shape(), made);
+  if constexpr (IsTableRow<T> && std::is_same_v<Function, Record (*)(const T&, const std::vector<std::string>&)>)
+    made.row = plan->shape().row;
+  made.sink = std::make_shared<Sink>(name, version, std::move(options));
+  plan->sources(made.sources);
+  plan->describe(made.plan, 0);
+  made.make_root = [plan, function = std::move(function),
+                    columns = made.columns](Flow& flow) -> std::unique_ptr<Root> {
+    return std::make_unique<RootOf<T, Function>>(plan->build(flow), function, columns);
+  };
+  return RelationalView(name, version, std::move(made));
+}
+
+}  // namespace internal
+}  // namespace millrace::projections

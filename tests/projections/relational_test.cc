@@ -1,0 +1,263 @@
+#include "projections/relational/relation.h"
+
+#include "projections/engine/build.h"
+#include "projections/engine/worker.h"
+#include "tests/projections/shop_store.h"
+
+using namespace millrace;
+using namespace millrace::projections;
+using namespace millrace::projections::test;
+using shop::Customers;
+using shop::Orders;
+using shop::Products;
+
+namespace {
+
+const auto products = projections::table<Products>("public.products");
+const auto customers = projections::table<Customers>("public.customers");
+const auto orders = projections::table<Orders>("public.orders");
+
+void build(ShopStore& store, const View& view) {
+  must(view.check());
+  must(build_generation(view, store.context()));
+}
+
+/// Folds what has come since, as `run --until-caught-up` does.
+void follow(ShopStore& store, const View& view) {
+  const Context context = store.context();
+  must(Worker(view, context, {.until_caught_up = true}).run());
+}
+
+/// The same rows, made by following each transaction and by one rebuild of all of them.
+class Both {
+ public:
+  explicit Both(RelationalView view) : view_(std::move(view)) {}
+
+  void commit(const std::vector<EncodedChange>& changes) {
+    store_.commit(changes);
+    follow(store_, view_);
+  }
+  std::vector<std::string> rows(const std::string& order = "1") {
+    const std::string sql = "SELECT * FROM " + view_.name() + " ORDER BY " + order;
+    const auto followed = query(store_.views() / (view_.name() + ".db"), sql);
+    build(store_, view_);
+    CHECK(query(store_.views() / (view_.name() + ".db"), sql) == followed);
+    return followed;
+  }
+  ShopStore& store() { return store_; }
+
+ private:
+  ShopStore store_;
+  RelationalView view_;
+};
+
+using Rows = std::vector<std::string>;
+
+}  // namespace
+
+TEST_CASE("a table's columns become a search index by their names", "[projections][relational]") {
+  Both view(projections::view("product_search", Version{2})
+                .from(products)
+                .into(search_index{.key = integer("id"),
+                                   .text = {"name", "description"},
+                                   .stored = {"price"}}));
+  view.commit({inserted(product(1, "copper kettle")), inserted(product(2, "steel pan"))});
+  view.commit({updated<Products>(product(2, "iron pan")), deleted(product(1, ""))});
+  CHECK(view.rows() == Rows{"2|iron pan|nice|19.90"});
+}
+
+TEST_CASE("a view's row is made by a function of the message", "[projections][relational]") {
+  Both view(projections::view("named", Version{1})
+                .from(products)
+                .where([](const Products& p) { return p.name() != "hidden"; })
+                .into(cache_table{.key = integer("id"), .columns = {text("title"), real("price")}},
+                      [](const Products& p) {
+                        return Record{{"title", p.name() + "!"}, {"price", Decimal::parse(p.price())->real()}};
+                      }));
+  view.commit({inserted(product(1, "kettle")), inserted(product(2, "hidden"))});
+  CHECK(view.rows("id") == Rows{"1|kettle!|"});
+  view.commit({updated<Products>(product(1, "hidden")), updated<Products>(product(2, "pan"))});
+  CHECK(view.rows("id") == Rows{"2|pan!|"});
+}
+
+TEST_CASE("what was not sent is known from before, also under another key",
+          "[projections][relational]") {
+  Both view(projections::view("texts", Version{1})
+                .from(products)
+                .into(cache_table{.key = integer("id"), .columns = {text("name"), text("text")}},
+                      [](const Products& p) {
+                        return Record{{"name", p.name()}, {"text", p.description()}};
+                      }));
+  auto row = product(1, "kettle", "a very long text");
+  view.commit({inserted(row)});
+  row.set_name("pot");
+  view.commit({updated<Products>(row, nullptr, {3})});
+  CHECK(view.rows() == Rows{"1|pot|a very long text"});
+  row.set_id(2);
+  view.commit({deleted(product(1, "")), moved(row, 1, {3})});
+  CHECK(view.rows() == Rows{"2|pot|a very long text"});
+  row.set_id(3);
+  view.commit({inserted(product(1, "back", "short")), deleted(product(2, "")), moved(row, 2, {3})});
+  CHECK(view.rows() == Rows{"1|back|short", "3|pot|a very long text"});
+}
+
+TEST_CASE("groups follow inserts, updates, deletes and a truncate, without old rows",
+          "[projections][relational]") {
+  Both view(projections::view("customer_totals", Version{1})
+                .from(orders)
+                .where([](const Orders& o) { return o.status() != "void"; })
+                .group_by(&Orders::customer_id)
+                .aggregate(count("orders"), sum("spent", &Orders::total_cents),
+                           projections::min("least", &Orders::total_cents),
+                           projections::max("most", &Orders::total_cents),
+                           avg("mean", &Orders::total_cents),
+                           distinct_count("amounts", &Orders::total_cents),
+                           top("best", 2, &Orders::total_cents))
+                .into(cache_table{}));
+  view.commit({inserted(order(1, 7, 100)), inserted(order(2, 7, 50)), inserted(order(3, 8, 10))});
+  CHECK(view.rows() == Rows{"7|2|150|50|100|75.0000000000000000|2|[100,50]",
+                            "8|1|10|10|10|10.0000000000000000|1|[10]"});
+  view.commit({inserted(order(4, 7, 50)), updated<Orders>(order(3, 7, 70))});
+  CHECK(view.rows() == Rows{"7|4|270|50|100|67.5000000000000000|3|[100,70]"});
+  view.commit({deleted(order(1, 0, 0)), deleted(order(2, 0, 0))});
+  CHECK(view.rows() == Rows{"7|2|120|50|70|60.0000000000000000|2|[70,50]"});
+  auto voided = order(4, 7, 50);
+  voided.set_status("void");
+  view.commit({updated<Orders>(voided)});
+  CHECK(view.rows() == Rows{"7|1|70|70|70|70.0000000000000000|1|[70]"});
+  view.commit({truncated("orders"), inserted(order(9, 1, 5))});
+  CHECK(view.rows() == Rows{"1|1|5|5|5|5.0000000000000000|1|[5]"});
+}
+
+TEST_CASE("sums of a numeric column are exact", "[projections][relational]") {
+  Both view(projections::view("by_category", Version{1})
+                .from(products)
+                .group_by(&Products::category)
+                .aggregate(sum("worth", &Products::price),
+                           projections::min("cheapest", decimal(&Products::price)),
+                           avg("mean", &Products::price))
+                .into(cache_table{}));
+  auto first = product(1, "a"), second = product(2, "b"), third = product(3, "c");
+  first.set_price("0.10");
+  second.set_price("0.2");
+  third.set_price("12345678901234567890.123");
+  view.commit({inserted(first), inserted(second), inserted(third)});
+  CHECK(view.rows() == Rows{"things|12345678901234567890.423|0.10|4115226300411522630.141"});
+  view.commit({deleted(product(3, ""))});
+  CHECK(view.rows("1").front().starts_with("things|0.30|0.10|"));
+  second.set_price("NaN");
+  view.commit({updated<Products>(second)});
+  CHECK(view.rows() == Rows{"things|NaN|0.10|NaN"});
+  second.clear_price();
+  view.commit({updated<Products>(second)});
+  CHECK(view.rows().front().starts_with("things|0.10|0.10|0.10000"));
+}
+
+TEST_CASE("a join by foreign key follows both sides", "[projections][relational]") {
+  struct Line {
+    std::int64_t cents;
+    std::string name;
+  };
+  const auto named = orders.left_join(customers, &Orders::customer_id,
+                                      [](const TableRow<Orders>& o, const TableRow<Customers>* c) {
+                                        return Line{o->total_cents(), c ? (*c)->name() : "?"};
+                                      });
+  Both view(projections::view("order_lines", Version{1})
+                .from(named)
+                .into(cache_table{.key = integer("id"), .columns = {text("name"), integer("cents")}},
+                      [](const Line& line) {
+                        return Record{{"name", line.name}, {"cents", line.cents}};
+                      }));
+  view.commit({inserted(order(1, 7, 100)), inserted(order(2, 8, 50))});
+  CHECK(view.rows() == Rows{"1|?|100", "2|?|50"});
+  view.commit({inserted(customer(7, "Ada")), inserted(customer(8, "Bob"))});
+  CHECK(view.rows() == Rows{"1|Ada|100", "2|Bob|50"});
+  view.commit({updated<Customers>(customer(7, "Ann")), updated<Orders>(order(2, 7, 51))});
+  CHECK(view.rows() == Rows{"1|Ann|100", "2|Ann|51"});
+  view.commit({deleted(customer(7, "")), deleted(order(1, 0, 0))});
+  CHECK(view.rows() == Rows{"2|?|51"});
+}
+
+TEST_CASE("an inner join by equal values gives every pair", "[projections][relational]") {
+  Both view(projections::view("pairs", Version{1})
+                .from(orders)
+                .join(orders, on(&Orders::customer_id, &Orders::customer_id),
+                      [](const TableRow<Orders>& a, const TableRow<Orders>* b) {
+                        return Record{{"sum", a->total_cents() + (*b)->total_cents()}};
+                      })
+                .into(cache_table{.key = text("pair"), .columns = {integer("sum")}}));
+  view.commit({inserted(order(1, 7, 1)), inserted(order(2, 7, 10))});
+  CHECK(view.rows() == Rows{"1,1|2", "1,2|11", "2,1|11", "2,2|20"});
+  view.commit({updated<Orders>(order(2, 8, 10)), inserted(order(3, 8, 100))});
+  CHECK(view.rows() == Rows{"1,1|2", "2,2|20", "2,3|110", "3,2|110", "3,3|200"});
+  view.commit({deleted(order(3, 0, 0))});
+  CHECK(view.rows() == Rows{"1,1|2", "2,2|20"});
+}
+
+TEST_CASE("views are made of what other views are made of", "[projections][relational]") {
+  const auto totals =
+      orders.group_by(&Orders::customer_id).aggregate(count("orders"), sum("spent", &Orders::total_cents));
+  const auto column = [](const char* name) {
+    return [name](const Record& row) { return row[name]; };
+  };
+  Both view(projections::view("by_spending", Version{1})
+                .from(totals)
+                .group_by(by("spent", column("spent")))
+                .aggregate(count("customers"), projections::max("orders", column("orders")))
+                .into(cache_table{.key = integer("spent")}));
+  view.commit({inserted(order(1, 7, 10)), inserted(order(2, 8, 10)), inserted(order(3, 9, 4))});
+  CHECK(view.rows() == Rows{"4|1|1", "10|2|1"});
+  view.commit({inserted(order(4, 9, 6))});
+  CHECK(view.rows() == Rows{"10|3|2"});
+  view.commit({deleted(order(1, 0, 0)), deleted(order(2, 0, 0))});
+  CHECK(view.rows() == Rows{"10|1|2"});
+}
+
+TEST_CASE("a row becomes several, and two relations one", "[projections][relational]") {
+  const auto names = products.map([](const Products& p) { return p.name(); });
+  const auto buyers = customers.map([](const Customers& c) { return c.name(); });
+  Both view(projections::view("letters", Version{1})
+                .from(names)
+                .union_with(buyers)
+                .flat_map([](const std::string& name) {
+                  std::vector<std::string> letters;
+                  for (const char c : name) letters.emplace_back(1, c);
+                  return letters;
+                })
+                .group_by(by("letter", [](const std::string& letter) { return letter; }))
+                .aggregate(count("times"))
+                .into(cache_table{}));
+  view.commit({inserted(product(1, "aab")), inserted(customer(1, "bc"))});
+  CHECK(view.rows() == Rows{"a|2", "b|2", "c|1"});
+  view.commit({updated<Products>(product(1, "b")), deleted(customer(1, ""))});
+  CHECK(view.rows() == Rows{"b|1"});
+}
+
+TEST_CASE("a declaration that can't be a view is refused with what is missing",
+          "[projections][relational]") {
+  const auto problem = [](const View& view) {
+    const auto checked = view.check();
+    return checked ? std::string() : checked.error().to_string();
+  };
+  const auto keyless = projections::view("v", Version{1}).from(products).into(cache_table{.columns = {text("name")}});
+  CHECK_THAT(problem(keyless), Catch::Contains("what the key is called"));
+  const auto wrong = projections::view("v", Version{1})
+                         .from(products)
+                         .into(search_index{.key = integer("id"), .text = {"nmae"}});
+  CHECK_THAT(problem(wrong), Catch::Contains("'nmae'") && Catch::Contains("shop.Products"));
+}
+
+TEST_CASE("a function that throws stops the view, and says at which row",
+          "[projections][relational]") {
+  ShopStore store;
+  const auto view = projections::view("bad", Version{1})
+                        .from(products)
+                        .group_by(&Products::category)
+                        .aggregate(sum("total", &Products::name))
+                        .into(cache_table{});
+  store.commit({inserted(product(41, "no number"))});
+  const auto built = build_generation(view, store.context());
+  REQUIRE_FALSE(built);
+  CHECK_THAT(built.error().to_string(), Catch::Contains("row '41' of public.products") &&
+                                            Catch::Contains("'no number' is no number"));
+}
