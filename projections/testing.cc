@@ -1,0 +1,195 @@
+#include "projections/testing.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+namespace millrace::projections::testing {
+namespace {
+
+template <typename T>
+T must(Result<T> result) {
+  if (!result) throw std::runtime_error(result.error().to_string());
+  if constexpr (!std::is_void_v<T>) return *std::move(result);
+}
+
+std::string text_of(const Value& value) {
+  switch (value.kind()) {
+    case Value::Kind::kInteger: return std::to_string(value.integer());
+    case Value::Kind::kReal: {
+      char text[32];
+      std::snprintf(text, sizeof text, "%.17g", value.real());
+      return text;
+    }
+    case Value::Kind::kText:
+    case Value::Kind::kBlob: return std::string(value.text());
+    case Value::Kind::kNull:
+    case Value::Kind::kUnchanged: break;
+  }
+  return "null";
+}
+
+std::optional<std::string> encoded(const google::protobuf::Message* row) {
+  return row ? std::optional(row->SerializeAsString()) : std::nullopt;
+}
+
+std::optional<std::string> compare(const std::string& what, const std::vector<std::string>& expected,
+                                   const std::vector<std::string>& got) {
+  const auto [left, right] =
+      std::mismatch(expected.begin(), expected.end(), got.begin(), got.end());
+  if (left == expected.end() && right == got.end()) return std::nullopt;
+  return what + ": " + (right == got.end() ? "no row" : "'" + *right + "'") +
+         " where transaction by transaction there is " +
+         (left == expected.end() ? "none" : "'" + *left + "'");
+}
+
+}  // namespace
+
+TestChange inserted(std::string category, std::string key, const google::protobuf::Message& row) {
+  TestChange change;
+  change.category = std::move(category);
+  change.key = std::move(key);
+  change.after = row.SerializeAsString();
+  return change;
+}
+
+TestChange updated(std::string category, std::string key, const google::protobuf::Message& row,
+                   const google::protobuf::Message* before) {
+  TestChange change = inserted(std::move(category), std::move(key), row);
+  change.op = Op::kUpdate;
+  change.before = encoded(before);
+  return change;
+}
+
+TestChange deleted(std::string category, std::string key, const google::protobuf::Message* before) {
+  TestChange change;
+  change.op = Op::kDelete;
+  change.category = std::move(category);
+  change.key = std::move(key);
+  change.before = encoded(before);
+  return change;
+}
+
+TestChange truncated(std::string category) {
+  TestChange change;
+  change.op = Op::kTruncate;
+  change.category = std::move(category);
+  return change;
+}
+
+ViewTester::ViewTester(const View& view) : view_(view) {
+  must(view.check());
+  database_ = must(sqlite::Database::open(":memory:", sqlite::Mode::kBulk));
+  must(view.create(*database_));
+  must(view.begin_bulk(*database_));
+  must(view.end_bulk(*database_));
+  open();
+}
+
+void ViewTester::open() {
+  appliers_.clear();
+  writer_ = must(view_.make_writer(*database_));
+  for (const auto& source : view_.sources()) appliers_.push_back(source.make_applier(*writer_));
+}
+
+ViewTester& ViewTester::given(const Transaction& transaction) {
+  for (const TestChange& change : transaction) apply(change);
+  commit();
+  return *this;
+}
+
+void ViewTester::apply(const TestChange& change) {
+  static const TransactionInfo info;
+  const auto source =
+      std::find_if(view_.sources().begin(), view_.sources().end(),
+                   [&](const auto& of_view) { return of_view.category == change.category; });
+  const Offset offset{offset_++};
+  if (source == view_.sources().end()) return;
+  if (!in_transaction_) must(database_->begin());
+  in_transaction_ = true;
+  internal::RawChange raw;
+  raw.op = change.op;
+  raw.category = change.category;
+  raw.key = change.key;
+  raw.after = change.after;
+  if (change.before) raw.before = *change.before;
+  if (change.moved_from) raw.moved_from = *change.moved_from;
+  raw.unchanged = change.unchanged;
+  raw.offset = offset;
+  raw.transaction = &info;
+  must(appliers_[static_cast<std::size_t>(source - view_.sources().begin())]->apply(raw));
+}
+
+void ViewTester::commit() {
+  if (!in_transaction_) return;
+  writer_->flush();
+  if (writer_->failed()) throw std::runtime_error(writer_->take_failure().to_string());
+  must(database_->commit());
+  in_transaction_ = false;
+}
+
+void ViewTester::crash() {
+  appliers_.clear();
+  writer_.reset();
+  if (in_transaction_) database_->rollback();
+  in_transaction_ = false;
+  open();
+}
+
+void ViewTester::restart() {
+  commit();
+  open();
+}
+
+std::vector<std::string> ViewTester::rows() {
+  auto statement = must(database_->prepare(view_.comparisons().front().sql));
+  std::vector<std::string> rows;
+  while (must(statement.step())) {
+    std::string row;
+    for (int i = 0; i < statement.column_count(); ++i)
+      row += (i == 0 ? "" : "|") + text_of(statement.column(i));
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::optional<std::string> first_difference(const View& view,
+                                            const std::vector<Transaction>& transactions,
+                                            std::uint64_t seed) {
+  ViewTester one_by_one(view);
+  for (const Transaction& transaction : transactions) one_by_one.given(transaction);
+  const std::vector<std::string> expected = one_by_one.rows();
+
+  ViewTester at_once(view);
+  for (const Transaction& transaction : transactions)
+    for (const TestChange& change : transaction) at_once.apply(change);
+  at_once.commit();
+  if (auto difference = compare("all at once", expected, at_once.rows())) return difference;
+
+  ViewTester disturbed(view);
+  std::mt19937_64 random(seed);
+  std::size_t committed = 0, next = 0;
+  int crashes = 0;
+  while (next < transactions.size()) {
+    if (random() % 8 == 0 && crashes++ < 100) {
+      for (std::size_t i = 0; i < transactions[next].size() / 2; ++i)
+        disturbed.apply(transactions[next][i]);
+      disturbed.crash();
+      next = committed;
+      continue;
+    }
+    for (const TestChange& change : transactions[next]) disturbed.apply(change);
+    ++next;
+    if (random() % 3 != 0) continue;
+    if (random() % 4 == 0)
+      disturbed.restart();
+    else
+      disturbed.commit();
+    committed = next;
+  }
+  disturbed.commit();
+  return compare("with crashes and restarts (seed " + std::to_string(seed) + ")", expected,
+                 disturbed.rows());
+}
+
+}  // namespace millrace::projections::testing

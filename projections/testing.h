@@ -1,0 +1,84 @@
+#pragma once
+
+#include <google/protobuf/message.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "projections/change.h"
+#include "projections/sqlite/database.h"
+#include "projections/view.h"
+
+// For the tests of your views: changes in, rows out, without a store, a file or a database server.
+//
+//     ViewTester tester(customer_totals());
+//     tester.given({inserted("public.orders", "1", order), deleted("public.orders", "2")});
+//     CHECK(tester.rows() == std::vector<std::string>{"7|1|100"});
+//
+// and for all that can befall them:
+//
+//     CHECK(first_difference(customer_totals(), transactions, seed) == std::nullopt);
+
+namespace millrace::projections::testing {
+
+/// A change of a row as capture sends it.
+struct TestChange {
+  Op op = Op::kInsert;
+  std::string category, key;
+  std::string after;                  ///< Encoded.
+  std::optional<std::string> before;  ///< The same; sent under REPLICA IDENTITY FULL only.
+  std::optional<std::string> moved_from;
+  std::vector<std::uint32_t> unchanged;  ///< Numbers of fields that were not sent.
+};
+using Transaction = std::vector<TestChange>;
+
+TestChange inserted(std::string category, std::string key, const google::protobuf::Message& row);
+/// `before` is the row as it was, where the table's replica identity sends it.
+TestChange updated(std::string category, std::string key, const google::protobuf::Message& row,
+                   const google::protobuf::Message* before = nullptr);
+TestChange deleted(std::string category, std::string key,
+                   const google::protobuf::Message* before = nullptr);
+TestChange truncated(std::string category);
+
+/// A view in memory, fed by hand. What fails is thrown as std::runtime_error. Threads: one.
+class ViewTester {
+ public:
+  /// `view` must live as long.
+  explicit ViewTester(const View& view);
+
+  /// Applies one source transaction, and commits.
+  ViewTester& given(const Transaction& transaction);
+  /// The view's rows in the order of its key, columns with '|' between them, null as "null".
+  std::vector<std::string> rows();
+
+  // --- what a worker does beside that ---
+  void apply(const TestChange& change);
+  void commit();
+  /// Takes back what was applied since the last commit, and goes on as after a start.
+  void crash();
+  void restart();
+
+ private:
+  void open();
+
+  const View& view_;
+  std::unique_ptr<sqlite::Database> database_;
+  std::unique_ptr<internal::ViewWriter> writer_;
+  std::vector<std::unique_ptr<internal::Applier>> appliers_;
+  std::uint64_t offset_ = 0;
+  bool in_transaction_ = false;
+};
+
+/// Applies `transactions` one by one, then all at once as a rebuild does, then with commits, crashes and restarts at
+/// places that `seed` chooses. Gives a sentence about the first row that is not the same in all; nothing if there
+/// is none.
+std::optional<std::string> first_difference(const View& view,
+                                            const std::vector<Transaction>& transactions,
+                                            std::uint64_t seed = 1);
+
+}  // namespace millrace::projections::testing
