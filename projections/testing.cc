@@ -33,7 +33,8 @@ std::optional<std::string> encoded(const google::protobuf::Message* row) {
   return row ? std::optional(row->SerializeAsString()) : std::nullopt;
 }
 
-std::optional<std::string> compare(const std::string& what, const std::vector<std::string>& expected,
+std::optional<std::string> compare(const std::string& what,
+                                   const std::vector<std::string>& expected,
                                    const std::vector<std::string>& got) {
   const auto [left, right] =
       std::mismatch(expected.begin(), expected.end(), got.begin(), got.end());

@@ -74,9 +74,9 @@ class ViewTester {
   bool in_transaction_ = false;
 };
 
-/// Applies `transactions` one by one, then all at once as a rebuild does, then with commits, crashes and restarts at
-/// places that `seed` chooses. Gives a sentence about the first row that is not the same in all; nothing if there
-/// is none.
+/// Applies `transactions` one by one, then all at once as a rebuild does, then with commits,
+/// crashes and restarts at places that `seed` chooses. Gives a sentence about the first row that is
+/// not the same in all; nothing if there is none.
 std::optional<std::string> first_difference(const View& view,
                                             const std::vector<Transaction>& transactions,
                                             std::uint64_t seed = 1);

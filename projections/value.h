@@ -86,11 +86,13 @@ struct Assignment {
   Value value;
 };
 
-/// Several of them, as they are written, {{"name", name}, {"price", price}}, or in a std::vector. A view of them.
+/// Several of them, as they are written, {{"name", name}, {"price", price}}, or in a std::vector. A
+/// view of them.
 class AssignmentList {
  public:
-  AssignmentList(std::initializer_list<Assignment> list) : list_(list.begin(), list.size()) {}  // NOLINT: implicit on purpose
-  AssignmentList(const std::vector<Assignment>& list) : list_(list) {}                          // NOLINT
+  AssignmentList(std::initializer_list<Assignment> list)
+      : list_(list.begin(), list.size()) {}  // NOLINT: implicit on purpose
+  AssignmentList(const std::vector<Assignment>& list) : list_(list) {}  // NOLINT
   auto begin() const { return list_.begin(); }
   auto end() const { return list_.end(); }
 

@@ -4,9 +4,11 @@
 //   product_search    a full-text index of the products
 //   customer_totals   one row per customer, with what the orders add up to
 //
-// Each view is a function of changes. It gets every change of its tables in commit order, from the
-// first one on, and writes to the view; millrace keeps the place, shows whole transactions only,
-// and can compute the view again at any time. README.md beside this file walks through it.
+// The first is a function of changes: it gets every change of its table in commit order, from the
+// first one on, and writes to the view. The second is declared, as a query is, and millrace works
+// out what a change of either table does to it. Of both, millrace keeps the place, shows whole
+// transactions only, and can compute them again at any time. README.md beside this file walks
+// through it.
 
 #include "projections/projections.h"
 #include "public.customers.pb.h"
@@ -31,28 +33,15 @@ void index_product(const Change<Products>& change, SearchIndex::Writer& index) {
                            {"price", change[&Products::price]}});
 }
 
-// Customers and orders meet in one row: each writes its own columns of it.
-void copy_customer(const Change<Customers>& change, CacheTable::Writer& totals) {
-  if (change.is_truncate()) return totals.clear();
-  if (change.is_delete()) return totals.erase(change.key());
-  totals.put(change.key(), {{"name", change[&Customers::name]},
-                            {"email", change[&Customers::email]},
-                            {"city", change[&Customers::city]}});
-}
-
-// An order is taken back as it was, then counted as it is: that is right for inserts, updates and
-// deletes alike. A maximum can't be taken back, so last_order_at is the time of the newest order
-// that there ever was.
-void count_order(const Change<Orders>& change, CacheTable::Writer& totals) {
-  if (change.is_truncate())
-    return totals.update_all({{"orders", 0}, {"spent_cents", 0}, {"last_order_at", nullptr}});
-  if (const Orders* old = change.before())
-    totals.subtract(old->customer_id(), {{"orders", 1}, {"spent_cents", old->total_cents()}});
-  if (const Orders* order = change.after()) {
-    totals.add(order->customer_id(), {{"orders", 1}, {"spent_cents", order->total_cents()}});
-    totals.raise(order->customer_id(),
-                 {{"last_order_at", change.map(&Orders::created_at, iso_timestamptz)}});
-  }
+// Who has ordered nothing has no totals.
+Record with_totals(const TableRow<Customers>& customer, const Record* totals) {
+  return {
+      {"name", customer[&Customers::name]},
+      {"email", customer[&Customers::email]},
+      {"city", customer[&Customers::city]},
+      {"orders", totals ? (*totals)["orders"] : 0},
+      {"spent_cents", totals ? (*totals)["spent_cents"] : 0},
+      {"last_order_at", totals ? iso_timestamptz((*totals)["last_order_at"].integer()) : Datum()}};
 }
 
 }  // namespace
@@ -66,12 +55,17 @@ int main(int argc, char** argv) {
           {.key = integer("id"), .text = {"name", "description"}, .stored = {"category", "price"}})
           .on<Products>("public.products", index_product));
 
-  app.add(CacheTable("customer_totals", Version{1},
-                     {.key = integer("id"),
-                      .columns = {text("name"), text("email"), text("city"), counter("orders"),
-                                  counter("spent_cents"), text("last_order_at")}})
-              .on<Customers>("public.customers", copy_customer)
-              .on<Orders>("public.orders", kNeedsOldRows, count_order));
+  const auto totals = table<Orders>("public.orders")
+                          .group_by(&Orders::customer_id)
+                          .aggregate(count("orders"), sum("spent_cents", &Orders::total_cents),
+                                     max("last_order_at", &Orders::created_at));
+  app.add(view("customer_totals", Version{2})
+              .from(table<Customers>("public.customers"))
+              .left_join(totals, &Customers::id, with_totals)
+              .into(cache_table{
+                  .key = integer("id"),
+                  .columns = {text("name"), text("email"), text("city"), integer("orders"),
+                              integer("spent_cents"), text("last_order_at")}}));
 
   return app.main(argc, argv);
 }

@@ -52,12 +52,12 @@ double nearest_real(const Integer& sum) {
     const Integer half = Integer(1) << (dropped - 1);
     if (rest > half || (rest == half && (mantissa & 1) != 0)) ++mantissa;
   }
-  const double real =
-      std::ldexp(mantissa.convert_to<double>(), dropped + kSmallestExponent);
+  const double real = std::ldexp(mantissa.convert_to<double>(), dropped + kSmallestExponent);
   return sum < 0 ? -real : real;
 }
 
-/// Sums of what may also be NaN or infinite, exactly, so that what goes takes back what it had put in.
+/// Sums of what may also be NaN or infinite, exactly, so that what goes takes back what it had put
+/// in.
 class Sum final : public Accumulator {
  public:
   explicit Sum(bool average) : average_(average) {}
@@ -127,14 +127,15 @@ class Sum final : public Accumulator {
     reals_ += weight;
     if (std::isnan(number)) return static_cast<void>(nans_ += weight);
     if (std::isinf(number))
-      return static_cast<void>((number > 0 ? positive_infinities_ : negative_infinities_) += weight);
+      return static_cast<void>((number > 0 ? positive_infinities_ : negative_infinities_) +=
+                               weight);
     int exponent = 0;
     const double fraction = std::frexp(number, &exponent);  // number = fraction * 2^exponent
     const auto mantissa = static_cast<std::int64_t>(std::ldexp(fraction, 53));
     const int shift = exponent - 53 - kSmallestExponent;
     // Of the smallest reals the low bits of the mantissa are zeros.
-    const Integer units = shift >= 0 ? Integer(mantissa) << shift
-                                     : Integer(mantissa / (std::int64_t{1} << -shift));
+    const Integer units =
+        shift >= 0 ? Integer(mantissa) << shift : Integer(mantissa / (std::int64_t{1} << -shift));
     real_units_ += units * weight;
   }
 
@@ -170,7 +171,8 @@ class Sum final : public Accumulator {
   std::int64_t nans_ = 0, positive_infinities_ = 0, negative_infinities_ = 0;
   Integer integers_ = 0;
   Decimal decimals_;
-  std::map<std::uint32_t, std::int64_t> scales_;  ///< Of the decimals that are in: how many have each.
+  std::map<std::uint32_t, std::int64_t>
+      scales_;  ///< Of the decimals that are in: how many have each.
   Integer real_units_ = 0;
 };
 

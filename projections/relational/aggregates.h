@@ -14,12 +14,13 @@ namespace millrace::projections {
 
 namespace internal {
 
-/// What a group knows of the values of one aggregate: values go in and come out again in any order, and the result is
-/// that of those that are in. Threads: one.
+/// What a group knows of the values of one aggregate: values go in and come out again in any order,
+/// and the result is that of those that are in. Threads: one.
 class Accumulator {
  public:
   virtual ~Accumulator() = default;
-  /// `weight` is 1 for a value that comes, -1 for one that goes; `members` are those of this group and aggregate.
+  /// `weight` is 1 for a value that comes, -1 for one that goes; `members` are those of this group
+  /// and aggregate.
   virtual void add(const Datum& value, int weight) = 0;
   virtual Datum result() const = 0;
   /// Bytes from which restore() goes on.
@@ -85,38 +86,40 @@ inline Aggregate<EachRow> count(std::string name) {
 /// How many of them have a value.
 template <typename Expression>
 Aggregate<Expression> count(std::string name, Expression expression) {
-  return {std::move(name),       ColumnType::kInteger, true, "count",
-          std::move(expression), internal::make_count};
+  return {std::move(name), ColumnType::kInteger,  true,
+          "count",         std::move(expression), internal::make_count};
 }
-/// Exact, whatever comes and goes: of integers an integer (a decimal beyond 64 bits), of a numeric column's text a Decimal, of reals the real next to the true sum. Null where there is
-/// no value.
+/// Exact, whatever comes and goes: of integers an integer (a decimal beyond 64 bits), of a numeric
+/// column's text a Decimal, of reals the real next to the true sum. Null where there is no value.
 template <typename Expression>
 Aggregate<Expression> sum(std::string name, Expression expression) {
-  return {std::move(name),       ColumnType::kBlob, false, "sum",
-          std::move(expression), internal::make_sum};
+  return {std::move(name), ColumnType::kBlob,     false,
+          "sum",           std::move(expression), internal::make_sum};
 }
-/// The sum over the count: of integers and decimals a Decimal with the digits that PostgreSQL gives.
+/// The sum over the count: of integers and decimals a Decimal with the digits that PostgreSQL
+/// gives.
 template <typename Expression>
 Aggregate<Expression> avg(std::string name, Expression expression) {
-  return {std::move(name),       ColumnType::kBlob, false, "avg",
-          std::move(expression), internal::make_average};
+  return {std::move(name), ColumnType::kBlob,     false,
+          "avg",           std::move(expression), internal::make_average};
 }
-/// Text compares byte by byte, as with COLLATE "C". A numeric column is text: say decimal(&Row::column).
+/// Text compares byte by byte, as with COLLATE "C". A numeric column is text: say
+/// decimal(&Row::column).
 template <typename Expression>
 Aggregate<Expression> min(std::string name, Expression expression) {
-  return {std::move(name),       ColumnType::kBlob, false, "min",
-          std::move(expression), internal::make_minimum};
+  return {std::move(name), ColumnType::kBlob,     false,
+          "min",           std::move(expression), internal::make_minimum};
 }
 template <typename Expression>
 Aggregate<Expression> max(std::string name, Expression expression) {
-  return {std::move(name),       ColumnType::kBlob, false, "max",
-          std::move(expression), internal::make_maximum};
+  return {std::move(name), ColumnType::kBlob,     false,
+          "max",           std::move(expression), internal::make_maximum};
 }
 /// How many different values.
 template <typename Expression>
 Aggregate<Expression> distinct_count(std::string name, Expression expression) {
-  return {std::move(name),       ColumnType::kInteger,          true, "distinct_count",
-          std::move(expression), internal::make_distinct_count};
+  return {std::move(name),  ColumnType::kInteger,  true,
+          "distinct_count", std::move(expression), internal::make_distinct_count};
 }
 /// The `k` greatest values, greatest first, as a JSON array.
 template <typename Expression>

@@ -15,16 +15,17 @@
 
 namespace millrace::projections {
 
-/// A value that is its own: null, an integer, a real, an exact decimal, text or bytes. What a Value is on its
-/// way, a Datum is at rest: in a Record, a group's key, a minimum. Threads: as a std::string.
+/// A value that is its own: null, an integer, a real, an exact decimal, text or bytes. What a Value
+/// is on its way, a Datum is at rest: in a Record, a group's key, a minimum. Threads: as a
+/// std::string.
 class Datum {
  public:
   Datum() = default;
   Datum(std::nullptr_t) {}  // NOLINT: implicit on purpose, as all below
   Datum(std::nullopt_t) {}  // NOLINT
   template <std::integral T>
-  requires(std::signed_integral<T> || sizeof(T) < sizeof(std::int64_t))
-  Datum(T value) : held_(static_cast<std::int64_t>(value)) {}  // NOLINT
+  requires(std::signed_integral<T> || sizeof(T) < sizeof(std::int64_t)) Datum(T value)
+      : held_(static_cast<std::int64_t>(value)) {}  // NOLINT
   template <std::floating_point T>
   Datum(T value) : held_(static_cast<double>(value)) {}       // NOLINT
   Datum(Decimal value) : held_(std::move(value)) {}           // NOLINT
@@ -56,8 +57,9 @@ class Datum {
   /// As a key has it: "42", "19.90", text as it is; of null nothing.
   std::string key_text() const;
 
-  /// Appends bytes that sort as the values do: null, numbers of one kind by size, text and bytes by byte; and of which none is the
-  /// beginning of another, so that several in a row sort as a list. take() makes it again.
+  /// Appends bytes that sort as the values do: null, numbers of one kind by size, text and bytes by
+  /// byte; and of which none is the beginning of another, so that several in a row sort as a list.
+  /// take() makes it again.
   void encode(std::string& out) const;
   static std::optional<Datum> take(std::string_view& in);
 
@@ -81,7 +83,9 @@ class Record {
   Record() = default;
   Record(std::initializer_list<Field> fields) : fields_(fields) {}
 
-  void add(std::string name, Datum value) { fields_.emplace_back(std::move(name), std::move(value)); }
+  void add(std::string name, Datum value) {
+    fields_.emplace_back(std::move(name), std::move(value));
+  }
   /// Throws std::invalid_argument if there is no such field.
   const Datum& operator[](std::string_view name) const;
   const std::vector<Field>& fields() const { return fields_; }

@@ -155,9 +155,8 @@ Decimal operator/(const Decimal& left, const Decimal& right) {
   const Leading above = leading(left.digits_, left.scale_);
   const Leading below = leading(right.digits_, right.scale_);
   const int weight = above.weight - below.weight - (above.digit <= below.digit ? 1 : 0);
-  const int wanted =
-      std::max({kSignificantDigits - weight * kGroup, static_cast<int>(left.scale_),
-                static_cast<int>(right.scale_), 0});
+  const int wanted = std::max({kSignificantDigits - weight * kGroup, static_cast<int>(left.scale_),
+                               static_cast<int>(right.scale_), 0});
   const auto scale = static_cast<std::uint32_t>(std::min(wanted, kQuotientScaleMax));
   // left / right = left.digits / right.digits * 10^(right.scale - left.scale)
   Integer numerator = left.digits_ * power_of_ten(scale + right.scale_);

@@ -35,8 +35,8 @@ class Decimal {
   friend Decimal operator+(Decimal left, const Decimal& right) { return left += right; }
   friend Decimal operator-(Decimal left, const Decimal& right) { return left -= right; }
   friend Decimal operator*(const Decimal& left, const Decimal& right);
-  /// Rounded to as many digits as PostgreSQL gives, half away from zero. Of finite numbers only, and
-  /// not by zero: what calls it has looked.
+  /// Rounded to as many digits as PostgreSQL gives, half away from zero. Of finite numbers only,
+  /// and not by zero: what calls it has looked.
   friend Decimal operator/(const Decimal& left, const Decimal& right);
   Decimal operator-() const;
   /// The same number with `scale` digits after the point, which must be enough for it.
@@ -50,7 +50,8 @@ class Decimal {
     return left.compare(right) <=> 0;
   }
 
-  /// Appends bytes that sort as the numbers do (then by scale), and from which take() makes it again.
+  /// Appends bytes that sort as the numbers do (then by scale), and from which take() makes it
+  /// again.
   void encode(std::string& out) const;
   /// Nothing if `in` does not begin with what encode() wrote; else takes that away from it.
   static std::optional<Decimal> take(std::string_view& in);

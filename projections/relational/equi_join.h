@@ -20,9 +20,10 @@ struct PairKey {
 };
 std::optional<PairKey> pair_of(std::string_view key);
 
-/// Every pair of a left and a right row with equal values (null equals nothing); with left rows that have no partner, each once, if
-/// those are to be kept.
-template <typename L, typename R, typename U, typename LeftValue, typename RightValue, typename Combine>
+/// Every pair of a left and a right row with equal values (null equals nothing); with left rows
+/// that have no partner, each once, if those are to be kept.
+template <typename L, typename R, typename U, typename LeftValue, typename RightValue,
+          typename Combine>
 class EquiJoin final : public Node<U> {
  public:
   EquiJoin(Node<L>& left, Node<R>& right, StateIndex& lefts, StateIndex& rights,
@@ -106,8 +107,8 @@ class EquiJoin final : public Node<U> {
     return any;
   }
 
-  void pass(const std::string& key, const L* left_before, const L* left_after, const R* right_before, const R* right_after,
-            bool was, bool is) {
+  void pass(const std::string& key, const L* left_before, const L* left_after,
+            const R* right_before, const R* right_after, bool was, bool is) {
     if (!was && !is) return;
     if (!this->rows_are_needed()) return this->emit({key});
     std::optional<U> before, after;
@@ -122,8 +123,10 @@ class EquiJoin final : public Node<U> {
     const auto new_value = delta.after ? value_of(left_value_, *delta.after) : std::nullopt;
     if (old_value) lefts_.add(*old_value, delta.key, -1);
     if (new_value) lefts_.add(*new_value, delta.key, 1);
-    const auto pairs = [&](const std::optional<std::string>& value, const L* before, const L* after) {
-      const std::vector<std::string> keys = value ? members(rights_, *value) : std::vector<std::string>();
+    const auto pairs = [&](const std::optional<std::string>& value, const L* before,
+                           const L* after) {
+      const std::vector<std::string> keys =
+          value ? members(rights_, *value) : std::vector<std::string>();
       for (const std::string& key : keys)
         if (right_.find(key, When::kBefore, right_row_))
           pass(pair_key(delta.key, key), before, after, &*right_row_, &*right_row_, before, after);

@@ -10,8 +10,9 @@ namespace {
 
 constexpr std::size_t kEntryBytes = 64;  // of a gathered row beside its text
 
-/// `row` with the fields in `unchanged` as `older` has them. Of a message that was written twice the parts are
-/// joined (https://protobuf.dev/programming-guides/encoding/#last-one-wins), so they are simply put behind it.
+/// `row` with the fields in `unchanged` as `older` has them. Of a message that was written twice
+/// the parts are joined (https://protobuf.dev/programming-guides/encoding/#last-one-wins), so they
+/// are simply put behind it.
 std::string completed(std::string_view row, std::string_view older,
                       const std::vector<std::uint32_t>& unchanged) {
   std::string whole(row);
@@ -70,8 +71,8 @@ void SourceTable::gather(std::string_view key, std::optional<std::string> row) {
 }
 
 Result<void> SourceTable::drain() {
-  const bool rows_are_needed = std::any_of(leaves_.begin(), leaves_.end(),
-                                           [](const Leaf* leaf) { return leaf->rows_are_needed(); });
+  const bool rows_are_needed = std::any_of(
+      leaves_.begin(), leaves_.end(), [](const Leaf* leaf) { return leaf->rows_are_needed(); });
   try {
     if (truncated_) {
       std::vector<std::string> gone;
@@ -84,9 +85,9 @@ Result<void> SourceTable::drain() {
   } catch (StateFailure& failure) {
     return failure.take();
   } catch (const std::exception& thrown) {
-    return Error(ErrorCode::kFailedPrecondition, "row '" + printable(key_) + "' of " +
-                                                     printable(category_) +
-                                                     ": a function of the view threw: " + thrown.what())
+    return Error(ErrorCode::kFailedPrecondition,
+                 "row '" + printable(key_) + "' of " + printable(category_) +
+                     ": a function of the view threw: " + thrown.what())
         .hint("The view stays as it was before this row. Mend the function, then start again.");
   }
   gathered_.clear();
@@ -123,8 +124,8 @@ SourceTable& Flow::source(std::string_view category) {
 template <typename State>
 void Flow::prepare(State& state) {
   const std::string name = name_ + "_state_" + std::to_string(++states_);
-  auto done = purpose_ == Purpose::kCreate ? State::create(database_, name)
-                                           : state.open(database_, name);
+  auto done =
+      purpose_ == Purpose::kCreate ? State::create(database_, name) : state.open(database_, name);
   if (!done && !failure_) failure_ = std::move(done).error();
 }
 

@@ -13,23 +13,27 @@
 #include "projections/relational/state.h"
 #include "projections/view.h"
 
-// The working of relational views. A relation is a tree of operators over source tables; a Flow is that tree at work over one file.
+// The working of relational views. A relation is a tree of operators over source tables; a Flow is
+// that tree at work over one file.
 //
-// Changes of rows are gathered per source and key until flush(); then each goes through the tree as a delta (the
-// row before, the row after), and the keys of the result that it touched are written. A view is thereby a function of its tables' present rows
-// alone: in what portions events come makes no difference, which is why a rebuild and a tail can't differ.
+// Changes of rows are gathered per source and key until flush(); then each goes through the tree as
+// a delta (the row before, the row after), and the keys of the result that it touched are written.
+// A view is thereby a function of its tables' present rows alone: in what portions events come
+// makes no difference, which is why a rebuild and a tail can't differ.
 //
 // A join counts nothing twice, also of a table with itself or with what was made of it:
 //   d(L * R) = dL * R(before) + L(after) * dR
-// For that the left side must have taken a delta wholly before the right one gets any of it. It has, since a relation that is used twice
-// is built twice, and a source serves its leaves in the order in which they were built. So what the right side keeps is
-// as of before while the left one's deltas come; only the sources must be told which of the two is meant.
+// For that the left side must have taken a delta wholly before the right one gets any of it. It
+// has, since a relation that is used twice is built twice, and a source serves its leaves in the
+// order in which they were built. So what the right side keeps is as of before while the left one's
+// deltas come; only the sources must be told which of the two is meant.
 
 namespace millrace::projections::internal {
 
 enum class When : std::uint8_t { kBefore, kAfter };
 
-/// A row of a relation as it was and as it is; one of them may be absent. For a consumer that needs no rows both may be.
+/// A row of a relation as it was and as it is; one of them may be absent. For a consumer that needs
+/// no rows both may be.
 template <typename T>
 struct Delta {
   std::string_view key;
@@ -89,7 +93,8 @@ class SourceTable {
 
   /// Gathers a change.
   void take(const RawChange& change);
-  /// Lets all that was gathered through. What a function of the view throws comes as an error that names the row.
+  /// Lets all that was gathered through. What a function of the view throws comes as an error that
+  /// names the row.
   Result<void> drain();
   std::size_t gathered_bytes() const { return gathered_bytes_; }
 

@@ -13,8 +13,8 @@
 
 namespace millrace::projections::internal {
 
-/// The groups of an aggregation with their accumulators: what does not depend on the type of the rows. Groups are in memory
-/// from when they are touched until the flow is flushed.
+/// The groups of an aggregation with their accumulators: what does not depend on the type of the
+/// rows. Groups are in memory from when they are touched until the flow is flushed.
 class Groups final : public Flow::Cache {
  public:
   struct Shape {
@@ -29,9 +29,7 @@ class Groups final : public Flow::Cache {
   };
 
   Groups(Shape shape, Flow& flow)
-      : shape_(std::move(shape)),
-        state_(flow.state_table()),
-        members_(flow.state_index()) {}
+      : shape_(std::move(shape)), state_(flow.state_table()), members_(flow.state_index()) {}
 
   static std::string key_of(const std::vector<Datum>& columns);
   static std::vector<Datum> columns_of(std::string_view key);

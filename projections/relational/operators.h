@@ -113,8 +113,8 @@ class FlatMap final : public Consumer<T>, public Node<U> {
     if (delta.after) after = evaluate(function_, *delta.after);
     for (std::size_t i = 0; i < std::max(before.size(), after.size()); ++i) {
       const std::string key = std::string(delta.key) + "/" + std::to_string(i);
-      this->emit({key, i < before.size() ? &before[i] : nullptr,
-                  i < after.size() ? &after[i] : nullptr});
+      this->emit(
+          {key, i < before.size() ? &before[i] : nullptr, i < after.size() ? &after[i] : nullptr});
     }
   }
   bool find(std::string_view key, When when, std::optional<U>& row) override {
@@ -145,7 +145,8 @@ class FlatMap final : public Consumer<T>, public Node<U> {
 template <typename T>
 class Union final : public Node<T> {
  public:
-  Union(Node<T>& first, Node<T>& second) : first_(first), second_(second), of_first_(*this, '0'), of_second_(*this, '1') {
+  Union(Node<T>& first, Node<T>& second)
+      : first_(first), second_(second), of_first_(*this, '0'), of_second_(*this, '1') {
     first.feed(of_first_);
     second.feed(of_second_);
   }
@@ -185,7 +186,8 @@ class Union final : public Node<T> {
   Side of_first_, of_second_;
 };
 
-/// Each row of the left side with the row of the right side that it refers to by its key, or with none.
+/// Each row of the left side with the row of the right side that it refers to by its key, or with
+/// none.
 template <typename L, typename R, typename U, typename Reference, typename Combine>
 class ReferenceJoin final : public Node<U> {
  public:

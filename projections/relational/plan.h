@@ -14,7 +14,8 @@
 #include "projections/relational/grouping.h"
 #include "projections/relational/operators.h"
 
-// What relations are declared as: values that can be shared, from which a Flow is made for each file.
+// What relations are declared as: values that can be shared, from which a Flow is made for each
+// file.
 
 namespace millrace::projections::internal {
 
@@ -25,8 +26,8 @@ struct SourceUse {
 
 /// What is known of a relation before there is any row.
 struct Shape {
-  std::vector<Column> columns;   ///< Of a Record whose fields the plan knows; else empty.
-  std::optional<Column> key{};   ///< What the key is called and of which type.
+  std::vector<Column> columns;  ///< Of a Record whose fields the plan knows; else empty.
+  std::optional<Column> key{};  ///< What the key is called and of which type.
   const google::protobuf::Descriptor* row = nullptr;  ///< Of a table's rows.
 };
 
@@ -91,7 +92,8 @@ class WherePlan final : public Plan<T> {
 };
 
 /// Map and FlatMap.
-template <typename T, typename U, typename Function, template <typename, typename, typename> typename Operator>
+template <typename T, typename U, typename Function,
+          template <typename, typename, typename> typename Operator>
 class MapPlan final : public Plan<U> {
  public:
   MapPlan(PlanOf<T> from, Function function, std::string what)
@@ -171,7 +173,8 @@ class JoinPlan final : public Plan<U> {
   void describe(std::string& out, int depth) const override {
     this->line(out, depth,
                std::string(keeps_unmatched_ ? "left join" : "join") +
-                   (kByReference ? " by reference" : " by value") + name(column_of<L>(left_value_)));
+                   (kByReference ? " by reference" : " by value") +
+                   name(column_of<L>(left_value_)));
     left_->describe(out, depth + 1);
     right_->describe(out, depth + 1);
   }

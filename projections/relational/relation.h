@@ -91,23 +91,26 @@ struct Grouping<T, By<Expression>> {
 template <typename T, bool kNamed, typename... Bys>
 class Grouped {
  public:
-  /// One row per group: what it is grouped by, then the aggregates by their names. A group without rows is gone.
+  /// One row per group: what it is grouped by, then the aggregates by their names. A group without
+  /// rows is gone.
   template <typename... Expressions>
   Relation<Record, kNamed> aggregate(Aggregate<Expressions>... aggregates) &&;
 
  private:
   template <typename, bool>
   friend class Relation;
-  Grouped(Relation<T, kNamed> from, std::tuple<Bys...> by) : from_(std::move(from)), by_(std::move(by)) {}
+  Grouped(Relation<T, kNamed> from, std::tuple<Bys...> by)
+      : from_(std::move(from)), by_(std::move(by)) {}
 
   Relation<T, kNamed> from_;
   std::tuple<Bys...> by_;
 };
 
-/// Rows that change: a captured table, or what was made of others. A value, which can be copied and used in several views;
-/// nothing runs before an App does.
+/// Rows that change: a captured table, or what was made of others. A value, which can be copied and
+/// used in several views; nothing runs before an App does.
 ///
-/// Functions must depend on nothing but their arguments. They are given a row as (const T&), of a table also as the message that it is.
+/// Functions must depend on nothing but their arguments. They are given a row as (const T&), of a
+/// table also as the message that it is.
 template <typename T, bool kNamed>
 class Relation {
  public:
@@ -128,7 +131,8 @@ class Relation {
         plan_, std::move(function), "map"));
   }
 
-  /// Each row as those that `function` makes of it, a std::vector; their keys are "<key>/0", "<key>/1" and so on.
+  /// Each row as those that `function` makes of it, a std::vector; their keys are "<key>/0",
+  /// "<key>/1" and so on.
   template <typename Function>
   auto flat_map(Function function) const {
     using Rows = std::remove_cvref_t<std::invoke_result_t<const Function&, const T&>>;
@@ -137,14 +141,15 @@ class Relation {
         plan_, std::move(function), "flat_map"));
   }
 
-  /// By columns, or by("name", function). Rows in which one of them is null are a group, too, but for a view whose key it is.
+  /// By columns, or by("name", function). Rows in which one of them is null are a group, too, but
+  /// for a view whose key it is.
   template <typename... Keys>
   auto group_by(Keys... keys) const {
     return Grouped<T, kNamed, Keys...>(*this, std::make_tuple(std::move(keys)...));
   }
 
-  /// Each row with the one of `right` whose key `reference` gives: a foreign key. `combine(const T&, const R*)` makes the result's row. Its key is
-  /// that of the left row.
+  /// Each row with the one of `right` whose key `reference` gives: a foreign key. `combine(const
+  /// T&, const R*)` makes the result's row. Its key is that of the left row.
   template <typename R, bool kOther, internal::ExpressionOf<T> Reference, typename Combine>
   auto join(const Relation<R, kOther>& right, Reference reference, Combine combine) const {
     return joined(right, std::move(reference), nullptr, std::move(combine), false);
@@ -154,7 +159,8 @@ class Relation {
   auto left_join(const Relation<R, kOther>& right, Reference reference, Combine combine) const {
     return joined(right, std::move(reference), nullptr, std::move(combine), true);
   }
-  /// Each pair of rows with equal values: on(&Left::a, &Right::b). The key is both keys, "left,right".
+  /// Each pair of rows with equal values: on(&Left::a, &Right::b). The key is both keys,
+  /// "left,right".
   template <typename R, bool kOther, typename A, typename B, typename Combine>
   auto join(const Relation<R, kOther>& right, On<A, B> on, Combine combine) const {
     return joined(right, std::move(on.left), std::move(on.right), std::move(combine), false);
@@ -170,7 +176,8 @@ class Relation {
     return derived<T>(std::make_shared<internal::UnionPlan<T>>(plan_, other.plan()));
   }
 
-  /// The view whose rows these are: columns by their names, those of an aggregation all if none are given.
+  /// The view whose rows these are: columns by their names, those of an aggregation all if none are
+  /// given.
   RelationalView into(cache_table table) const {
     return view(std::move(table), internal::by_name<T>);
   }
@@ -235,7 +242,8 @@ Relation<Record, kNamed> Grouped<T, kNamed, Bys...>::aggregate(
   std::vector<Column> columns;
   std::apply(
       [&](const auto&... by) {
-        (columns.push_back(internal::Grouping<T, std::remove_cvref_t<decltype(by)>>::column(by)), ...);
+        (columns.push_back(internal::Grouping<T, std::remove_cvref_t<decltype(by)>>::column(by)),
+         ...);
       },
       by_);
   auto expressions = std::apply(
@@ -250,8 +258,9 @@ Relation<Record, kNamed> Grouped<T, kNamed, Bys...>::aggregate(
           from_.identity()};
 }
 
-/// The rows of a captured table, `category` being its name in the log: table<shop::Orders>("public.orders"). Where the source does not send a row as it was, or leaves out what did not change,
-/// the view knows it by itself: no REPLICA IDENTITY FULL is needed.
+/// The rows of a captured table, `category` being its name in the log:
+/// table<shop::Orders>("public.orders"). Where the source does not send a row as it was, or leaves
+/// out what did not change, the view knows it by itself: no REPLICA IDENTITY FULL is needed.
 template <typename Row>
 Relation<TableRow<Row>> table(std::string category) {
   static_assert(std::derived_from<Row, google::protobuf::Message>,

@@ -162,8 +162,8 @@ std::string RelationalView::count_query() const { return made_.sink->count_query
 Result<std::unique_ptr<internal::ViewWriter>> RelationalView::make_writer(
     sqlite::Database& database) const {
   MILLRACE_ASSIGN_OR_RETURN(auto sink, made_.sink->make_writer(database));
-  auto writer = std::make_unique<RelationalWriter>(database, name(), std::move(sink),
-                                                   made_.is_search_index);
+  auto writer =
+      std::make_unique<RelationalWriter>(database, name(), std::move(sink), made_.is_search_index);
   MILLRACE_RETURN_IF_ERROR(writer->make(made_.make_root));
   return std::unique_ptr<internal::ViewWriter>(std::move(writer));
 }

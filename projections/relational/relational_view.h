@@ -90,8 +90,8 @@ using MakeRoot = std::function<std::unique_ptr<Root>(Flow&)>;
 
 }  // namespace internal
 
-/// A relation kept as a view: made by into(). What its operators need to know is kept in the view's file, in tables
-/// named "<view>_state_<number>".
+/// A relation kept as a view: made by into(). What its operators need to know is kept in the view's
+/// file, in tables named "<view>_state_<number>".
 class RelationalView final : public View {
  public:
   Result<void> create(sqlite::Database& database) const override;
@@ -137,7 +137,8 @@ RelationalView make_view(const std::string& name, Version version, PlanOf<T> pla
   RelationalView::Made made;
   made.is_search_index = is_search_index;
   complete(options, plan->shape(), made);
-  if constexpr (IsTableRow<T> && std::is_same_v<Function, Record (*)(const T&, const std::vector<std::string>&)>)
+  if constexpr (IsTableRow<T> &&
+                std::is_same_v<Function, Record (*)(const T&, const std::vector<std::string>&)>)
     made.row = plan->shape().row;
   made.sink = std::make_shared<Sink>(name, version, std::move(options));
   plan->sources(made.sources);

@@ -120,19 +120,19 @@ Result<void> StateIndex::create(sqlite::Database& database, std::string_view nam
 
 Result<void> StateIndex::open(sqlite::Database& database, std::string_view name) {
   const std::string table = identifier(name);
-  const std::string select = "SELECT member, times FROM " + table + " WHERE key = ?1 ORDER BY member";
+  const std::string select =
+      "SELECT member, times FROM " + table + " WHERE key = ?1 ORDER BY member";
   MILLRACE_ASSIGN_OR_RETURN(forwards_, database.prepare(select));
   MILLRACE_ASSIGN_OR_RETURN(backwards_, database.prepare(select + " DESC"));
   MILLRACE_ASSIGN_OR_RETURN(
-      times_,
-      database.prepare("SELECT times FROM " + table + " WHERE key = ?1 AND member = ?2"));
+      times_, database.prepare("SELECT times FROM " + table + " WHERE key = ?1 AND member = ?2"));
   MILLRACE_ASSIGN_OR_RETURN(
       add_, database.prepare("INSERT INTO " + table +
                              "(key, member, times) VALUES(?1, ?2, ?3)"
                              " ON CONFLICT DO UPDATE SET times = times + excluded.times"));
   MILLRACE_ASSIGN_OR_RETURN(
-      erase_, database.prepare("DELETE FROM " + table +
-                               " WHERE key = ?1 AND member = ?2 AND times = 0"));
+      erase_,
+      database.prepare("DELETE FROM " + table + " WHERE key = ?1 AND member = ?2 AND times = 0"));
   MILLRACE_ASSIGN_OR_RETURN(has_stored_rows_, has_rows(database, table));
   return {};
 }
@@ -196,8 +196,8 @@ void StateIndex::walk(std::string_view key,
     const std::string_view here = has_stored ? stored.column(0).text() : std::string_view();
     const bool take_stored = has_stored && (more == nullptr || !comes_first(more->first, here));
     const bool take_added = more != nullptr && (!take_stored || more->first == here);
-    const std::int64_t times = (take_stored ? stored.column(1).integer() : 0) +
-                               (take_added ? more->second : 0);
+    const std::int64_t times =
+        (take_stored ? stored.column(1).integer() : 0) + (take_added ? more->second : 0);
     if (times != 0 && !visit(take_stored ? here : std::string_view(more->first), times)) break;
     if (take_stored) has_stored = or_throw(stored.step());
     if (take_added && forwards) ++up;

@@ -12,12 +12,14 @@
 #include "base/result.h"
 #include "projections/sqlite/database.h"
 
-// What a relational view keeps beside its rows, in tables of the view's own file: so it changes in the same transaction
-// as the view and the checkpoint. What was written since the last flush() is in memory.
+// What a relational view keeps beside its rows, in tables of the view's own file: so it changes in
+// the same transaction as the view and the checkpoint. What was written since the last flush() is
+// in memory.
 
 namespace millrace::projections::internal {
 
-/// Carries an Error through functions of operators, which return rows. Caught where the flow is entered.
+/// Carries an Error through functions of operators, which return rows. Caught where the flow is
+/// entered.
 class StateFailure : public std::exception {
  public:
   explicit StateFailure(Error error) : error_(std::move(error)) {}
@@ -37,7 +39,8 @@ struct StringHash {
 template <typename T>
 using StringMap = std::unordered_map<std::string, T, StringHash, std::equal_to<>>;
 
-/// Bytes by key. Errors are thrown as StateFailure but by create(), open() and flush(). Threads: one.
+/// Bytes by key. Errors are thrown as StateFailure but by create(), open() and flush(). Threads:
+/// one.
 class StateTable {
  public:
   static Result<void> create(sqlite::Database& database, std::string_view name);
@@ -62,7 +65,8 @@ class StateTable {
   std::size_t bytes_ = 0;
 };
 
-/// For each key an ordered set of members, each with how often it was added. Errors and threads as of a StateTable.
+/// For each key an ordered set of members, each with how often it was added. Errors and threads as
+/// of a StateTable.
 class StateIndex {
  public:
   static Result<void> create(sqlite::Database& database, std::string_view name);

@@ -9,8 +9,9 @@ namespace millrace::projections::internal {
 Datum datum_of(const WireRow& row, const FieldDescriptor& field) {
   const WireRow::Field* wire = row.find(field);
   if (field.is_repeated() || field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE)
-    throw std::invalid_argument("column '" + field.name() +
-                                "' is a list or another message: give a function that makes a value of it");
+    throw std::invalid_argument(
+        "column '" + field.name() +
+        "' is a list or another message: give a function that makes a value of it");
   if (wire == nullptr) return {};
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32: return scalar_of<std::int32_t>(*wire, field);

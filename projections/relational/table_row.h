@@ -13,8 +13,8 @@
 
 namespace millrace::projections {
 
-/// A row of a captured table as relations pass it on: columns as the database has them, null or a value; and, wherever a function
-/// wants one, the message itself.
+/// A row of a captured table as relations pass it on: columns as the database has them, null or a
+/// value; and, wherever a function wants one, the message itself.
 ///
 ///     orders.where([](const TableRow<Orders>& o) { return !o[&Orders::paid_at].is_null(); })
 ///     orders.where([](const Orders& o) { return o.total_cents() > 100; })
@@ -96,7 +96,9 @@ struct RowOf<TableRow<Row>> {
   using type = Row;
 };
 template <typename T>
-concept IsTableRow = requires { typename RowOf<T>::type; };
+concept IsTableRow = requires {
+  typename RowOf<T>::type;
+};
 
 /// True for `T (Row::*)() const` of the message behind a TableRow.
 template <typename Expression, typename T>

@@ -19,8 +19,7 @@ Error no_column(const ColumnNames& columns, std::string_view name) {
 
 }  // namespace
 
-Result<void> Resolved::assign(const ColumnNames& columns,
-                              AssignmentList assignments) {
+Result<void> Resolved::assign(const ColumnNames& columns, AssignmentList assignments) {
   mask.reset();
   any_unchanged = false;
   values.clear();

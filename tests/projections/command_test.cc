@@ -111,7 +111,7 @@ TEST_CASE("run, status, verify and rebuild work together", "[projections][comman
   CHECK(status[1]["state"] == "stopped");
   CHECK(status[1]["worker"].is_null());
   CHECK(status[1]["generation"] == 1);
-  CHECK(status[1]["version"] == 1);
+  CHECK(status[1]["version"] == 2);
   CHECK(status[1]["offset"] == 3);
   CHECK(status[1]["store_end"] == 3);
   CHECK(status[1]["lag"] == 0);

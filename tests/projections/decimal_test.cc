@@ -24,9 +24,9 @@ std::string encoded(const Datum& datum) {
 }  // namespace
 
 TEST_CASE("a numeric's text comes back as it was", "[decimal]") {
-  for (const char* text :
-       {"0", "0.00", "1", "-1", "19.90", "-0.05", "123456789012345678901234567890.123456789",
-        "-99999999999999999999", "0.000000000000000000001", "007", "NaN", "Infinity", "-Infinity"}) {
+  for (const char* text : {"0", "0.00", "1", "-1", "19.90", "-0.05",
+                           "123456789012345678901234567890.123456789", "-99999999999999999999",
+                           "0.000000000000000000001", "007", "NaN", "Infinity", "-Infinity"}) {
     INFO(text);
     CHECK(number(text).text() == (std::string(text) == "007" ? "7" : text));
   }
@@ -77,7 +77,8 @@ TEST_CASE("encoded values sort as they compare, and come back", "[decimal][datum
     const auto digits = 1 + random() % 30;
     for (std::size_t digit = 0; digit < digits; ++digit)
       text += static_cast<char>('0' + (random() % 3 == 0 ? 0 : random() % 10));
-    if (random() % 2 == 0) text += "." + std::to_string(random() % 1000) + (random() % 2 ? "0" : "");
+    if (random() % 2 == 0)
+      text += "." + std::to_string(random() % 1000) + (random() % 2 ? "0" : "");
     numbers.push_back(number(text));
   }
   for (const Decimal& left : numbers) {

@@ -7,8 +7,8 @@
 #include "public.orders.pb.h"
 #include "tests/support/catch.h"
 
-// Every operator against SQL: random changes of two tables go through views, and into the same tables of a SQL database; at the end each view must
-// hold what a query gives.
+// Every operator against SQL: random changes of two tables go through views, and into the same
+// tables of a SQL database; at the end each view must hold what a query gives.
 
 using namespace millrace;
 using namespace millrace::projections;
@@ -38,92 +38,115 @@ Record line(const TableRow<Orders>& o, const TableRow<Customers>* c) {
 
 std::vector<Case> cases() {
   const auto v = [](const char* name) { return view(name, Version{1}); };
-  const auto totals = orders.where([](const TableRow<Orders>& o) {
-                              return !o[&Orders::customer_id].is_null();
-                            })
-                          .group_by(&Orders::customer_id)
-                          .aggregate(count("n"), sum("cents", &Orders::total_cents));
+  const auto totals =
+      orders.where([](const TableRow<Orders>& o) { return !o[&Orders::customer_id].is_null(); })
+          .group_by(&Orders::customer_id)
+          .aggregate(count("n"), sum("cents", &Orders::total_cents));
   std::vector<Case> all;
-  all.push_back({v("aggregates")
-                     .from(orders)
-                     .where([](const Orders& o) { return o.status() != "void"; })
-                     .where([](const TableRow<Orders>& o) { return !o[&Orders::customer_id].is_null(); })
-                     .group_by(&Orders::customer_id)
-                     .aggregate(count("n"), count("statuses", &Orders::status), sum("cents", &Orders::total_cents),
-                                projections::min("least", &Orders::total_cents),
-                                projections::max("most", &Orders::status),
-                                distinct_count("amounts", &Orders::total_cents))
-                     .into(cache_table{}),
-                 "SELECT customer_id, count(*), count(status), sum(total_cents), min(total_cents), max(status),"
-                 " count(DISTINCT total_cents) FROM orders WHERE coalesce(status, '') <> 'void' AND customer_id NOT NULL"
-                 " GROUP BY 1 ORDER BY 1"});
+  all.push_back(
+      {v("aggregates")
+           .from(orders)
+           .where([](const Orders& o) { return o.status() != "void"; })
+           .where([](const TableRow<Orders>& o) { return !o[&Orders::customer_id].is_null(); })
+           .group_by(&Orders::customer_id)
+           .aggregate(count("n"), count("statuses", &Orders::status),
+                      sum("cents", &Orders::total_cents),
+                      projections::min("least", &Orders::total_cents),
+                      projections::max("most", &Orders::status),
+                      distinct_count("amounts", &Orders::total_cents))
+           .into(cache_table{}),
+       "SELECT customer_id, count(*), count(status), sum(total_cents), min(total_cents), "
+       "max(status),"
+       " count(DISTINCT total_cents) FROM orders WHERE coalesce(status, '') <> 'void' AND "
+       "customer_id NOT NULL"
+       " GROUP BY 1 ORDER BY 1"});
   all.push_back({v("lines")
                      .from(orders.left_join(customers, &Orders::customer_id, line))
-                     .into(cache_table{.key = integer("id"), .columns = {text("name"), text("city"), integer("cents")}}),
-                 "SELECT o.id, CASE WHEN c.id IS NULL THEN '?' ELSE c.name END, c.city, o.total_cents FROM orders o"
+                     .into(cache_table{.key = integer("id"),
+                                       .columns = {text("name"), text("city"), integer("cents")}}),
+                 "SELECT o.id, CASE WHEN c.id IS NULL THEN '?' ELSE c.name END, c.city, "
+                 "o.total_cents FROM orders o"
                  " LEFT JOIN customers c ON c.id = o.customer_id ORDER BY 1"});
-  all.push_back({v("by_city")
-                     .from(orders.join(customers, &Orders::customer_id, line))
-                     .where([](const Record& r) { return !r["city"].is_null(); })
-                     .group_by(by("city", [](const Record& r) { return std::string(r["city"].text()); }))
-                     .aggregate(count("n"), sum("cents", field("cents")), projections::min("first", field("name")))
-                     .into(cache_table{}),
-                 "SELECT c.city, count(*), sum(o.total_cents), min(c.name) FROM orders o JOIN customers c ON c.id = o.customer_id"
-                 " WHERE c.city NOT NULL GROUP BY 1 ORDER BY 1"});
-  all.push_back({v("pairs")
-                     .from(orders.join(orders, on(&Orders::customer_id, &Orders::customer_id),
-                                       [](const TableRow<Orders>& a, const TableRow<Orders>* b) {
-                                         return Record{{"cents", a->total_cents() + (*b)->total_cents()}};
-                                       }))
-                     .into(cache_table{.key = text("pair"), .columns = {integer("cents")}}),
-                 "SELECT a.id || ',' || b.id AS pair, coalesce(a.total_cents, 0) + coalesce(b.total_cents, 0) FROM orders a"
-                 " JOIN orders b ON a.customer_id = b.customer_id ORDER BY pair"});
-  all.push_back({v("all_customers")
-                     .from(customers.left_join(orders, on(&Customers::id, &Orders::customer_id),
-                                               [](const TableRow<Customers>& c, const TableRow<Orders>* o) {
-                                                 return Record{{"name", c[&Customers::name]},
-                                                               {"cents", o ? Datum((*o)[&Orders::total_cents]) : Datum()}};
-                                               }))
-                     .into(cache_table{.key = text("pair"), .columns = {text("name"), integer("cents")}}),
-                 "SELECT c.id || ',' || coalesce(o.id, '') AS pair, c.name, o.total_cents FROM customers c"
-                 " LEFT JOIN orders o ON o.customer_id = c.id ORDER BY pair"});
-  all.push_back({v("with_totals")
-                     .from(customers.left_join(totals, &Customers::id,
-                                               [](const TableRow<Customers>& c, const Record* t) {
-                                                 return Record{{"city", c[&Customers::city]},
-                                                               {"n", t ? (*t)["n"] : Datum(0)},
-                                                               {"cents", t ? (*t)["cents"] : Datum()}};
-                                               }))
-                     .into(cache_table{.key = integer("id"), .columns = {text("city"), integer("n"), blob("cents")}}),
-                 "SELECT c.id, c.city, coalesce(t.n, 0), t.cents FROM customers c LEFT JOIN (SELECT customer_id, count(*) n,"
-                 " sum(total_cents) cents FROM orders GROUP BY 1) t ON t.customer_id = c.id ORDER BY 1"});
-  all.push_back({v("by_count")
-                     .from(totals)
-                     .group_by(by("n", [](const Record& r) { return r["n"].integer(); }))
-                     .aggregate(count("customers"), projections::max("most", field("cents")))
-                     .into(cache_table{}),
-                 "SELECT n, count(*), max(cents) FROM (SELECT count(*) n, sum(total_cents) cents FROM orders"
-                 " WHERE customer_id NOT NULL GROUP BY customer_id) GROUP BY 1 ORDER BY 1"});
-  all.push_back({v("referring")
-                     .from(orders.left_join(orders, &Orders::total_cents,
-                                            [](const TableRow<Orders>& a, const TableRow<Orders>* b) {
-                                              return Record{{"other", b ? Datum((*b)[&Orders::status]) : Datum("none")},
-                                                            {"cents", a[&Orders::total_cents]}};
-                                            }))
-                     .group_by(by("cents", [](const Record& r) { return r["cents"].integer(); }))
-                     .aggregate(count("n"), projections::max("other", field("other")))
-                     .into(cache_table{}),
-                 "SELECT coalesce(a.total_cents, 0) AS cents, count(*), max(CASE WHEN b.id IS NULL THEN 'none' ELSE b.status END)"
-                 " FROM orders a LEFT JOIN orders b ON b.id = a.total_cents GROUP BY 1 ORDER BY 1"});
+  all.push_back(
+      {v("by_city")
+           .from(orders.join(customers, &Orders::customer_id, line))
+           .where([](const Record& r) { return !r["city"].is_null(); })
+           .group_by(by("city", [](const Record& r) { return std::string(r["city"].text()); }))
+           .aggregate(count("n"), sum("cents", field("cents")),
+                      projections::min("first", field("name")))
+           .into(cache_table{}),
+       "SELECT c.city, count(*), sum(o.total_cents), min(c.name) FROM orders o JOIN customers c ON "
+       "c.id = o.customer_id"
+       " WHERE c.city NOT NULL GROUP BY 1 ORDER BY 1"});
+  all.push_back(
+      {v("pairs")
+           .from(orders.join(orders, on(&Orders::customer_id, &Orders::customer_id),
+                             [](const TableRow<Orders>& a, const TableRow<Orders>* b) {
+                               return Record{{"cents", a->total_cents() + (*b)->total_cents()}};
+                             }))
+           .into(cache_table{.key = text("pair"), .columns = {integer("cents")}}),
+       "SELECT a.id || ',' || b.id AS pair, coalesce(a.total_cents, 0) + coalesce(b.total_cents, "
+       "0) FROM orders a"
+       " JOIN orders b ON a.customer_id = b.customer_id ORDER BY pair"});
+  all.push_back(
+      {v("all_customers")
+           .from(customers.left_join(orders, on(&Customers::id, &Orders::customer_id),
+                                     [](const TableRow<Customers>& c, const TableRow<Orders>* o) {
+                                       return Record{{"name", c[&Customers::name]},
+                                                     {"cents", o ? Datum((*o)[&Orders::total_cents])
+                                                                 : Datum()}};
+                                     }))
+           .into(cache_table{.key = text("pair"), .columns = {text("name"), integer("cents")}}),
+       "SELECT c.id || ',' || coalesce(o.id, '') AS pair, c.name, o.total_cents FROM customers c"
+       " LEFT JOIN orders o ON o.customer_id = c.id ORDER BY pair"});
+  all.push_back(
+      {v("with_totals")
+           .from(customers.left_join(totals, &Customers::id,
+                                     [](const TableRow<Customers>& c, const Record* t) {
+                                       return Record{{"city", c[&Customers::city]},
+                                                     {"n", t ? (*t)["n"] : Datum(0)},
+                                                     {"cents", t ? (*t)["cents"] : Datum()}};
+                                     }))
+           .into(cache_table{.key = integer("id"),
+                             .columns = {text("city"), integer("n"), blob("cents")}}),
+       "SELECT c.id, c.city, coalesce(t.n, 0), t.cents FROM customers c LEFT JOIN (SELECT "
+       "customer_id, count(*) n,"
+       " sum(total_cents) cents FROM orders GROUP BY 1) t ON t.customer_id = c.id ORDER BY 1"});
+  all.push_back(
+      {v("by_count")
+           .from(totals)
+           .group_by(by("n", [](const Record& r) { return r["n"].integer(); }))
+           .aggregate(count("customers"), projections::max("most", field("cents")))
+           .into(cache_table{}),
+       "SELECT n, count(*), max(cents) FROM (SELECT count(*) n, sum(total_cents) cents FROM orders"
+       " WHERE customer_id NOT NULL GROUP BY customer_id) GROUP BY 1 ORDER BY 1"});
+  all.push_back(
+      {v("referring")
+           .from(orders.left_join(orders, &Orders::total_cents,
+                                  [](const TableRow<Orders>& a, const TableRow<Orders>* b) {
+                                    return Record{
+                                        {"other", b ? Datum((*b)[&Orders::status]) : Datum("none")},
+                                        {"cents", a[&Orders::total_cents]}};
+                                  }))
+           .group_by(by("cents", [](const Record& r) { return r["cents"].integer(); }))
+           .aggregate(count("n"), projections::max("other", field("other")))
+           .into(cache_table{}),
+       "SELECT coalesce(a.total_cents, 0) AS cents, count(*), max(CASE WHEN b.id IS NULL THEN "
+       "'none' ELSE b.status END)"
+       " FROM orders a LEFT JOIN orders b ON b.id = a.total_cents GROUP BY 1 ORDER BY 1"});
   all.push_back({v("numbers")
                      .from(orders.map([](const Orders& o) { return o.total_cents(); }))
                      .union_with(customers.map([](const Customers& c) { return c.id(); }))
-                     .flat_map([](std::int64_t n) { return std::vector<std::int64_t>{n, n + 1}; })
+                     .flat_map([](std::int64_t n) {
+                       return std::vector<std::int64_t>{n, n + 1};
+                     })
                      .group_by(by("n", [](std::int64_t n) { return n; }))
                      .aggregate(count("times"))
                      .into(cache_table{}),
-                 "WITH u AS (SELECT coalesce(total_cents, 0) n FROM orders UNION ALL SELECT id FROM customers)"
-                 " SELECT n, count(*) FROM (SELECT n FROM u UNION ALL SELECT n + 1 FROM u) GROUP BY 1 ORDER BY 1"});
+                 "WITH u AS (SELECT coalesce(total_cents, 0) n FROM orders UNION ALL SELECT id "
+                 "FROM customers)"
+                 " SELECT n, count(*) FROM (SELECT n FROM u UNION ALL SELECT n + 1 FROM u) GROUP "
+                 "BY 1 ORDER BY 1"});
   return all;
 }
 
@@ -142,15 +165,22 @@ class Workload {
   std::string sql() const {
     std::string sql =
         "CREATE TABLE customers(id INTEGER PRIMARY KEY, name TEXT, city TEXT);"
-        "CREATE TABLE orders(id INTEGER PRIMARY KEY, customer_id INTEGER, status TEXT, total_cents INTEGER);";
-    const auto text = [](bool there, const std::string& value) { return there ? "'" + value + "'" : "NULL"; };
-    const auto number = [](bool there, std::int64_t value) { return there ? std::to_string(value) : "NULL"; };
+        "CREATE TABLE orders(id INTEGER PRIMARY KEY, customer_id INTEGER, status TEXT, total_cents "
+        "INTEGER);";
+    const auto text = [](bool there, const std::string& value) {
+      return there ? "'" + value + "'" : "NULL";
+    };
+    const auto number = [](bool there, std::int64_t value) {
+      return there ? std::to_string(value) : "NULL";
+    };
     for (const auto& [id, row] : customers_)
-      sql += "INSERT INTO customers VALUES(" + std::to_string(id) + "," + text(row.has_name(), row.name()) + "," +
-             text(row.has_city(), row.city()) + ");";
+      sql += "INSERT INTO customers VALUES(" + std::to_string(id) + "," +
+             text(row.has_name(), row.name()) + "," + text(row.has_city(), row.city()) + ");";
     for (const auto& [id, row] : orders_)
-      sql += "INSERT INTO orders VALUES(" + std::to_string(id) + "," + number(row.has_customer_id(), row.customer_id()) +
-             "," + text(row.has_status(), row.status()) + "," + number(row.has_total_cents(), row.total_cents()) + ");";
+      sql += "INSERT INTO orders VALUES(" + std::to_string(id) + "," +
+             number(row.has_customer_id(), row.customer_id()) + "," +
+             text(row.has_status(), row.status()) + "," +
+             number(row.has_total_cents(), row.total_cents()) + ");";
     return sql;
   }
 

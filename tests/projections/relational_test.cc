@@ -1,7 +1,6 @@
-#include "projections/relational/relation.h"
-
 #include "projections/engine/build.h"
 #include "projections/engine/worker.h"
+#include "projections/relational/relation.h"
 #include "tests/projections/shop_store.h"
 
 using namespace millrace;
@@ -58,9 +57,8 @@ using Rows = std::vector<std::string>;
 TEST_CASE("a table's columns become a search index by their names", "[projections][relational]") {
   Both view(projections::view("product_search", Version{2})
                 .from(products)
-                .into(search_index{.key = integer("id"),
-                                   .text = {"name", "description"},
-                                   .stored = {"price"}}));
+                .into(search_index{
+                    .key = integer("id"), .text = {"name", "description"}, .stored = {"price"}}));
   view.commit({inserted(product(1, "copper kettle")), inserted(product(2, "steel pan"))});
   view.commit({updated<Products>(product(2, "iron pan")), deleted(product(1, ""))});
   CHECK(view.rows() == Rows{"2|iron pan|nice|19.90"});
@@ -72,7 +70,8 @@ TEST_CASE("a view's row is made by a function of the message", "[projections][re
                 .where([](const Products& p) { return p.name() != "hidden"; })
                 .into(cache_table{.key = integer("id"), .columns = {text("title"), real("price")}},
                       [](const Products& p) {
-                        return Record{{"title", p.name() + "!"}, {"price", Decimal::parse(p.price())->real()}};
+                        return Record{{"title", p.name() + "!"},
+                                      {"price", Decimal::parse(p.price())->real()}};
                       }));
   view.commit({inserted(product(1, "kettle")), inserted(product(2, "hidden"))});
   CHECK(view.rows("id") == Rows{"1|kettle!|"});
@@ -162,12 +161,13 @@ TEST_CASE("a join by foreign key follows both sides", "[projections][relational]
                                       [](const TableRow<Orders>& o, const TableRow<Customers>* c) {
                                         return Line{o->total_cents(), c ? (*c)->name() : "?"};
                                       });
-  Both view(projections::view("order_lines", Version{1})
-                .from(named)
-                .into(cache_table{.key = integer("id"), .columns = {text("name"), integer("cents")}},
-                      [](const Line& line) {
-                        return Record{{"name", line.name}, {"cents", line.cents}};
-                      }));
+  Both view(
+      projections::view("order_lines", Version{1})
+          .from(named)
+          .into(cache_table{.key = integer("id"), .columns = {text("name"), integer("cents")}},
+                [](const Line& line) {
+                  return Record{{"name", line.name}, {"cents", line.cents}};
+                }));
   view.commit({inserted(order(1, 7, 100)), inserted(order(2, 8, 50))});
   CHECK(view.rows() == Rows{"1|?|100", "2|?|50"});
   view.commit({inserted(customer(7, "Ada")), inserted(customer(8, "Bob"))});
@@ -195,8 +195,8 @@ TEST_CASE("an inner join by equal values gives every pair", "[projections][relat
 }
 
 TEST_CASE("views are made of what other views are made of", "[projections][relational]") {
-  const auto totals =
-      orders.group_by(&Orders::customer_id).aggregate(count("orders"), sum("spent", &Orders::total_cents));
+  const auto totals = orders.group_by(&Orders::customer_id)
+                          .aggregate(count("orders"), sum("spent", &Orders::total_cents));
   const auto column = [](const char* name) {
     return [name](const Record& row) { return row[name]; };
   };
@@ -239,7 +239,9 @@ TEST_CASE("a declaration that can't be a view is refused with what is missing",
     const auto checked = view.check();
     return checked ? std::string() : checked.error().to_string();
   };
-  const auto keyless = projections::view("v", Version{1}).from(products).into(cache_table{.columns = {text("name")}});
+  const auto keyless = projections::view("v", Version{1})
+                           .from(products)
+                           .into(cache_table{.columns = {text("name")}});
   CHECK_THAT(problem(keyless), Catch::Contains("what the key is called"));
   const auto wrong = projections::view("v", Version{1})
                          .from(products)
