@@ -55,6 +55,7 @@ Result<int> print_help(const std::string& program) {
 Result<int> execute(const std::string& program, const OwnedViews& views, const Options& options) {
   MILLRACE_RETURN_IF_ERROR(check_declarations(views));
   MILLRACE_ASSIGN_OR_RETURN(const Views picked, chosen(views, options.names));
+  if (options.command == Command::kDescribe) return describe_views(picked);
   MILLRACE_RETURN_IF_ERROR(check_store(options.store));
   MILLRACE_ASSIGN_OR_RETURN(const auto schemas, SchemaRegistry::open_read_only(options.store));
   const Context context{
@@ -64,6 +65,9 @@ Result<int> execute(const std::string& program, const OwnedViews& views, const O
     case Command::kRebuild: return rebuild_views(picked, context);
     case Command::kVerify: return verify_views(picked, context, options);
     case Command::kStatus: return show_status(picked, context, options);
+    case Command::kWait: return wait_for_views(picked, context, options);
+    case Command::kRollback: return roll_back_views(picked, context);
+    case Command::kDescribe:
     case Command::kHelp: break;
   }
   return kExitDone;

@@ -8,3 +8,4 @@
 #include "projections/relational/relation.h"
 #include "projections/search_index.h"
 #include "projections/values.h"
+#include "projections/wait.h"

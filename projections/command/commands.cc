@@ -204,4 +204,53 @@ Result<int> show_status(const Views& views, const Context& context, const Option
   return kExitDone;
 }
 
+Result<int> wait_for_views(const Views& views, Context context, const Options& options) {
+  const StopSignals signals;
+  const auto begin = std::chrono::steady_clock::now();
+  for (const View* view : views) {
+    std::optional<std::chrono::milliseconds> rest;
+    if (options.timeout)
+      rest = std::max(std::chrono::milliseconds(0),
+                      *options.timeout - std::chrono::duration_cast<std::chrono::milliseconds>(
+                                             std::chrono::steady_clock::now() - begin));
+    MILLRACE_ASSIGN_OR_RETURN(const bool folded,
+                              wait_until_folded({context.store, context.views, view->name()},
+                                                options.wait, rest, signals.token()));
+    if (folded) continue;
+    spdlog::error("view {} does not show it after {} s", view->name(),
+                  options.timeout->count() / 1000);
+    return kExitFailed;
+  }
+  return kExitDone;
+}
+
+Result<int> roll_back_views(const Views& views, Context context) {
+  const StopSignals signals;
+  context.stop = signals.token();
+  int code = kExitDone;
+  for (const View* view : views) {
+    const auto rolled_back = roll_back(*view, context);
+    if (rolled_back) {
+      spdlog::info("view {}: generation {} is live again, as of offset {}", view->name(),
+                   rolled_back->generation, rolled_back->checkpoint.offset.value);
+      continue;
+    }
+    report(rolled_back.error());
+    code = worse(code, exit_code_for(rolled_back.error().code()));
+  }
+  return code;
+}
+
+Result<int> describe_views(const Views& views) {
+  Lines lines;
+  for (const View* view : views) {
+    std::string text = view->name() + "\n  ";
+    for (const char c : view->shape()) text += c == '\n' ? std::string("\n  ") : std::string(1, c);
+    while (text.ends_with(' ') || text.ends_with('\n')) text.pop_back();
+    MILLRACE_RETURN_IF_ERROR(lines.add(text));
+  }
+  MILLRACE_RETURN_IF_ERROR(lines.flush());
+  return kExitDone;
+}
+
 }  // namespace millrace::projections

@@ -20,6 +20,9 @@ Result<int> run_views(const Views& views, Context context, const Options& option
 Result<int> rebuild_views(const Views& views, Context context);
 Result<int> verify_views(const Views& views, Context context, const Options& options);
 Result<int> show_status(const Views& views, const Context& context, const Options& options);
+Result<int> wait_for_views(const Views& views, Context context, const Options& options);
+Result<int> roll_back_views(const Views& views, Context context);
+Result<int> describe_views(const Views& views);
 
 /// Logs an error as all commands do.
 void report(const Error& error);

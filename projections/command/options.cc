@@ -1,6 +1,7 @@
 #include "projections/command/options.h"
 
 #include <boost/program_options.hpp>
+#include <charconv>
 #include <fstream>
 #include <map>
 
@@ -35,7 +36,9 @@ po::variables_map parse(int argc, const char* const* argv) {
   po::options_description all = settings();
   all.add_options()("help,h", po::bool_switch())("config", po::value<std::string>())(
       "all", po::bool_switch())("until-caught-up", po::bool_switch())("json", po::bool_switch())(
-      "count-rows", po::bool_switch())("words", po::value<std::vector<std::string>>());
+      "count-rows", po::bool_switch())("offset", po::value<std::string>())(
+      "lsn", po::value<std::string>())("timeout", po::value<std::string>())(
+      "words", po::value<std::vector<std::string>>());
   po::positional_options_description words;
   words.add("words", -1);
   const auto style =
@@ -58,9 +61,38 @@ Result<Command> command_of(const std::string& word) {
   if (word == "rebuild") return Command::kRebuild;
   if (word == "verify") return Command::kVerify;
   if (word == "status") return Command::kStatus;
+  if (word == "wait") return Command::kWait;
+  if (word == "rollback") return Command::kRollback;
+  if (word == "describe") return Command::kDescribe;
   if (word == "help") return Command::kHelp;
   return usage("there is no command '" + printable(word) +
-               "'; the commands are run, rebuild, verify, status");
+               "'; the commands are run, rebuild, verify, status, wait, rollback, describe");
+}
+
+template <typename T>
+Result<T> number(const po::variables_map& values, const char* option) {
+  const auto& text = values[option].as<std::string>();
+  T number{};
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (failure == std::errc() && end == text.data() + text.size() && number >= 0) return number;
+  return usage(std::string("--") + option + " takes a number, not '" + printable(text) + "'");
+}
+
+Result<void> read_wait(const po::variables_map& values, Options& options) {
+  if (values.count("offset") != 0) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto offset, number<std::uint64_t>(values, "offset"));
+    options.wait.offset = Offset{offset};
+  }
+  if (values.count("lsn") != 0) {
+    auto lsn = parse_lsn(values["lsn"].as<std::string>());
+    if (!lsn) return std::move(lsn).error().context("--lsn");
+    options.wait.lsn = *lsn;
+  }
+  if (values.count("timeout") != 0) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto seconds, number<std::uint32_t>(values, "timeout"));
+    options.timeout = std::chrono::seconds(seconds);
+  }
+  return {};
 }
 
 Result<void> check_together(const Options& options) {
@@ -72,6 +104,12 @@ Result<void> check_together(const Options& options) {
     return usage("--json goes with status and verify only");
   if (options.count_rows && options.command != Command::kStatus)
     return usage("--count-rows goes with status only");
+  const bool waits = options.wait.offset || options.wait.lsn || options.timeout;
+  if (waits && options.command != Command::kWait)
+    return usage("--offset, --lsn and --timeout go with wait only");
+  if (options.wait.offset && options.wait.lsn) return usage("wait takes either --offset or --lsn");
+  if (options.command == Command::kRollback && options.names.empty())
+    return usage("rollback takes the names of views");
   if (options.command == Command::kRebuild && options.all == !options.names.empty())
     return usage("rebuild takes either the names of views or --all");
   return {};
@@ -85,7 +123,9 @@ Result<Options> parse_options(int argc, const char* const* argv) {
     const po::variables_map values = parse(argc, argv);
     if (values.count("words") != 0) options.names = values["words"].as<std::vector<std::string>>();
     if (values["help"].as<bool>()) return options;
-    if (options.names.empty()) return usage("a command is missing: run, rebuild, verify or status");
+    if (options.names.empty())
+      return usage(
+          "a command is missing: run, rebuild, verify, status, wait, rollback or describe");
     MILLRACE_ASSIGN_OR_RETURN(options.command, command_of(options.names.front()));
     options.names.erase(options.names.begin());
     if (values.count("store") != 0) options.store = values["store"].as<std::string>();
@@ -95,6 +135,7 @@ Result<Options> parse_options(int argc, const char* const* argv) {
     options.until_caught_up = values["until-caught-up"].as<bool>();
     options.json = values["json"].as<bool>();
     options.count_rows = values["count-rows"].as<bool>();
+    MILLRACE_RETURN_IF_ERROR(read_wait(values, options));
   } catch (const po::error& error) {
     return usage(error.what());
   }
@@ -116,6 +157,14 @@ Commands
   verify [VIEW...]          compute views once more and compare; exits 1 on a difference
   status [VIEW...]          how far each view is
       --count-rows          and how many rows it has, which reads all of it
+  wait [VIEW...]            until views show all that is in the store now; exits 1 if it
+                            takes too long
+      --offset N            until they show every event below N
+      --lsn LSN             until they show what the source had committed when
+                            SELECT pg_current_wal_lsn() gave this: read your own writes
+      --timeout SECONDS     but no longer than this
+  rollback VIEW...          make the generation before the live one live again, up to date
+  describe [VIEW...]        what views are made of
 
 Options
   --store DIR               the event store (default: store; or MILLRACE_STORE)

@@ -1,14 +1,17 @@
 #pragma once
 
+#include <chrono>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/file.h"
 #include "base/result.h"
+#include "projections/wait.h"
 
 namespace millrace::projections {
 
-enum class Command { kHelp, kRun, kRebuild, kVerify, kStatus };
+enum class Command { kHelp, kRun, kRebuild, kVerify, kStatus, kWait, kRollback, kDescribe };
 
 /// The command line of a program of views.
 struct Options {
@@ -21,6 +24,8 @@ struct Options {
   bool until_caught_up = false;
   bool json = false;
   bool count_rows = false;
+  WaitTarget wait{};
+  std::optional<std::chrono::milliseconds> timeout{};  ///< Of wait.
 };
 
 /// From the arguments, then the environment (MILLRACE_STORE, MILLRACE_VIEWS, MILLRACE_LOG_LEVEL),

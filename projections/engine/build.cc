@@ -32,6 +32,26 @@ class Builder {
     return BuildReport{generation_, checkpoint_, std::chrono::steady_clock::now() - start_};
   }
 
+  Result<BuildReport> roll_back() {
+    MILLRACE_ASSIGN_OR_RETURN(const auto lock,
+                              generations_.lock_rebuild(context_.holder("rollback")));
+    MILLRACE_ASSIGN_OR_RETURN(const auto previous, generations_.previous());
+    if (!previous)
+      return Error(ErrorCode::kNotFound,
+                   "view " + view_.name() + " has no generation before the live one")
+          .hint("A rebuild keeps the one that it replaces; older ones are removed.");
+    generation_ = *previous;
+    MILLRACE_ASSIGN_OR_RETURN(const auto database, Database::open(generations_.file(generation_),
+                                                                  Mode::kLive, context_.stop));
+    MILLRACE_ASSIGN_OR_RETURN(checkpoint_, read_checkpoint(*database));
+    MILLRACE_ASSIGN_OR_RETURN(const auto reader, context_.open_reader(view_, checkpoint_.offset));
+    MILLRACE_RETURN_IF_ERROR(check_continuation(view_, checkpoint_, reader->store_id(),
+                                                reader->durable_end(), context_.program));
+    MILLRACE_RETURN_IF_ERROR(fold_to_end(*database));
+    MILLRACE_RETURN_IF_ERROR(switch_over(*database));
+    return BuildReport{generation_, checkpoint_, std::chrono::steady_clock::now() - start_};
+  }
+
  private:
   Result<void> build(const Path& file) {
     MILLRACE_RETURN_IF_ERROR(fold_in_bulk(file));
@@ -171,6 +191,10 @@ Result<void> fold_until(Fold& fold, Database& database, LogReader& reader, Offse
 Result<BuildReport> build_generation(const View& view, const Context& context,
                                      const BuildHooks& hooks) {
   return Builder(view, context, hooks).run();
+}
+
+Result<BuildReport> roll_back(const View& view, const Context& context, const BuildHooks& hooks) {
+  return Builder(view, context, hooks).roll_back();
 }
 
 }  // namespace millrace::projections

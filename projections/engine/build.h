@@ -38,6 +38,14 @@ struct BuildReport {
 Result<BuildReport> build_generation(const View& view, const Context& context,
                                      const BuildHooks& hooks = {});
 
+/// Brings the generation before the live one up to date and makes it the live one again, as a
+/// rebuild does with a new one. The one that was live stays until the next rebuild.
+///
+/// kNotFound if there is none; kFailedPrecondition if it is of another version or shape than
+/// `view` declares: roll the program back first. Else as build_generation().
+Result<BuildReport> roll_back(const View& view, const Context& context,
+                              const BuildHooks& hooks = {});
+
 /// Gives the events from where `fold` stands up to `until`, the end of a source transaction, to it.
 /// For files that nobody else sees: a commit now and then falls wherever it falls, also in the
 /// middle of a source transaction, so that a huge one does not have to fit into SQLite's journal,

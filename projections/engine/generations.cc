@@ -76,15 +76,20 @@ Result<void> Generations::switch_to(std::uint32_t generation) const {
 }
 
 Result<void> Generations::remove_old() const {
+  MILLRACE_ASSIGN_OR_RETURN(const auto kept, previous());
+  MILLRACE_ASSIGN_OR_RETURN(const auto numbers, all());
+  for (const std::uint32_t number : numbers)
+    if (number < kept.value_or(0)) MILLRACE_RETURN_IF_ERROR(remove_file(file(number)));
+  return {};
+}
+
+Result<std::optional<std::uint32_t>> Generations::previous() const {
   MILLRACE_ASSIGN_OR_RETURN(const auto live_one, live());
   MILLRACE_ASSIGN_OR_RETURN(const auto numbers, all());
-  if (!live_one) return {};
-  std::uint32_t previous = 0;
+  std::optional<std::uint32_t> newest;
   for (const std::uint32_t number : numbers)
-    if (number < *live_one) previous = std::max(previous, number);
-  for (const std::uint32_t number : numbers)
-    if (number < previous) MILLRACE_RETURN_IF_ERROR(remove_file(file(number)));
-  return {};
+    if (live_one && number < *live_one) newest = std::max(newest.value_or(0), number);
+  return newest;
 }
 
 Result<void> Generations::remove_file(const Path& file) const {

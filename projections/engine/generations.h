@@ -38,6 +38,8 @@ class Generations {
   /// Removes what is above the live generation; gives the number for the next one. Hold the rebuild
   /// lock.
   Result<std::uint32_t> prepare_next() const;
+  /// The newest one below the live one; nothing if there is none.
+  Result<std::optional<std::uint32_t>> previous() const;
   /// Makes `generation` the live one, in one step, durably.
   Result<void> switch_to(std::uint32_t generation) const;
   /// Removes all generations but the live one and the one before it.

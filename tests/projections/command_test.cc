@@ -227,3 +227,82 @@ TEST_CASE("options come from the environment and from a file too, the command li
   CHECK(result.err.empty());
   CHECK(rows_of(store, "product_search", "name") == std::vector<std::string>{"kettle"});
 }
+
+TEST_CASE("wait returns once a view shows what was asked for, or when its time is over",
+          "[projections][command][wait]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle"))});
+  const auto late = shop_program(store, {"wait", "product_search", "--timeout", "0"});
+  CHECK(late.exit_code == 1);
+  CHECK_THAT(late.err, Catch::Contains("product_search does not show it after 0 s"));
+  ChildProcess worker(
+      {MILLRACE_SHOP_PROGRAM, "run", "--store", store.directory(), "--views", store.views()});
+  CHECK(shop_program(store, {"wait", "--timeout", "60"}).exit_code == 0);
+  CHECK(rows_of(store, "product_search", "name") == std::vector<std::string>{"kettle"});
+  store.commit({inserted(product(2, "pan"))});
+  CHECK(shop_program(store, {"wait", "product_search", "--offset", "2", "--timeout", "60"})
+            .exit_code == 0);
+  CHECK(rows_of(store, "product_search", "name").size() == 2);
+
+  // Commits are at 0/64, 0/C8 and so on, and end 50 bytes later.
+  store.commit({inserted(product(3, "board"))});
+  const WaitTarget own_commit{.offset = {}, .lsn = Lsn{350}};
+  const ViewPlace place{store.directory(), store.views(), "product_search"};
+  CHECK(must(wait_until_folded(place, own_commit, std::chrono::seconds(60))));
+  CHECK(rows_of(store, "product_search", "name").size() == 3);
+  CHECK_FALSE(must(
+      wait_until_folded(place, {.offset = {}, .lsn = Lsn{351}}, std::chrono::milliseconds(60))));
+  CHECK_FALSE(wait_until_folded(place, {.offset = Offset{99}}));
+  std::stop_source stop;
+  stop.request_stop();
+  const auto stopped =
+      wait_until_folded(place, {.offset = {}, .lsn = Lsn{351}}, {}, stop.get_token());
+  REQUIRE_FALSE(stopped);
+  CHECK(stopped.error().code() == ErrorCode::kCancelled);
+  worker.kill(SIGTERM);
+  CHECK(worker.wait() == 0);
+}
+
+TEST_CASE("rollback makes the generation before the live one live again, up to date",
+          "[projections][command][rollback]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle"))});
+  const auto none = shop_program(store, {"rollback", "product_search"});
+  CHECK(none.exit_code == 1);
+  CHECK_THAT(none.err, Catch::Contains("no generation before the live one"));
+  REQUIRE(shop_program(store, {"run", "--until-caught-up"}).exit_code == 0);
+  REQUIRE(shop_program(store, {"rebuild", "product_search"}).exit_code == 0);
+  store.commit({inserted(product(2, "pan"))});
+  REQUIRE(shop_program(store, {"run", "--until-caught-up"}).exit_code == 0);
+  ChildProcess worker(
+      {MILLRACE_SHOP_PROGRAM, "run", "--store", store.directory(), "--views", store.views()});
+  CHECK(shop_program(store, {"wait", "--timeout", "60"}).exit_code == 0);
+  const auto back = shop_program(store, {"rollback", "product_search"});
+  INFO(back.err);
+  REQUIRE(back.exit_code == 0);
+  CHECK_THAT(back.err, Catch::Contains("generation 1 is live again, as of offset 2"));
+  CHECK(std::filesystem::read_symlink(store.views() / "product_search.db") ==
+        "product_search.1.db");
+  CHECK(rows_of(store, "product_search", "name") == std::vector<std::string>{"kettle", "pan"});
+  store.commit({inserted(product(3, "board"))});
+  CHECK(shop_program(store, {"wait", "--timeout", "60"}).exit_code == 0);
+  CHECK(rows_of(store, "product_search", "name").size() == 3);
+  worker.kill(SIGTERM);
+  CHECK(worker.wait() == 0);
+  CHECK(shop_program(store, {"verify"}).exit_code == 0);
+}
+
+TEST_CASE("describe tells what views are made of, without a store",
+          "[projections][command][describe]") {
+  const auto described = shop_program({"describe"});
+  CHECK(described.exit_code == 0);
+  CHECK_THAT(described.out, Catch::Contains("product_search\n  version 1") &&
+                                Catch::Contains("left join by reference id") &&
+                                Catch::Contains("spent_cents = sum total_cents") &&
+                                Catch::Contains("from public.orders"));
+  CHECK(shop_program({"rollback"}).exit_code == 2);
+  CHECK(shop_program({"wait", "--offset", "x"}).exit_code == 2);
+  CHECK(shop_program({"wait", "--lsn", "x"}).exit_code == 2);
+  CHECK(shop_program({"wait", "--offset", "1", "--lsn", "0/1"}).exit_code == 2);
+  CHECK(shop_program({"run", "--timeout", "1"}).exit_code == 2);
+}

@@ -1,0 +1,114 @@
+#include "projections/wait.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+
+#include "eventstore/inspect.h"
+#include "eventstore/log_reader.h"
+#include "projections/engine/checkpoint.h"
+#include "projections/engine/generations.h"
+
+namespace millrace::projections {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+/// Between two looks at a view's checkpoint, which wakes nobody: at first, and at most.
+constexpr auto kFirstPause = milliseconds(1);
+constexpr auto kLongestPause = milliseconds(20);
+/// A transaction without events moves the source's position only, which wakes no reader.
+constexpr auto kStoreLook = milliseconds(50);
+
+class Wait {
+ public:
+  Wait(const ViewPlace& place, std::optional<milliseconds> timeout, const std::stop_token& stop)
+      : place_(place), generations_(place.views, place.view), stop_(stop) {
+    if (timeout) end_ = steady_clock::now() + *timeout;
+  }
+
+  /// Nothing if the time was over first.
+  Result<std::optional<Offset>> offset_of(Lsn lsn) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto reader, LogReader::open(place_.store));
+    for (;;) {
+      // The position before the end: what is captured up to there has its events below it.
+      MILLRACE_ASSIGN_OR_RETURN(const StoreSummary store, summarize_store(place_.store));
+      if (store.source && store.source->end >= lsn.value)
+        return std::optional(reader->durable_end());
+      MILLRACE_ASSIGN_OR_RETURN(const bool goes_on, pause(kStoreLook));
+      if (!goes_on) return std::optional<Offset>();
+    }
+  }
+
+  Result<bool> until_folded(Offset offset) {
+    milliseconds length = kFirstPause;
+    for (;;) {
+      MILLRACE_ASSIGN_OR_RETURN(const bool folded, has_folded(offset));
+      if (folded) return true;
+      MILLRACE_ASSIGN_OR_RETURN(const bool goes_on, pause(length));
+      if (!goes_on) return false;
+      length = std::min(2 * length, kLongestPause);
+    }
+  }
+
+ private:
+  /// False also while there is no live file yet.
+  Result<bool> has_folded(Offset offset) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto live, generations_.live());
+    if (!live) return false;
+    if (!database_ || live != generation_) {
+      MILLRACE_ASSIGN_OR_RETURN(database_, sqlite::Database::open(generations_.file(*live),
+                                                                  sqlite::Mode::kReadOnly, stop_));
+      generation_ = live;
+    }
+    MILLRACE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, read_checkpoint(*database_));
+    return checkpoint.offset >= offset;
+  }
+
+  /// False if the time is over.
+  Result<bool> pause(milliseconds length) {
+    std::unique_lock lock(mutex_);
+    const auto now = steady_clock::now();
+    if (end_ && now >= *end_) return false;
+    const auto until = end_ ? std::min(*end_, now + length) : now + length;
+    woken_.wait_until(lock, stop_, until, [] { return false; });
+    if (stop_.stop_requested())
+      return Error(ErrorCode::kCancelled, "stopped while waiting for view " + place_.view);
+    return true;
+  }
+
+  const ViewPlace& place_;
+  const Generations generations_;
+  const std::stop_token stop_;
+  std::optional<steady_clock::time_point> end_;
+  std::optional<std::uint32_t> generation_;
+  std::unique_ptr<sqlite::Database> database_;
+  std::mutex mutex_;
+  std::condition_variable_any woken_;  // by stop only
+};
+
+}  // namespace
+
+Result<bool> wait_until_folded(const ViewPlace& place, const WaitTarget& target,
+                               std::optional<std::chrono::milliseconds> timeout,
+                               const std::stop_token& stop) {
+  Wait wait(place, timeout, stop);
+  MILLRACE_ASSIGN_OR_RETURN(const StoreSummary store, summarize_store(place.store));
+  Offset offset = store.durable_end;
+  if (target.offset) {
+    if (*target.offset > store.durable_end)
+      return Error(ErrorCode::kInvalidArgument, "offset " + std::to_string(target.offset->value) +
+                                                    " is beyond the store's end, " +
+                                                    std::to_string(store.durable_end.value))
+          .hint("Everything below an offset is waited for: give the one after the last event's.");
+    offset = *target.offset;
+  } else if (target.lsn) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto reached, wait.offset_of(*target.lsn));
+    if (!reached) return false;
+    offset = *reached;
+  }
+  return wait.until_folded(offset);
+}
+
+}  // namespace millrace::projections
