@@ -127,6 +127,8 @@ class Relation {
   template <internal::ExpressionOf<T> Function>
   auto map(Function function) const {
     using U = std::remove_cvref_t<std::invoke_result_t<const Function&, const T&>>;
+    static_assert(!std::is_same_v<U, Value> && !std::is_same_v<U, std::string_view>,
+                  "this is a view of a row that is gone then: give a Datum or a std::string");
     return derived<U>(std::make_shared<internal::MapPlan<T, U, Function, internal::Map>>(
         plan_, std::move(function), "map"));
   }

@@ -1,6 +1,7 @@
 #include "projections/relational/relational_view.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "base/bytes.h"
 
@@ -21,6 +22,10 @@ class WriterRows final : public Root::Rows {
   explicit WriterRows(Writer& writer) : writer_(writer) { writer_.at(none_); }
 
   void put(const Datum& key, const Record& row) override {
+    if (key.is_null())
+      throw std::invalid_argument(
+          "a row's key is null, which no view can hold: leave such rows out with where(), or group "
+          "by(\"name\", function) that calls them something");
     assignments_.clear();
     texts_.resize(std::max(texts_.size(), row.fields().size()));
     std::size_t place = 0;
@@ -28,7 +33,9 @@ class WriterRows final : public Root::Rows {
       assignments_.push_back({name, value.value(texts_[place++])});
     writer_.put(key.value(key_), assignments_);
   }
-  void erase(const Datum& key) override { writer_.erase(key.value(key_)); }
+  void erase(const Datum& key) override {
+    if (!key.is_null()) writer_.erase(key.value(key_));
+  }
 
  private:
   Writer& writer_;
@@ -78,8 +85,8 @@ class RelationalWriter final : public internal::ViewWriter {
       return failure.take();
     } catch (const std::exception& thrown) {
       return Error(ErrorCode::kFailedPrecondition,
-                   std::string("a function of the view threw: ") + thrown.what())
-          .hint("The view stays as it was before. Mend the function, then start again.");
+                   std::string("a row can't be written: ") + thrown.what())
+          .hint("The view stays as it was before. Mend the program, then start again.");
     }
     sink_->flush();
     if (sink_->failed()) return sink_->take_failure();

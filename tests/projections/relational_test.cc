@@ -263,3 +263,27 @@ TEST_CASE("a function that throws stops the view, and says at which row",
   CHECK_THAT(built.error().to_string(), Catch::Contains("row '41' of public.products") &&
                                             Catch::Contains("'no number' is no number"));
 }
+
+TEST_CASE("a group that is null can't be a row of a view, and may go again",
+          "[projections][relational]") {
+  const auto view = projections::view("cities", Version{1})
+                        .from(customers)
+                        .group_by(&Customers::city)
+                        .aggregate(count("n"))
+                        .into(cache_table{});
+  {
+    ShopStore store;
+    store.commit({inserted(customer(1, "Ada"))});
+    const auto built = build_generation(view, store.context());
+    REQUIRE_FALSE(built);
+    CHECK_THAT(built.error().to_string(), Catch::Contains("key is null"));
+  }
+  ShopStore store;
+  store.commit({inserted(customer(1, "Ada")), deleted(customer(1, ""))});
+  build(store, view);
+  auto settled = customer(2, "Bob");
+  settled.set_city("Bern");
+  store.commit({inserted(settled)});
+  follow(store, view);
+  CHECK(query(store.views() / "cities.db", "SELECT * FROM cities") == Rows{"Bern|1"});
+}
