@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
+#include "base/counted.h"
+#include "base/progress.h"
 #include "capture/daemon/first_start.h"
 #include "capture/daemon/schema_teller.h"
 #include "capture/daemon/source_guard.h"
@@ -276,8 +278,9 @@ Result<void> Resync::append_tables(const FirstStart::SnapshotSource& snapshot) {
         [&](const FoundDifference& found) { return events.append(found); }, stop_);
     if (!counts) return std::move(counts).error().context("compare " + printable(category));
     if (events.must_start_anew()) MILLRACE_RETURN_IF_ERROR(events.append_all(live));
-    spdlog::info("{}: {} rows, {} differed, {} were incomplete", printable(category), counts->live,
-                 counts->differences(), counts->incomplete);
+    spdlog::info("{}: {}, {} differed, {} incomplete", printable(category),
+                 counted(counts->live, "row"), grouped(counts->differences()),
+                 grouped(counts->incomplete));
     report_.tables.push_back(
         {.category = category, .counts_equal_rows = tables[i].rows_are_keys, .counts = *counts});
   }

@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "base/bytes.h"
+#include "base/counted.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
@@ -129,9 +130,9 @@ std::vector<std::string> capture_lines(const StoreStatus& status) {
                   seconds_text(capture.lag_seconds) + " behind; " +
                   rate_text(capture.changes_per_second) + " changes, " +
                   rate_text(capture.transactions_per_second) + " transactions");
-  lines.push_back(grouped(capture.changes) + " changes in " + grouped(capture.transactions) +
-                  " transactions since " + to_iso8601(capture.started) + ", " +
-                  grouped(capture.reconnects) + " reconnects");
+  lines.push_back(counted(capture.changes, "change") + " in " +
+                  counted(capture.transactions, "transaction") + " since " +
+                  to_iso8601(capture.started) + ", " + counted(capture.reconnects, "reconnect"));
   if (capture.latency.p50 && capture.latency.p99)
     lines.push_back("commit to durable " + seconds_text(*capture.latency.p50) + " (median), " +
                     seconds_text(*capture.latency.p99) + " (p99)");
@@ -170,8 +171,7 @@ std::string text_of(const StoreStatus& status) {
                      std::to_string(store.first.value) + " to " +
                      std::to_string(store.durable_end.value));
   line("log", human_bytes(static_cast<double>(status.log_bytes())) + " in " +
-                  std::to_string(store.segments.size()) +
-                  (store.segments.size() == 1 ? " segment" : " segments"));
+                  counted(store.segments.size(), "segment"));
   line("writer", store.writer.empty() ? "none" : printable(store.writer));
   if (store.durability) line("durable", durability_text(*store.durability));
   if (status.scrub) line("scrub", scrub_text(*status.scrub));

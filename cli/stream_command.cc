@@ -5,6 +5,7 @@
 #include <stop_token>
 
 #include "base/bytes.h"
+#include "base/counted.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
@@ -308,8 +309,7 @@ class StreamList final : public Command {
   }
 
   std::string text_of(const std::string& key, const Info& info) const {
-    return printable(category_ + "/" + key) + "  " + grouped(info.events) +
-           (info.events == 1 ? " event" : " events") +
+    return printable(category_ + "/" + key) + "  " + counted(info.events, "event") +
            (info.version ? "  version " + std::to_string(*info.version) : "") + "  offset " +
            std::to_string(info.last.value) + "\n";
   }

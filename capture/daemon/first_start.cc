@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/counted.h"
 #include "capture/daemon/initial_copy.h"
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_out.h"
@@ -51,8 +52,8 @@ Result<SourceState> FirstStart::run(const Preflight& preflight, const SystemIden
     MILLRACE_ASSIGN_OR_RETURN(const TablePatterns patterns, TablePatterns::parse(options_.tables));
     MILLRACE_RETURN_IF_ERROR(make_publication(catalog_, options_.publication, preflight.published(),
                                               patterns, preflight.server.version));
-    spdlog::info("publication {} created for {} tables", printable(options_.publication),
-                 preflight.published().size());
+    spdlog::info("publication {} created for {}", printable(options_.publication),
+                 counted(preflight.published().size(), "table"));
   }
   MILLRACE_ASSIGN_OR_RETURN(const auto publication, catalog_.publication(options_.publication));
   if (!publication)

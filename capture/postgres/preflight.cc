@@ -6,6 +6,7 @@
 #include <array>
 #include <set>
 
+#include "base/counted.h"
 #include "capture/pipeline/outbox.h"
 
 namespace millrace {
@@ -311,7 +312,7 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
           "It does not publish all of insert, update and delete: the views will differ from the "
           "tables.",
           "ALTER PUBLICATION " + quoted + " SET (publish = 'insert, update, delete, truncate');");
-    findings.fine(subject, "It exists with " + std::to_string(found.tables.size()) + " tables.");
+    findings.fine(subject, "It exists with " + counted(found.tables.size(), "table") + ".");
   }
   if (found.published().empty() || !any_match)
     findings.problem("tables", "No table matches.",

@@ -116,7 +116,7 @@ TEST_CASE_METHOD(Fixture, "status tells a capture that runs from one that was ki
   CHECK(running.at("pid") == capture.pid());
   CHECK_THAT(millrace({"status", "--store", store}).out,
              Contains("streaming since") && Contains("metrics at http://127.0.0.1:") &&
-                 Contains("1 changes in 1 transactions"));
+                 Contains("1 change in 1 transaction since"));
 
   ChildProcess watch({MILLRACE_PROGRAM, "status", "--watch", "--json", "--store", store});
   for (int i = 0; i < 2; ++i) {
