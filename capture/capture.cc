@@ -223,7 +223,7 @@ Result<void> Capture::check_outbox(const Preflight& preflight) {
 Result<void> Capture::publication_changed(std::vector<SourceTable> published,
                                           std::vector<SourceTable> joined) {
   const auto is_outbox = [this](const SourceTable& table) {
-    return std::ranges::binary_search(options_.outbox, table.name());
+    return is_named(options_.outbox, table.name());
   };
   std::erase_if(published, is_outbox);
   std::erase_if(joined, is_outbox);

@@ -56,7 +56,6 @@ class PublicationKeeper {
   Result<void> tell_unpublishable(const TablePatterns& patterns);
   void tell_partitions(const std::vector<SourceTable>& all, const PublicationInfo& now);
   bool reads_rows(const PublicationInfo& now) const;
-  bool is_outbox(const SourceTable& table) const;
   bool lacks_outbox(const std::vector<std::string>& definition, const PublicationInfo& now) const;
   bool may_alter(const PublicationInfo& now);
   Result<bool> take_over(const std::vector<SourceTable>& go, const TablePatterns& wanted);

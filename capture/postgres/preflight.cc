@@ -139,10 +139,6 @@ std::string joined_names(const std::vector<SourceTable>& tables) {
   return list;
 }
 
-bool is_outbox(const SourceTable& table, const PreflightQuestion& question) {
-  return std::ranges::binary_search(question.outbox, table.name());
-}
-
 /// Finds the tables that are named as outboxes, and whether the publication has them.
 void look_for_outboxes(Preflight& found, const std::vector<SourceTable>& all,
                        const PreflightQuestion& question, Findings& findings) {
@@ -240,7 +236,7 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
   };
   bool any_match = !question.outbox.empty();
   for (const SourceTable& table : all) {
-    if (is_outbox(table, question)) continue;
+    if (is_named(question.outbox, table.name())) continue;
     const bool match = is_meant(table, all, question.patterns);
     const bool by_partitions = std::any_of(all.begin(), all.end(), [&](const SourceTable& other) {
       return other.root_oid == table.oid && is_member(other.oid);
