@@ -103,6 +103,7 @@ Result<SetupReport> set_up_source(const CheckOptions& options) {
   const PreflightQuestion question{.patterns = patterns,
                                    .slot = options.slot,
                                    .publication = options.publication,
+                                   .tells_mended = true,
                                    .outbox = std::move(outbox)};
   MILLRACE_ASSIGN_OR_RETURN(Preflight found, run_preflight(catalog, question));
   SetupReport report;

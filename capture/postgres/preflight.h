@@ -41,6 +41,8 @@ struct PreflightQuestion {
   bool reads_rows = true;
   /// What capture has made is brought in step with the patterns by whoever asks.
   bool brings_in_step = false;
+  /// Who asks only looks: what a capture would bring in step is told as a note.
+  bool tells_mended = false;
   std::vector<std::string> outbox = {};  ///< Sorted: see parse_table_names().
 };
 
