@@ -139,6 +139,21 @@ TEST_CASE_METHOD(Fixture, "status tells a capture that runs from one that was ki
   CHECK(status().at("state") == "stopped");
 }
 
+TEST_CASE_METHOD(Fixture, "status tells why a capture halted, in the words of the error",
+                 "[cli][capture][status]") {
+  auto arguments = run_arguments();
+  arguments.insert(arguments.end(), {"--until-caught-up", "--publication", R"(a "b" \c)"});
+  REQUIRE(millrace(arguments).exit_code == 0);
+  database.exec(R"(DROP PUBLICATION "a ""b"" \c")");
+  CHECK(millrace(arguments).exit_code == 1);
+  const json status = json::parse(millrace({"status", "--json", "--store", store}).out);
+  CHECK(status.at("capture").at("state") == "halted:PUBLICATION_MISSING");
+  CHECK(status.at("capture").at("reason") ==
+        R"(PUBLICATION_MISSING: publication a "b" \c is gone from the server)");
+  CHECK_THAT(millrace({"status", "--store", store}).out,
+             Contains(R"(publication a \"b\" \\c is gone)"));
+}
+
 TEST_CASE_METHOD(Fixture, "capture run listens only where it is told and only at an address",
                  "[cli][capture]") {
   for (const char* wrong : {"localhost:9187", "9187x", ":9187", "http://127.0.0.1:9187"}) {
