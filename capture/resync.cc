@@ -221,6 +221,8 @@ Result<ResyncReport> Resync::run() {
             .publication_definition = preflight_.publication->definition,
             .unfinished_snapshots = {},
             .outbox = capture_.outbox,
+            .patterns = before_ ? before_->patterns : "",
+            .tables = preflight_.publication->table_names,
             .resync = true};
   FirstStart start(capture_, stop_, address_, catalog_);
   if (auto done = append_differences(start); !done) {

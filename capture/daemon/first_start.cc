@@ -47,9 +47,8 @@ Result<void> FirstStart::drop_slot_of_last_start(const Preflight& preflight,
 Result<SourceState> FirstStart::run(const Preflight& preflight, const SystemIdentity& system,
                                     const std::optional<SourceState>& last, EventStore& store,
                                     SchemaRegistry& schemas) {
-  const bool made_publication = !preflight.publication.has_value();
-  if (made_publication) {
-    MILLRACE_ASSIGN_OR_RETURN(const TablePatterns patterns, TablePatterns::parse(options_.tables));
+  MILLRACE_ASSIGN_OR_RETURN(const TablePatterns patterns, TablePatterns::parse(options_.tables));
+  if (!preflight.publication) {
     MILLRACE_RETURN_IF_ERROR(make_publication(catalog_, options_.publication, preflight.published(),
                                               patterns, preflight.server.version));
     spdlog::info("publication {} created for {}", printable(options_.publication),
@@ -71,7 +70,10 @@ Result<SourceState> FirstStart::run(const Preflight& preflight, const SystemIden
                     .publication = options_.publication,
                     .publication_definition = publication->definition,
                     .unfinished_snapshots = {},
-                    .outbox = options_.outbox};
+                    .outbox = options_.outbox,
+                    .patterns = patterns_in_force(
+                        patterns.given() ? std::optional(patterns) : std::nullopt, *publication),
+                    .tables = publication->table_names};
   const bool resumable = preflight.server.version >= kWatermarksSince && publication->updates;
   MILLRACE_RETURN_IF_ERROR(take_snapshot(preflight, resumable, state, store, schemas));
   return state;

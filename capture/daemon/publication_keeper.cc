@@ -90,6 +90,10 @@ Result<bool> PublicationKeeper::explains(const std::vector<std::string>& definit
          std::ranges::all_of(after.members | std::views::values, may_come);
 }
 
+std::string PublicationKeeper::patterns(const PublicationInfo& now) const {
+  return patterns_in_force(options_.given, now);
+}
+
 Result<bool> PublicationKeeper::bring_in_step(const std::vector<std::string>& definition,
                                               const PublicationInfo& now) {
   const std::optional<TablePatterns> kept = patterns_of(now);

@@ -240,8 +240,19 @@ Result<void> SourceGuard::check_publication(Lsn store_end) {
     if (!altered) break;
     MILLRACE_ASSIGN_OR_RETURN(now, publication());
   }
-  if (now.definition == state_.publication_definition) return {};
-  return note(now, kept, store_end);
+  if (now.definition != state_.publication_definition)
+    MILLRACE_RETURN_IF_ERROR(note(now, kept, store_end));
+  return note_tables(now);
+}
+
+/// For `millrace status`. Tables of a schema come and go without another definition.
+Result<void> SourceGuard::note_tables(const PublicationInfo& publication) {
+  if (options_.keeper == nullptr) return {};  // who only looks
+  std::string patterns = options_.keeper->patterns(publication);
+  if (state_.patterns == patterns && state_.tables == publication.table_names) return {};
+  state_.patterns = std::move(patterns);
+  state_.tables = publication.table_names;
+  return save_source_state(options_.store, state_, *options_.files);
 }
 
 Result<void> SourceGuard::note(const PublicationInfo& publication, bool kept, Lsn store_end) {

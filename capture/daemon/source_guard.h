@@ -77,6 +77,7 @@ class SourceGuard {
   Result<bool> is_kept(const PublicationInfo& publication) const;
   Result<void> note(const PublicationInfo& publication, bool kept, Lsn store_end);
   Result<void> accept(const PublicationInfo& publication);
+  Result<void> note_tables(const PublicationInfo& publication);
 
   Catalog& catalog_;
   EventStore& store_;

@@ -517,6 +517,13 @@ std::optional<TablePatterns> patterns_of(const PublicationInfo& publication) {
   return *std::move(patterns);
 }
 
+std::string patterns_in_force(const std::optional<TablePatterns>& given,
+                              const PublicationInfo& publication) {
+  if (given) return given->text();
+  const auto kept = patterns_of(publication);
+  return kept ? kept->text() : "";
+}
+
 Result<void> make_publication(Catalog& catalog, const std::string& name,
                               const std::vector<SourceTable>& tables, const TablePatterns& patterns,
                               int server_version) {
