@@ -80,6 +80,7 @@ class Capture {
     if (const std::string weakness = libpq_weakness(); !weakness.empty()) spdlog::warn(weakness);
     MILLRACE_RETURN_IF_ERROR(telemetry_.listen());
     auto outcome = capture();
+    if (stop_.stop_requested()) tell_stop(outcome);
     telemetry_.ended(outcome);
     return outcome;
   }
@@ -109,6 +110,7 @@ class Capture {
   bool drains(std::uint64_t behind) const;
   bool epoch_has_begun() const;
   Result<void> outcome_of_stop() const;
+  void tell_stop(const Result<void>& outcome) const;
   bool worth_another_try(const Error& error);
   bool text_instead(const Error& error);
 
@@ -435,6 +437,17 @@ Result<void> Capture::outcome_of_stop() const {
                                             ", before it had caught up with " + to_string(*until_))
         .hint("Nothing is lost: the next start goes on from there.");
   return {};
+}
+
+/// Where it ended and where the next start goes on; of an error that itself tells.
+void Capture::tell_stop(const Result<void>& outcome) const {
+  if (until_ || (!outcome && outcome.error().code() != ErrorCode::kCancelled)) return;
+  const auto source = store_ ? store_->durable_source() : std::nullopt;
+  if (source)
+    spdlog::info("stopped at offset {}, LSN {}: the next start goes on there",
+                 store_->durable_end().value, to_string(Lsn{source->end}));
+  else
+    spdlog::info("stopped before any row was in the store: the next start begins anew");
 }
 
 /// A walsender of the source that the store knows.

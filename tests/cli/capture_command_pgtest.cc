@@ -84,6 +84,11 @@ TEST_CASE_METHOD(Fixture, "capture run ends with 0 on a signal", "[cli][capture]
   REQUIRE(captured() == 2);
   capture.kill(SIGTERM);
   CHECK(capture.wait() == 0);
+  const json status = json::parse(millrace({"status", "--json", "--store", store}).out);
+  const auto lsn = status.at("capture").at("durable").get<std::string>();
+  CHECK_THAT(capture.error_output(),
+             Contains("stopped at offset " + status.at("durable_end").dump() + ", LSN " + lsn +
+                      ": the next start goes on there"));
 }
 
 TEST_CASE_METHOD(Fixture, "status tells a capture that runs from one that was killed",
