@@ -60,6 +60,23 @@ TEST_CASE_METHOD(Admin, "teardown knows the publication that a first run has mad
   CHECK(tear_down(true) == std::vector{State::kRemoved, State::kRemoved});
 }
 
+TEST_CASE_METHOD(Admin, "teardown takes the names from the store",
+                 "[capture][setup]") {
+  CaptureOptions chosen = options();
+  chosen.publication = "shop";
+  REQUIRE(catch_up(chosen));
+  const auto steps = tear_down_source({.source = database.uri(), .store = store(), .yes = true});
+  REQUIRE(steps);
+  CHECK(steps->front().subject == "slot " + database.name());
+  CHECK(steps->front().state == State::kRemoved);
+  CHECK(steps->back().subject == "publication shop");
+  CHECK(steps->back().state == State::kRemoved);
+  const auto other = tear_down_source(
+      {.source = database.uri(), .publication = "another", .store = store(), .yes = true});
+  REQUIRE_FALSE(other);
+  CHECK_THAT(other.error().message(), Contains("fed from another publication: shop"));
+}
+
 TEST_CASE_METHOD(Admin, "setup makes nothing where a table could not be updated any more",
                  "[capture][setup]") {
   database.exec("CREATE TABLE notes (note text)");
