@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <random>
+#include <set>
 #include <utility>
 
 #include "base/bytes.h"
@@ -101,6 +102,7 @@ class Capture {
   Result<void> check_outbox(const Preflight& preflight);
   Result<void> publication_changed(std::vector<SourceTable> published,
                                    std::vector<SourceTable> joined);
+  void tell_weak(const std::vector<SourceTable>& tables);
   Result<void> follow_for_ever();
   Result<void> follow();
   Result<std::unique_ptr<PostgresConnection>> connect();
@@ -147,6 +149,8 @@ class Capture {
   std::optional<Lsn> without_parts_at_;  ///< That was tried after an error that came again there.
   ValueForm form_ = ValueForm::kText;    ///< That the last connection asked for.
   bool text_only_ = false;               ///< Binary did not work once.
+
+  std::set<std::uint32_t> told_weak_;  ///< Tables whose weakness, if any, was told.
 
   std::string last_error_;
   Lsn last_error_at_;
@@ -221,6 +225,13 @@ Result<void> Capture::check_outbox(const Preflight& preflight) {
   return save_source_state(options_.store, *state_, *options_.files);
 }
 
+/// Of tables that preflight has not told of.
+void Capture::tell_weak(const std::vector<SourceTable>& tables) {
+  for (const SourceTable& table : tables)
+    if (!weakness_of(table).empty() && told_weak_.insert(table.oid).second)
+      spdlog::warn("table {}: {}", printable(table.name()), weakness_of(table));
+}
+
 /// An outbox has no rows that a snapshot could tell of.
 Result<void> Capture::publication_changed(std::vector<SourceTable> published,
                                           std::vector<SourceTable> joined) {
@@ -229,6 +240,7 @@ Result<void> Capture::publication_changed(std::vector<SourceTable> published,
   };
   std::erase_if(published, is_outbox);
   std::erase_if(joined, is_outbox);
+  tell_weak(joined);
   return snapshots_->publication_changed(published, joined, options_.initial_snapshot);
 }
 
@@ -268,6 +280,7 @@ Result<void> Capture::prepare() {
                                .brings_in_step = resumes,
                                .outbox = options_.outbox}));
   preflight.log_findings(resumes);
+  for (const SourceTable& table : preflight.tables) told_weak_.insert(table.oid);
   if (resumes) MILLRACE_RETURN_IF_ERROR(check_outbox(preflight));
   SystemIdentity system;
   if (!resumes) {
@@ -442,8 +455,8 @@ Result<void> Capture::outcome_of_stop() const {
 /// Where it ended and where the next start goes on; of an error that itself tells.
 void Capture::tell_stop(const Result<void>& outcome) const {
   if (until_ || (!outcome && outcome.error().code() != ErrorCode::kCancelled)) return;
-  const auto source = store_ ? store_->durable_source() : std::nullopt;
-  if (source)
+  if (!store_) return;
+  if (const auto source = store_->durable_source())
     spdlog::info("stopped at offset {}, LSN {}: the next start goes on there",
                  store_->durable_end().value, to_string(Lsn{source->end}));
   else

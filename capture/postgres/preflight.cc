@@ -418,12 +418,8 @@ void look_at_tables(const Preflight& found, std::vector<SourceTable>& tables,
                        "GRANT USAGE ON SCHEMA " + quote_identifier(table.schema_name) + " TO " +
                            quote_identifier(found.server.user) + "; GRANT SELECT ON " +
                            table.quoted() + " TO " + quote_identifier(found.server.user) + ";");
-    else if (!identity_missing && table.identity == ReplicaIdentity::kFull &&
-             !table.has_primary_key)
-      findings.warn(subject,
-                    "Replica identity is FULL and there is no primary key: rows that are equal in "
-                    "every column are one row to "
-                    "millrace, and go together when one of them is deleted.",
+    else if (!identity_missing && !weakness_of(table).empty())
+      findings.warn(subject, std::string(weakness_of(table)),
                     "-- give it a primary key if it can have equal rows");
     else if (!identity_missing)
       findings.fine(subject, table.identity == ReplicaIdentity::kFull
@@ -463,6 +459,12 @@ std::vector<SourceTable> without_identity(const SourceTable& table,
       lacking.push_back(part);
   if (lacking.empty() && !table.has_identity) lacking.push_back(table);  // for partitions to come
   return lacking;
+}
+
+std::string_view weakness_of(const SourceTable& table) {
+  if (table.identity != ReplicaIdentity::kFull || table.has_primary_key) return {};
+  return "Replica identity is FULL and there is no primary key: rows that are equal in every "
+         "column are one row to millrace, and go together when one of them is deleted.";
 }
 
 void Preflight::log_findings(bool problems_too) const {

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "capture/check.h"
@@ -61,6 +62,9 @@ bool is_meant(const SourceTable& table, const std::vector<SourceTable>& all,
 /// once it is published. It asks the partition that holds the row, whatever its root has.
 std::vector<SourceTable> without_identity(const SourceTable& table,
                                           const std::vector<SourceTable>& all);
+
+/// What whoever captures `table` must know of it, a sentence: that it has no key. Empty if it has.
+std::string_view weakness_of(const SourceTable& table);
 
 /// The comment of a publication that capture has made. By it `capture teardown` knows it, and
 /// `capture run` the tables that it is to be kept in step with.

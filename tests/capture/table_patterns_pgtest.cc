@@ -274,6 +274,25 @@ TEST_CASE_METHOD(Shop, "tables that can't be captured are told of once and halt 
   CHECK(capture.stop());
 }
 
+TEST_CASE_METHOD(Shop, "a table without a key that joins a running capture is warned of",
+                 "[capture][patterns]") {
+  const std::string told = "Replica identity is FULL and there is no primary key";
+  database.exec("CREATE TABLE notes (note text); ALTER TABLE notes REPLICA IDENTITY FULL");
+  const LogLines lines;
+  {
+    BackgroundCapture capture(looking({"public.*"}));
+    REQUIRE(eventually([&] { return is_streaming(); }));
+    CHECK(lines.count("table public.notes: " + told) == 1);
+    database.exec(
+        "CREATE TABLE lines (n int); ALTER TABLE lines REPLICA IDENTITY FULL;"
+        "CREATE TABLE keyed (id int PRIMARY KEY)");
+    REQUIRE(eventually([&] { return is_complete("lines") && is_complete("keyed"); }));
+    CHECK(capture.stop());
+  }
+  CHECK(lines.count("table public.lines: " + told) == 1);
+  CHECK(lines.count(told) == 2);
+}
+
 TEST_CASE_METHOD(Shop, "a partitioned table comes as one, and its partitions with it",
                  "[capture][patterns][partitions]") {
   REQUIRE(catch_up(looking({})));
