@@ -137,12 +137,7 @@ Result<void> Resync::check_slot() const {
   const bool ours = before_ && before_->slot == capture_.slot &&
                     before_->system_id == system_.system_id && slot.database == before_->database &&
                     slot.plugin == "pgoutput";
-  if (!ours)
-    return halted("SLOT_EXISTS",
-                  "slot " + capture_.slot + " exists, but this store was never fed from it",
-                  "Dropping a slot ends the store that is fed from it. Use another --slot; or, if "
-                  "nobody needs it: SELECT pg_drop_replication_slot('" +
-                      capture_.slot + "');");
+  if (!ours) return slot_exists(slot, capture_.slot, "this store was never fed from it");
   if (slot.active)
     return Error(ErrorCode::kLocked, in_use(slot, capture_.slot))
         .hint("Stop the capture that reads it first.");

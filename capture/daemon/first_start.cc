@@ -32,12 +32,7 @@ Result<void> FirstStart::drop_slot_of_last_start(const Preflight& preflight,
     if (!ours) last.clear();
   }
   if (preflight.slot && last != options_.slot)
-    return halted("SLOT_EXISTS",
-                  "slot " + options_.slot + " exists, but this store has never used it",
-                  "Is --store the right one? Dropping a slot ends the store that is fed from it. "
-                  "Use another --slot; or, if nobody needs it: "
-                  "SELECT pg_drop_replication_slot('" +
-                      options_.slot + "');");
+    return slot_exists(*preflight.slot, options_.slot, "this store has never used it");
   if (last.empty()) return {};
   spdlog::warn("the last start ended before its first rows were in the store: slot {} is dropped",
                last);

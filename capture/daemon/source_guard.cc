@@ -81,6 +81,17 @@ std::string in_use(const SlotInfo& slot, const std::string& name) {
          (slot.active_address.empty() ? "" : ", from " + slot.active_address) + ")";
 }
 
+Error slot_exists(const SlotInfo& slot, const std::string& name, const std::string& why) {
+  if (slot.active)
+    return halted("SLOT_EXISTS", in_use(slot, name) + ", and " + why,
+                  "Is --store the right one? Something else is fed from that slot: leave it, and "
+                  "use another --slot.");
+  return halted("SLOT_EXISTS", "slot " + name + " exists, but " + why,
+                "Is --store the right one? Dropping a slot ends the store that is fed from it. Use "
+                "another --slot; or, if nobody needs it: SELECT pg_drop_replication_slot('" +
+                    name + "');");
+}
+
 std::string capture_name(const StoreId& store) {
   constexpr std::size_t kNameBytesMax = 63;
   std::array<char, 256> host{};

@@ -106,6 +106,26 @@ TEST_CASE_METHOD(Admin, "teardown leaves what is not capture's", "[capture][setu
                     database.name() + "'") == "1");
 }
 
+TEST_CASE_METHOD(Admin, "nobody is advised to drop a slot that is in use", "[capture][setup]") {
+  const auto start = [&] {
+    CaptureOptions other = options();
+    other.store = directory / "other";
+    auto outcome = catch_up(other);
+    REQUIRE(state_of(outcome) == "SLOT_EXISTS");
+    return outcome.error().to_string();
+  };
+  {
+    BackgroundCapture capture(options());
+    REQUIRE(eventually([&] { return is_streaming(); }));
+    CHECK_THAT(start(), Contains("is in use by pid") && Contains("the capture of store") &&
+                            Contains("use another --slot") &&
+                            !Contains("pg_drop_replication_slot"));
+    REQUIRE(capture.stop());
+  }
+  REQUIRE(eventually([&] { return slot_column("active") == "f"; }));
+  CHECK_THAT(start(), Contains("exists, but") && Contains("pg_drop_replication_slot"));
+}
+
 TEST_CASE_METHOD(Admin, "teardown refuses while the slot is in use, and for another store's",
                  "[capture][setup][B70]") {
   CaptureOptions chosen = options();
