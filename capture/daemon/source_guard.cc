@@ -230,9 +230,37 @@ Result<bool> SourceGuard::is_kept(const PublicationInfo& publication) const {
   return options_.keeper->explains(state_.publication_definition, publication);
 }
 
+/// Not even accepted: what an application writes into an outbox would become no event, unnoticed.
+Result<void> SourceGuard::require_outboxes(const PublicationInfo& now) {
+  const auto lacks = [&](const std::string& outbox) {
+    return std::ranges::find(now.table_names, outbox) == now.table_names.end();
+  };
+  if (std::ranges::none_of(state_.outbox, lacks)) return {};
+  MILLRACE_ASSIGN_OR_RETURN(const auto tables, catalog_.tables());
+  std::string names, add, gone;
+  for (const std::string& outbox : state_.outbox) {
+    if (!lacks(outbox)) continue;
+    names += (names.empty() ? "" : ", ") + outbox;
+    const auto table = std::ranges::find(tables, outbox, &SourceTable::name);
+    if (table == tables.end())
+      gone += "make table " + outbox + " again, or leave it out of --outbox; ";
+    else
+      add += (add.empty() ? "" : ", ") + table->quoted();
+  }
+  if (!add.empty())
+    add = "ALTER PUBLICATION " + quote_identifier(state_.publication) + " ADD TABLE " + add + "; ";
+  return halted("PUBLICATION_CHANGED",
+                "publication " + state_.publication + " is without the outbox " + names,
+                gone + add +
+                    " -- then start once with --accept-publication-change. Rows that are inserted "
+                    "into an outbox while it is not published become no events: look for them "
+                    "there, and insert them once more where they are wanted.");
+}
+
 /// Nothing is altered before what it is now was found right.
 Result<void> SourceGuard::check_publication(Lsn store_end) {
   MILLRACE_ASSIGN_OR_RETURN(PublicationInfo now, publication());
+  MILLRACE_RETURN_IF_ERROR(require_outboxes(now));
   bool kept = false;
   for (bool altered = false;;) {
     MILLRACE_ASSIGN_OR_RETURN(kept, is_kept(now));

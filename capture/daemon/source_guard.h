@@ -78,6 +78,7 @@ class SourceGuard {
   Result<Lsn> check_slot(Lsn store_end);
   Result<void> record(std::string_view type, const nlohmann::json& payload);
   Result<PublicationInfo> publication() const;
+  Result<void> require_outboxes(const PublicationInfo& publication);
   Result<bool> is_kept(const PublicationInfo& publication) const;
   Result<void> note(const PublicationInfo& publication, bool kept, Lsn store_end);
   Result<void> accept(const PublicationInfo& publication);
