@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <random>
+#include <set>
 #include <utility>
 
 #include "base/bytes.h"
@@ -80,6 +81,7 @@ class Capture {
     if (const std::string weakness = libpq_weakness(); !weakness.empty()) spdlog::warn(weakness);
     MILLRACE_RETURN_IF_ERROR(telemetry_.listen());
     auto outcome = capture();
+    if (stop_.stop_requested()) tell_stop(outcome);
     telemetry_.ended(outcome);
     return outcome;
   }
@@ -100,6 +102,7 @@ class Capture {
   Result<void> check_outbox(const Preflight& preflight);
   Result<void> publication_changed(std::vector<SourceTable> published,
                                    std::vector<SourceTable> joined);
+  void tell_weak(const std::vector<SourceTable>& tables);
   Result<void> follow_for_ever();
   Result<void> follow();
   Result<std::unique_ptr<PostgresConnection>> connect();
@@ -109,6 +112,7 @@ class Capture {
   bool drains(std::uint64_t behind) const;
   bool epoch_has_begun() const;
   Result<void> outcome_of_stop() const;
+  void tell_stop(const Result<void>& outcome) const;
   bool worth_another_try(const Error& error);
   bool text_instead(const Error& error);
 
@@ -145,6 +149,8 @@ class Capture {
   std::optional<Lsn> without_parts_at_;  ///< That was tried after an error that came again there.
   ValueForm form_ = ValueForm::kText;    ///< That the last connection asked for.
   bool text_only_ = false;               ///< Binary did not work once.
+
+  std::set<std::uint32_t> told_weak_;  ///< Tables whose weakness, if any, was told.
 
   std::string last_error_;
   Lsn last_error_at_;
@@ -219,14 +225,22 @@ Result<void> Capture::check_outbox(const Preflight& preflight) {
   return save_source_state(options_.store, *state_, *options_.files);
 }
 
+/// Of tables that preflight has not told of.
+void Capture::tell_weak(const std::vector<SourceTable>& tables) {
+  for (const SourceTable& table : tables)
+    if (!weakness_of(table).empty() && told_weak_.insert(table.oid).second)
+      spdlog::warn("table {}: {}", printable(table.name()), weakness_of(table));
+}
+
 /// An outbox has no rows that a snapshot could tell of.
 Result<void> Capture::publication_changed(std::vector<SourceTable> published,
                                           std::vector<SourceTable> joined) {
   const auto is_outbox = [this](const SourceTable& table) {
-    return std::ranges::binary_search(options_.outbox, table.name());
+    return is_named(options_.outbox, table.name());
   };
   std::erase_if(published, is_outbox);
   std::erase_if(joined, is_outbox);
+  tell_weak(joined);
   return snapshots_->publication_changed(published, joined, options_.initial_snapshot);
 }
 
@@ -266,6 +280,7 @@ Result<void> Capture::prepare() {
                                .brings_in_step = resumes,
                                .outbox = options_.outbox}));
   preflight.log_findings(resumes);
+  for (const SourceTable& table : preflight.tables) told_weak_.insert(table.oid);
   if (resumes) MILLRACE_RETURN_IF_ERROR(check_outbox(preflight));
   SystemIdentity system;
   if (!resumes) {
@@ -435,6 +450,17 @@ Result<void> Capture::outcome_of_stop() const {
                                             ", before it had caught up with " + to_string(*until_))
         .hint("Nothing is lost: the next start goes on from there.");
   return {};
+}
+
+/// Where it ended and where the next start goes on; of an error that itself tells.
+void Capture::tell_stop(const Result<void>& outcome) const {
+  if (until_ || (!outcome && outcome.error().code() != ErrorCode::kCancelled)) return;
+  if (!store_) return;
+  if (const auto source = store_->durable_source())
+    spdlog::info("stopped at offset {}, LSN {}: the next start goes on there",
+                 store_->durable_end().value, to_string(Lsn{source->end}));
+  else
+    spdlog::info("stopped before any row was in the store: the next start begins anew");
 }
 
 /// A walsender of the source that the store knows.

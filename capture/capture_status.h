@@ -47,7 +47,8 @@ struct ProbeLatency {
 struct CaptureStatus {
   CapturePhase phase = CapturePhase::kStarting;
   std::string halt;    ///< kHalted: "SLOT_MISSING".
-  std::string reason;  ///< Why it reconnects, or what it ended with; empty else.
+  /// Why it reconnects, or what it ended with, in the words of the error; empty else.
+  std::string reason;
   UnixMicros phase_since, started, written;
   int pid = 0;
   std::string source;  ///< Without a secret.

@@ -15,6 +15,7 @@ Result<std::vector<Finding>> check_source(const CheckOptions& options) {
                             run_preflight(catalog, {.patterns = patterns,
                                                     .slot = options.slot,
                                                     .publication = options.publication,
+                                                    .tells_mended = true,
                                                     .outbox = std::move(outbox)}));
   return std::move(found.findings);
 }

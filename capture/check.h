@@ -9,7 +9,12 @@ namespace millrace {
 
 /// Something about a source that capture depends on.
 struct Finding {
-  enum class Severity { kFine, kWarning, kProblem };
+  enum class Severity {
+    kFine,
+    kNote,  ///< A difference that the next run of the capture mends by itself.
+    kWarning,
+    kProblem,
+  };
   Severity severity = Severity::kFine;
   std::string subject;  ///< "wal_level", "table public.log", "replication right".
   std::string message;  ///< A sentence: what is so, and what follows from it.
@@ -25,7 +30,9 @@ struct CheckOptions {
 };
 
 /// Looks at everything that capture needs from a source: settings, rights, free slots and senders,
-/// the tables' replica identity, slot and publication. Changes nothing. Errors: kUnavailable (can't
+/// the tables' replica identity, slot and publication. A publication that capture has made and that
+/// differs from `tables` is only a note where a slot is there to go on from: the next run brings it
+/// in step. Changes nothing. Errors: kUnavailable (can't
 /// connect), kInvalidArgument (bad URI or pattern).
 Result<std::vector<Finding>> check_source(const CheckOptions& options);
 

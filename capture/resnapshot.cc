@@ -29,7 +29,7 @@ Result<std::vector<SourceTable>> chosen(Catalog& catalog, const SourceState& sta
         .hint("Rows can be read beside the stream only if it tells of every change of them.");
   MILLRACE_ASSIGN_OR_RETURN(std::vector<SourceTable> tables, catalog.tables());
   const auto captured = [&](const SourceTable& table) {
-    if (std::ranges::binary_search(state.outbox, table.name())) return false;
+    if (is_named(state.outbox, table.name())) return false;
     return std::find(publication->table_oids.begin(), publication->table_oids.end(), table.oid) !=
            publication->table_oids.end();
   };

@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
+#include "base/counted.h"
+#include "base/progress.h"
 #include "capture/daemon/first_start.h"
 #include "capture/daemon/schema_teller.h"
 #include "capture/daemon/source_guard.h"
@@ -135,12 +137,7 @@ Result<void> Resync::check_slot() const {
   const bool ours = before_ && before_->slot == capture_.slot &&
                     before_->system_id == system_.system_id && slot.database == before_->database &&
                     slot.plugin == "pgoutput";
-  if (!ours)
-    return halted("SLOT_EXISTS",
-                  "slot " + capture_.slot + " exists, but this store was never fed from it",
-                  "Dropping a slot ends the store that is fed from it. Use another --slot; or, if "
-                  "nobody needs it: SELECT pg_drop_replication_slot('" +
-                      capture_.slot + "');");
+  if (!ours) return slot_exists(slot, capture_.slot, "this store was never fed from it");
   if (slot.active)
     return Error(ErrorCode::kLocked, in_use(slot, capture_.slot))
         .hint("Stop the capture that reads it first.");
@@ -219,6 +216,8 @@ Result<ResyncReport> Resync::run() {
             .publication_definition = preflight_.publication->definition,
             .unfinished_snapshots = {},
             .outbox = capture_.outbox,
+            .patterns = before_ ? before_->patterns : "",
+            .tables = preflight_.publication->table_names,
             .resync = true};
   FirstStart start(capture_, stop_, address_, catalog_);
   if (auto done = append_differences(start); !done) {
@@ -276,8 +275,9 @@ Result<void> Resync::append_tables(const FirstStart::SnapshotSource& snapshot) {
         [&](const FoundDifference& found) { return events.append(found); }, stop_);
     if (!counts) return std::move(counts).error().context("compare " + printable(category));
     if (events.must_start_anew()) MILLRACE_RETURN_IF_ERROR(events.append_all(live));
-    spdlog::info("{}: {} rows, {} differed, {} were incomplete", printable(category), counts->live,
-                 counts->differences(), counts->incomplete);
+    spdlog::info("{}: {}, {} differed, {} incomplete", printable(category),
+                 counted(counts->live, "row"), grouped(counts->differences()),
+                 grouped(counts->incomplete));
     report_.tables.push_back(
         {.category = category, .counts_equal_rows = tables[i].rows_are_keys, .counts = *counts});
   }

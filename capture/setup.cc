@@ -19,26 +19,38 @@ bool keeps_from_publishing(const Finding& finding) {
           finding.subject.starts_with("publication"));
 }
 
+Result<SourceState> state_of(const Path& store) {
+  MILLRACE_ASSIGN_OR_RETURN(auto state, load_source_state(store));
+  if (state) return *std::move(state);
+  return Error(ErrorCode::kNotFound, store.string() + " is no store that a capture has fed")
+      .hint("Name its folder with --store, or leave --store out.");
+}
+
 /// The store was fed from what is to be removed, and from nothing else.
-Result<void> check_store(const TeardownOptions& options, const SourceAddress& address) {
-  MILLRACE_ASSIGN_OR_RETURN(const auto state, load_source_state(options.store));
-  if (!state)
-    return Error(ErrorCode::kNotFound,
-                 options.store.string() + " is no store that a capture has fed")
-        .hint("Name its folder with --store, or leave --store out.");
+Result<void> check_store(const SourceState& state, const TeardownOptions& options,
+                         const SourceAddress& address) {
   const auto other = [](const std::string& what, const std::string& known) {
     return Error(ErrorCode::kFailedPrecondition,
                  "the store was fed from another " + what + ": " + known);
   };
-  if (state->slot != options.slot) return other("slot", state->slot);
-  if (state->publication != options.publication) return other("publication", state->publication);
+  if (state.slot != options.slot) return other("slot", state.slot);
+  if (state.publication != options.publication) return other("publication", state.publication);
   MILLRACE_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::open(address, true, {}));
   MILLRACE_ASSIGN_OR_RETURN(const SystemIdentity system, identify_system(*connection));
-  if (state->system_id != system.system_id)
+  if (state.system_id != system.system_id)
     return other("server",
-                 "system identifier " + state->system_id + ", this one's is " + system.system_id);
-  if (state->database != system.database) return other("database", state->database);
+                 "system identifier " + state.system_id + ", this one's is " + system.system_id);
+  if (state.database != system.database) return other("database", state.database);
   return {};
+}
+
+/// With names for what was not named.
+TeardownOptions named(TeardownOptions options, const std::optional<SourceState>& state) {
+  const CheckOptions usual;
+  if (options.slot.empty()) options.slot = state ? state->slot : usual.slot;
+  if (options.publication.empty())
+    options.publication = state ? state->publication : usual.publication;
+  return options;
 }
 
 Result<TeardownStep> remove_slot(Catalog& catalog, const TeardownOptions& options) {
@@ -103,6 +115,7 @@ Result<SetupReport> set_up_source(const CheckOptions& options) {
   const PreflightQuestion question{.patterns = patterns,
                                    .slot = options.slot,
                                    .publication = options.publication,
+                                   .tells_mended = true,
                                    .outbox = std::move(outbox)};
   MILLRACE_ASSIGN_OR_RETURN(Preflight found, run_preflight(catalog, question));
   SetupReport report;
@@ -117,10 +130,15 @@ Result<SetupReport> set_up_source(const CheckOptions& options) {
   return report;
 }
 
-Result<std::vector<TeardownStep>> tear_down_source(const TeardownOptions& options) {
-  MILLRACE_ASSIGN_OR_RETURN(const SourceAddress address, SourceAddress::parse(options.source));
+Result<std::vector<TeardownStep>> tear_down_source(const TeardownOptions& asked) {
+  MILLRACE_ASSIGN_OR_RETURN(const SourceAddress address, SourceAddress::parse(asked.source));
+  std::optional<SourceState> state;
+  if (!asked.store.empty()) {
+    MILLRACE_ASSIGN_OR_RETURN(state, state_of(asked.store));
+  }
+  const TeardownOptions options = named(asked, state);
   MILLRACE_RETURN_IF_ERROR(require_slot_name(options.slot));
-  if (!options.store.empty()) MILLRACE_RETURN_IF_ERROR(check_store(options, address));
+  if (state) MILLRACE_RETURN_IF_ERROR(check_store(*state, options, address));
   Catalog catalog(address);
   std::vector<TeardownStep> steps;
   // In this order: a slot without its publication could not be decoded any more.

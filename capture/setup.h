@@ -21,8 +21,8 @@ Result<SetupReport> set_up_source(const CheckOptions& options);
 
 struct TeardownOptions {
   std::string source;
-  std::string slot = "millrace";
-  std::string publication = "millrace";
+  /// Empty: what `store` was fed from; without a store "millrace".
+  std::string slot{}, publication{};
   /// The store that was fed from them; empty: not told. Its source.json must know them.
   Path store{};
   bool yes = false;  ///< Do it.

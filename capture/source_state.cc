@@ -41,6 +41,8 @@ Result<std::optional<SourceState>> load_source_state(const Path& store, FileSyst
         .publication_definition = json.at("publication_definition").get<std::vector<std::string>>(),
         .unfinished_snapshots = unfinished,
         .outbox = json.value("outbox", std::vector<std::string>()),
+        .patterns = json.value("patterns", std::string()),
+        .tables = json.value("tables", std::vector<std::string>()),
         .resync = json.value("resync", false)};
   } catch (const nlohmann::json::exception& e) {
     return Error(ErrorCode::kCorruption, path_in(store).string() + ": " + e.what())
@@ -62,6 +64,8 @@ Result<void> save_source_state(const Path& store, const SourceState& state, File
                               {"publication", state.publication},
                               {"publication_definition", state.publication_definition}};
   if (!state.outbox.empty()) json["outbox"] = state.outbox;
+  if (!state.patterns.empty()) json["patterns"] = state.patterns;
+  if (!state.tables.empty()) json["tables"] = state.tables;
   if (state.resync) json["resync"] = true;
   if (state.unfinished_snapshots) json["unfinished_snapshots"] = *state.unfinished_snapshots;
   // Names in a SQL_ASCII database need not be UTF-8; they are only compared with themselves.

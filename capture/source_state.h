@@ -31,6 +31,12 @@ struct SourceState {
   std::optional<std::uint64_t> unfinished_snapshots;
   /// Tables whose rows are domain events, sorted.
   std::vector<std::string> outbox = {};
+  /// The --tables in force: those of the last capture, or, where it had none, what the publication
+  /// is kept for. Empty: all that the publication has.
+  std::string patterns = {};
+  /// What the publication had when a capture last looked, outboxes too: "public.orders". Empty: no
+  /// capture that notes it has run yet.
+  std::vector<std::string> tables = {};
   /// The epoch begins with a resync: only that may begin it, not a first start.
   bool resync = false;
 };

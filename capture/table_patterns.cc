@@ -86,4 +86,8 @@ Result<std::vector<std::string>> parse_table_names(const std::vector<std::string
   return names;
 }
 
+bool is_named(const std::vector<std::string>& names, std::string_view table) {
+  return std::ranges::binary_search(names, table);
+}
+
 }  // namespace millrace

@@ -32,5 +32,7 @@ class TablePatterns {
 /// Names of single tables, "schema.table", from texts that may hold several with ',' between;
 /// sorted, each once. Errors: kInvalidArgument (no such name, or a pattern).
 Result<std::vector<std::string>> parse_table_names(const std::vector<std::string>& texts);
+/// Whether `table` ("schema.table") is one of `names`, which are as parse_table_names() gives them.
+bool is_named(const std::vector<std::string>& names, std::string_view table);
 
 }  // namespace millrace

@@ -12,15 +12,10 @@ namespace {
 
 namespace po = boost::program_options;
 
-void declare_names(po::options_description& options, std::string& source, std::string& slot,
-                   std::string& publication) {
-  options.add_options()  //
-      ("source", po::value(&source)->value_name("URI")->required(),
-       "the database: postgresql://user@host/name, or 'host=... dbname=...', or service=NAME")  //
-      ("slot", po::value(&slot)->value_name("NAME")->default_value(slot),
-       "the replication slot")  //
-      ("publication", po::value(&publication)->value_name("NAME")->default_value(publication),
-       "the publication");
+void declare_source(po::options_description& options, std::string& source) {
+  options.add_options()(
+      "source", po::value(&source)->value_name("URI")->required(),
+      "the database: postgresql://user@host/name, or 'host=... dbname=...', or service=NAME");
 }
 
 constexpr CommandText kSetup{
@@ -40,8 +35,13 @@ class CaptureSetup final : public Command {
   CaptureSetup() : Command(kSetup) {}
 
   void declare(po::options_description& options) override {
-    declare_names(options, setup_.source, setup_.slot, setup_.publication);
+    declare_source(options, setup_.source);
     options.add_options()  //
+        ("slot", po::value(&setup_.slot)->value_name("NAME")->default_value(setup_.slot),
+         "the replication slot")  //
+        ("publication",
+         po::value(&setup_.publication)->value_name("NAME")->default_value(setup_.publication),
+         "the publication")  //
         ("tables", po::value(&setup_.tables)->value_name("PATTERNS"),
          "which tables: schema.table with '*' and '?', several with ',' between, '!' in front "
          "leaves out; by default public.*")  //
@@ -87,15 +87,15 @@ class CaptureSetup final : public Command {
 
 constexpr CommandText kTeardown{
     "capture teardown", "remove what a capture has made in its database",
-    "--source URI [--slot NAME] [--publication NAME]\n"
-    "                                 [--store DIR] [--yes] [--json]",
+    "--source URI [--store DIR] [--slot NAME]\n"
+    "                                 [--publication NAME] [--yes] [--json]",
     "Tells which slot and publication would be removed, and with --yes removes them, so that the\n"
     "server keeps no more WAL for a capture that is given up. The store is left alone; no capture\n"
     "can feed it any more.\n"
     "\n"
     "A slot that is in use, of another plugin or of another database is never dropped, nor is a\n"
-    "publication that capture has not made. With --store it is first looked whether that store\n"
-    "was really fed from this slot of this server.\n"
+    "publication that capture has not made. With --store the names are those that the store was\n"
+    "fed from, and it is first looked whether it was really fed from this server.\n"
     "\n"
     "Example:\n"
     "  millrace capture teardown --source postgresql://localhost/shop --store ./store --yes"};
@@ -115,8 +115,12 @@ class CaptureTeardown final : public Command {
   CaptureTeardown() : Command(kTeardown) {}
 
   void declare(po::options_description& options) override {
-    declare_names(options, teardown_.source, teardown_.slot, teardown_.publication);
+    declare_source(options, teardown_.source);
     options.add_options()  //
+        ("slot", po::value(&teardown_.slot)->value_name("NAME"),
+         "the replication slot; by default the store's, without --store millrace")  //
+        ("publication", po::value(&teardown_.publication)->value_name("NAME"),
+         "the publication; likewise")  //
         ("store", po::value(&store_)->value_name("DIR"),
          "the store that was fed from them")                     //
         ("yes", po::bool_switch(&teardown_.yes), "remove them")  //

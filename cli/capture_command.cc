@@ -110,7 +110,10 @@ constexpr CommandText kCheck{
     "Looks at the server's settings, the user's rights, free slots and connections, slot and\n"
     "publication, and each table's replica identity. Prints a line for each with, where something "
     "is\n"
-    "missing, the statement that mends it. Changes nothing. Ends with 1 if there is a problem."};
+    "missing, the statement that mends it. Changes nothing. Ends with 1 if there is a problem.\n"
+    "\n"
+    "A publication that capture has made and that differs from --tables is no problem but a note:\n"
+    "the next `capture run` of the store that is fed from the slot brings it in step."};
 
 class CaptureCheck final : public Command {
  public:

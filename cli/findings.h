@@ -12,6 +12,7 @@ namespace millrace {
 inline std::string_view name_of(Finding::Severity severity) {
   switch (severity) {
     case Finding::Severity::kFine: return "ok";
+    case Finding::Severity::kNote: return "note";
     case Finding::Severity::kWarning: return "warning";
     case Finding::Severity::kProblem: return "problem";
   }

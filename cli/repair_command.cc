@@ -1,6 +1,7 @@
 #include <boost/program_options.hpp>
 
 #include "base/bytes.h"
+#include "base/counted.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "cli/command.h"
@@ -31,11 +32,6 @@ constexpr CommandText kRepair{
     "Examples:\n"
     "  millrace log repair --store ./store\n"
     "  millrace log repair --store ./store --yes"};
-
-/// "1 event", "2,000 events".
-std::string counted(std::uint64_t count, std::string_view what) {
-  return grouped(count) + " " + std::string(what) + (count == 1 ? "" : "s");
-}
 
 std::string readable(std::uint64_t events, std::uint64_t transactions) {
   return counted(events, "event") + " and the end" + (transactions == 1 ? "" : "s") + " of " +

@@ -9,11 +9,13 @@
 #include <mutex>
 
 #include "base/bytes.h"
+#include "base/counted.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
 #include "capture/capture_status.h"
 #include "capture/source_state.h"
+#include "capture/table_patterns.h"
 #include "cli/command.h"
 #include "cli/json.h"
 #include "cli/text.h"
@@ -32,7 +34,8 @@ constexpr CommandText kStatus{
     "--store DIR [--watch] [--json]",
     "Tells a store's identity, how much it holds, which source it is fed from and up to where,\n"
     "which process writes it now, what its writers found when they read the full segments again,\n"
-    "and the tables with the versions of their schemas.\n"
+    "which --tables and --outbox are in force, and the tables: the version of each one's schema,\n"
+    "and whether it is captured now, was formerly, or is an outbox.\n"
     "\n"
     "Of a running capture it tells the state, how far it is behind, its rate, how long a commit\n"
     "takes to become durable here, how much WAL the server keeps for the slot, and the changes of\n"
@@ -41,19 +44,26 @@ constexpr CommandText kStatus{
 /// A running capture writes its status once a second.
 constexpr std::int64_t kSilentMicros = 10'000'000;
 
+/// A table of which the store has changes, or which is captured now.
+struct TableStatus {
+  std::uint32_t schema = 0;  ///< Latest version; 0: no change of it was seen yet.
+  std::string_view captured;  ///< "now", "formerly" or "outbox"; empty: nobody knows.
+};
+
 /// What is known of a store without reading its events.
 struct StoreStatus {
   StoreSummary store;
   std::optional<SourceState> source;
   std::optional<ScrubReport> scrub;
   std::optional<CaptureStatus> capture;
-  std::map<std::string, std::uint32_t> tables;  ///< Latest version of each.
+  std::map<std::string, TableStatus> tables;
 
   /// The capture that wrote `capture` is the process that holds the store.
   bool capture_runs() const {
     return capture && store.writer.starts_with("pid " + std::to_string(capture->pid) + ",") &&
            capture->phase < CapturePhase::kStopped;
   }
+  bool knows_captured() const { return source && !source->tables.empty(); }
   /// Nothing has come from it for long although it is there.
   bool capture_silent() const {
     return Clock::system().wall().value - capture->written.value > kSilentMicros;
@@ -66,6 +76,13 @@ struct StoreStatus {
   }
 };
 
+void find_captured(StoreStatus& status) {
+  if (!status.knows_captured()) return;
+  for (auto& [name, table] : status.tables) table.captured = "formerly";
+  for (const std::string& name : status.source->tables)
+    status.tables[name].captured = is_named(status.source->outbox, name) ? "outbox" : "now";
+}
+
 Result<StoreStatus> load_status(const std::string& directory) {
   StoreStatus status;
   MILLRACE_ASSIGN_OR_RETURN(status.store, summarize_store(directory));
@@ -75,7 +92,8 @@ Result<StoreStatus> load_status(const std::string& directory) {
   MILLRACE_ASSIGN_OR_RETURN(auto registry, SchemaRegistry::open_read_only(directory));
   MILLRACE_ASSIGN_OR_RETURN(const auto schemas, registry->all());
   for (const auto& schema : schemas)  // sorted by version
-    status.tables[schema->category] = schema->version;
+    status.tables[schema->category].schema = schema->version;
+  find_captured(status);
   return status;
 }
 
@@ -129,9 +147,9 @@ std::vector<std::string> capture_lines(const StoreStatus& status) {
                   seconds_text(capture.lag_seconds) + " behind; " +
                   rate_text(capture.changes_per_second) + " changes, " +
                   rate_text(capture.transactions_per_second) + " transactions");
-  lines.push_back(grouped(capture.changes) + " changes in " + grouped(capture.transactions) +
-                  " transactions since " + to_iso8601(capture.started) + ", " +
-                  grouped(capture.reconnects) + " reconnects");
+  lines.push_back(counted(capture.changes, "change") + " in " +
+                  counted(capture.transactions, "transaction") + " since " +
+                  to_iso8601(capture.started) + ", " + counted(capture.reconnects, "reconnect"));
   if (capture.latency.p50 && capture.latency.p99)
     lines.push_back("commit to durable " + seconds_text(*capture.latency.p50) + " (median), " +
                     seconds_text(*capture.latency.p99) + " (p99)");
@@ -158,6 +176,32 @@ std::vector<std::string> last_capture_lines(const CaptureStatus& capture) {
   return lines;
 }
 
+std::string captured_text(const SourceState& source) {
+  std::string text = source.patterns.empty() ? "all tables of the publication"
+                                             : "--tables " + printable(source.patterns, 2000);
+  std::string outboxes;
+  for (const std::string& outbox : source.outbox)
+    outboxes += (outboxes.empty() ? ", --outbox " : ",") + printable(outbox);
+  return text + outboxes;
+}
+
+TextTable tables_table(const StoreStatus& status) {
+  const bool runs = status.capture_runs();
+  const bool known = status.knows_captured();
+  std::vector<std::string> header{"table", "schema version"};
+  if (known) header.emplace_back("captured");
+  if (runs) header.emplace_back("changes");
+  TextTable text(std::move(header));
+  for (const auto& [category, table] : status.tables) {
+    std::vector<std::string> row{printable(category),
+                                 table.schema == 0 ? "-" : std::to_string(table.schema)};
+    if (known) row.emplace_back(table.captured);
+    if (runs) row.push_back(grouped(changes_of(*status.capture, category)));
+    text.add(std::move(row));
+  }
+  return text;
+}
+
 std::string text_of(const StoreStatus& status) {
   const StoreSummary& store = status.store;
   std::string text;
@@ -170,8 +214,7 @@ std::string text_of(const StoreStatus& status) {
                      std::to_string(store.first.value) + " to " +
                      std::to_string(store.durable_end.value));
   line("log", human_bytes(static_cast<double>(status.log_bytes())) + " in " +
-                  std::to_string(store.segments.size()) +
-                  (store.segments.size() == 1 ? " segment" : " segments"));
+                  counted(store.segments.size(), "segment"));
   line("writer", store.writer.empty() ? "none" : printable(store.writer));
   if (store.durability) line("durable", durability_text(*store.durability));
   if (status.scrub) line("scrub", scrub_text(*status.scrub));
@@ -181,6 +224,7 @@ std::string text_of(const StoreStatus& status) {
     line("", "slot " + source.slot + ", publication " + printable(source.publication) + ", epoch " +
                  std::to_string(source.epoch));
     line("", "system " + source.system_id + ", timeline " + std::to_string(source.timeline));
+    if (status.knows_captured()) line("", captured_text(source));
   } else {
     line("source", "none: no capture has fed this store yet");
   }
@@ -195,16 +239,7 @@ std::string text_of(const StoreStatus& status) {
   }
   if (status.tables.empty()) return text;
   text += '\n';
-  const bool runs = status.capture_runs();
-  std::vector<std::string> header{"table", "schema version"};
-  if (runs) header.emplace_back("changes");
-  TextTable table(std::move(header));
-  for (const auto& [category, version] : status.tables) {
-    std::vector<std::string> row{printable(category), std::to_string(version)};
-    if (runs) row.push_back(grouped(changes_of(*status.capture, category)));
-    table.add(std::move(row));
-  }
-  table.append_to(text);
+  tables_table(status).append_to(text);
   return text;
 }
 
@@ -215,7 +250,9 @@ Json source_json(const StoreStatus& status) {
             {"slot", source.slot},           {"publication", source.publication},
             {"system_id", source.system_id}, {"timeline", source.timeline},
             {"epoch", source.epoch},         {"commit_lsn", nullptr},
-            {"commit_time", nullptr}};
+            {"commit_time", nullptr},        {"tables", nullptr},
+            {"outbox", source.outbox}};
+  if (!source.patterns.empty()) json["tables"] = source.patterns;
   if (status.store.source) {
     json["commit_lsn"] = to_string(Lsn{status.store.source->commit});
     json["commit_time"] = to_iso8601(status.store.last_commit_time);
@@ -278,8 +315,10 @@ Json capture_json(const StoreStatus& status) {
 std::string json_of(const StoreStatus& status) {
   const StoreSummary& store = status.store;
   Json tables = Json::array();
-  for (const auto& [category, version] : status.tables)
-    tables.push_back({{"category", category}, {"schema", version}});
+  for (const auto& [category, table] : status.tables)
+    tables.push_back({{"category", category},
+                      {"schema", table.schema == 0 ? Json() : Json(table.schema)},
+                      {"captured", table.captured.empty() ? Json() : Json(table.captured)}});
   Json writer = nullptr;
   if (!store.writer.empty()) writer = store.writer;
   Json durability = nullptr;

@@ -5,6 +5,7 @@
 #include <stop_token>
 
 #include "base/bytes.h"
+#include "base/counted.h"
 #include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
@@ -50,6 +51,9 @@ constexpr CommandText kAppend{
     "number the version of its last event. Another one is a conflict: nothing is appended, exit\n"
     "code 1. With --id an append can be repeated when its outcome is not known: the second one\n"
     "gives the first one's result.\n"
+    "\n"
+    "A stream of a captured table, such as public.orders/42, is refused with exit code 1: an\n"
+    "event there would look like a change of the table.\n"
     "\n"
     "Examples:\n"
     "  millrace stream append --store ./store --stream cart/9f3a --type ItemAdded \\\n"
@@ -308,8 +312,7 @@ class StreamList final : public Command {
   }
 
   std::string text_of(const std::string& key, const Info& info) const {
-    return printable(category_ + "/" + key) + "  " + grouped(info.events) +
-           (info.events == 1 ? " event" : " events") +
+    return printable(category_ + "/" + key) + "  " + counted(info.events, "event") +
            (info.version ? "  version " + std::to_string(*info.version) : "") + "  offset " +
            std::to_string(info.last.value) + "\n";
   }

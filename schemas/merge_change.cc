@@ -11,7 +11,6 @@ namespace {
 
 using rendering::next_field;
 using rendering::WireField;
-using rendering::WireType;
 
 // Of millrace.v1.Change.
 constexpr std::uint32_t kOp = 1, kSchema = 2, kBefore = 4, kAfter = 5, kBeforeIsKey = 6,

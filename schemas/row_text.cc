@@ -16,7 +16,6 @@ namespace {
 
 using rendering::ArrayWalker;
 using rendering::WireField;
-using rendering::WireType;
 
 template <typename Int>
 void append_integer(Int value, std::string& out) {
@@ -75,7 +74,7 @@ bool append_interval_text(std::string_view bytes, std::string& out) {
 }
 
 bool append_scalar_text(ValueKind kind, const WireField& field, std::string& out) {
-  if (field.type != rendering::wire_type_of(kind)) return false;
+  if (field.type != wire_type_of(kind)) return false;
   switch (field.type) {
     case WireType::kVarint: return append_varint_text(kind, field.number_value, out);
     case WireType::kFixed32:

@@ -16,6 +16,7 @@
 #include "base/mutex.h"
 #include "eventstore/inspect.h"
 #include "millrace/v1/store_service.grpc.pb.h"
+#include "service/captured_tables.h"
 #include "service/store_server.h"
 #include "service/wire.h"
 
@@ -165,6 +166,7 @@ class Shared final : public SharedStore {
   Shared(Path directory, SharedStoreOptions options)
       : directory_(std::move(directory)),
         options_(std::move(options)),
+        captured_(directory_, *options_.store.files),
         giver_([this](const std::stop_token& stop) { give_back_when_idle(stop); }) {}
 
   ~Shared() override {
@@ -182,7 +184,10 @@ class Shared final : public SharedStore {
   Result<AppendResult> append_durably(const AppendRequest& request) override {
     for (const auto deadline = Clock::now() + options_.patience;;) {
       MILLRACE_ASSIGN_OR_RETURN(const auto way, reach());
-      if (way->store) return way->store->append_durably(request);
+      if (way->store) {
+        MILLRACE_RETURN_IF_ERROR(captured_.refuse(request));
+        return way->store->append_durably(request);
+      }
       auto result = way->remote->append(service::to_message(request, id_));
       const bool unknown = !result && result.error().code() == ErrorCode::kUnavailable;
       if (!unknown || request.idempotency_key.empty() || Clock::now() >= deadline) return result;
@@ -420,6 +425,7 @@ class Shared final : public SharedStore {
 
   const Path directory_;
   const SharedStoreOptions options_;
+  service::CapturedTables captured_;
   StoreId id_;
   Mutex mutex_;
   ConditionVariable changed_;

@@ -30,6 +30,10 @@ struct SharedStoreOptions {
 /// StoreOptions::partials count, not those of the call, and of its progress only a compaction's is
 /// told.
 ///
+/// An append to a stream of a captured table is refused (kFailedPrecondition): it would tell of a
+/// change that never was. A table counts from the first change or row of it that was captured, and
+/// for ever. Whoever holds an EventStore itself is not kept from it.
+///
 /// Errors beside those of the calls: kLocked (the holder serves nobody), kUnavailable (it ended in
 /// the middle of a call, and whether that was done is not known; an append with an idempotency key
 /// is repeated instead), those of EventStore::open. Threads: any.

@@ -14,6 +14,7 @@
 
 #include "base/mutex.h"
 #include "millrace/v1/store_service.grpc.pb.h"
+#include "service/captured_tables.h"
 #include "service/updates.h"
 #include "service/wire.h"
 
@@ -32,16 +33,20 @@ constexpr std::chrono::milliseconds kProgressInterval{200};
 /// gRPC's threads call these, several at once: so does EventStore allow it.
 class Service final : public v1::StoreService::Service {
  public:
-  Service(EventStore& store, std::function<void()> on_yield)
-      : store_(store), on_yield_(std::move(on_yield)) {}
+  Service(EventStore& store, const Path& directory, std::function<void()> on_yield)
+      : store_(store),
+        captured_(directory, FileSystem::real()),
+        on_yield_(std::move(on_yield)) {}
 
   /// Long calls end soon.
   void stop() { stopping_ = true; }
 
   grpc::Status Append(grpc::ServerContext*, const v1::AppendRequest* message,
                       v1::AppendResponse* response) override {
-    return answer(message->store(), response, [&] {
-      return store_.append_durably(service::AppendRequestView(*message).request());
+    return answer(message->store(), response, [&]() -> Result<AppendResult> {
+      const service::AppendRequestView view(*message);
+      MILLRACE_RETURN_IF_ERROR(captured_.refuse(view.request()));
+      return store_.append_durably(view.request());
     });
   }
 
@@ -181,6 +186,7 @@ class Service final : public v1::StoreService::Service {
   };
 
   EventStore& store_;
+  service::CapturedTables captured_;
   const std::function<void()> on_yield_;
   std::atomic<bool> stopping_ = false;
   mutable Mutex mutex_;
@@ -190,8 +196,9 @@ class Service final : public v1::StoreService::Service {
 
 class Server final : public StoreServer {
  public:
-  Server(EventStore& store, service::SocketAddress address, std::function<void()> on_yield)
-      : address_(std::move(address)), service_(store, std::move(on_yield)) {}
+  Server(EventStore& store, const Path& directory, service::SocketAddress address,
+         std::function<void()> on_yield)
+      : address_(std::move(address)), service_(store, directory, std::move(on_yield)) {}
 
   ~Server() override {
     service_.stop();
@@ -228,7 +235,7 @@ class Server final : public StoreServer {
 Result<std::unique_ptr<StoreServer>> StoreServer::start(EventStore& store, const Path& directory,
                                                         std::function<void()> on_yield) {
   MILLRACE_ASSIGN_OR_RETURN(auto address, service::SocketAddress::open(directory));
-  auto server = std::make_unique<Server>(store, std::move(address), std::move(on_yield));
+  auto server = std::make_unique<Server>(store, directory, std::move(address), std::move(on_yield));
   if (auto started = server->start(); !started)
     return std::move(started).error().context("serve store " + directory.string());
   return server;

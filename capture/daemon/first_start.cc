@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/counted.h"
 #include "capture/daemon/initial_copy.h"
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_out.h"
@@ -31,12 +32,7 @@ Result<void> FirstStart::drop_slot_of_last_start(const Preflight& preflight,
     if (!ours) last.clear();
   }
   if (preflight.slot && last != options_.slot)
-    return halted("SLOT_EXISTS",
-                  "slot " + options_.slot + " exists, but this store has never used it",
-                  "Is --store the right one? Dropping a slot ends the store that is fed from it. "
-                  "Use another --slot; or, if nobody needs it: "
-                  "SELECT pg_drop_replication_slot('" +
-                      options_.slot + "');");
+    return slot_exists(*preflight.slot, options_.slot, "this store has never used it");
   if (last.empty()) return {};
   spdlog::warn("the last start ended before its first rows were in the store: slot {} is dropped",
                last);
@@ -46,13 +42,12 @@ Result<void> FirstStart::drop_slot_of_last_start(const Preflight& preflight,
 Result<SourceState> FirstStart::run(const Preflight& preflight, const SystemIdentity& system,
                                     const std::optional<SourceState>& last, EventStore& store,
                                     SchemaRegistry& schemas) {
-  const bool made_publication = !preflight.publication.has_value();
-  if (made_publication) {
-    MILLRACE_ASSIGN_OR_RETURN(const TablePatterns patterns, TablePatterns::parse(options_.tables));
+  MILLRACE_ASSIGN_OR_RETURN(const TablePatterns patterns, TablePatterns::parse(options_.tables));
+  if (!preflight.publication) {
     MILLRACE_RETURN_IF_ERROR(make_publication(catalog_, options_.publication, preflight.published(),
                                               patterns, preflight.server.version));
-    spdlog::info("publication {} created for {} tables", printable(options_.publication),
-                 preflight.published().size());
+    spdlog::info("publication {} created for {}", printable(options_.publication),
+                 counted(preflight.published().size(), "table"));
   }
   MILLRACE_ASSIGN_OR_RETURN(const auto publication, catalog_.publication(options_.publication));
   if (!publication)
@@ -70,7 +65,10 @@ Result<SourceState> FirstStart::run(const Preflight& preflight, const SystemIden
                     .publication = options_.publication,
                     .publication_definition = publication->definition,
                     .unfinished_snapshots = {},
-                    .outbox = options_.outbox};
+                    .outbox = options_.outbox,
+                    .patterns = patterns_in_force(
+                        patterns.given() ? std::optional(patterns) : std::nullopt, *publication),
+                    .tables = publication->table_names};
   const bool resumable = preflight.server.version >= kWatermarksSince && publication->updates;
   MILLRACE_RETURN_IF_ERROR(take_snapshot(preflight, resumable, state, store, schemas));
   return state;

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/counted.h"
 #include "base/progress.h"
 #include "capture/daemon/store_out.h"
 #include "capture/pipeline/encoded_rows.h"
@@ -109,8 +110,8 @@ Result<bool> InitialCopy::run(std::vector<std::unique_ptr<PostgresConnection>> r
   if (auto durable = wait_until_durable(store_, end_, start_.value, stop); !durable)
     return std::move(durable).error();
   if (copied) {
-    spdlog::info("initial snapshot: {} rows of {} tables as of {}", rows_, tables_.size(),
-                 to_string(start_));
+    spdlog::info("initial snapshot: {} of {} as of {}", counted(rows_, "row"),
+                 counted(tables_.size(), "table"), to_string(start_));
     return true;
   }
   if (copied.error().code() != ErrorCode::kUnavailable) return std::move(copied).error();
@@ -193,7 +194,7 @@ Result<void> InitialCopy::append_outboxes(PostgresConnection& reader) {
         return std::move(copied).error().context("read the present rows of " +
                                                  printable(table.table().name()));
     }
-    spdlog::info("outbox {}: {} rows were there", printable(table.table().name()), rows);
+    spdlog::info("outbox {}: {} read", printable(table.table().name()), counted(rows, "row"));
   }
   return {};
 }
@@ -212,7 +213,8 @@ Result<void> InitialCopy::append_first(ParallelCopy& copy, std::size_t& job) {
     rows_ += table.snapshot.rows;
     MILLRACE_RETURN_IF_ERROR(add(table, snapshot_completed(table.snapshot)));
     progress.finish();
-    spdlog::info("snapshot of {}: {} rows", printable(table.snapshot.table), table.snapshot.rows);
+    spdlog::info("snapshot of {}: {}", printable(table.snapshot.table),
+                 counted(table.snapshot.rows, "row"));
   }
   return commit();
 }
@@ -240,7 +242,8 @@ Result<void> InitialCopy::append_chunks(ParallelCopy& copy, std::size_t& job) {
     }
     rows_ += table.snapshot.rows;
     progress.finish();
-    spdlog::info("snapshot of {}: {} rows", printable(table.snapshot.table), table.snapshot.rows);
+    spdlog::info("snapshot of {}: {}", printable(table.snapshot.table),
+                 counted(table.snapshot.rows, "row"));
   }
   return {};
 }

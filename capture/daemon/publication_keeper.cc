@@ -90,6 +90,10 @@ Result<bool> PublicationKeeper::explains(const std::vector<std::string>& definit
          std::ranges::all_of(after.members | std::views::values, may_come);
 }
 
+std::string PublicationKeeper::patterns(const PublicationInfo& now) const {
+  return patterns_in_force(options_.given, now);
+}
+
 Result<bool> PublicationKeeper::bring_in_step(const std::vector<std::string>& definition,
                                               const PublicationInfo& now) {
   const std::optional<TablePatterns> kept = patterns_of(now);
@@ -152,7 +156,7 @@ Result<PublicationKeeper::Step> PublicationKeeper::next_step(
     if (published.contains(table.oid)) by_partitions.insert(table.root_oid);
   Step step;
   for (const SourceTable& table : all) {
-    if (is_outbox(table)) continue;
+    if (is_named(options_.outbox, table.name())) continue;
     const bool meant = is_meant(table, all, patterns);
     if (meant && table.root_oid == 0 && !published.contains(table.oid) &&
         !by_partitions.contains(table.oid) && can_come(table, all, now))
@@ -237,16 +241,12 @@ bool PublicationKeeper::reads_rows(const PublicationInfo& now) const {
   return options_.reads_rows && now.updates;
 }
 
-bool PublicationKeeper::is_outbox(const SourceTable& table) const {
-  return std::ranges::binary_search(options_.outbox, table.name());
-}
-
 /// Whether an outbox is not the member that it was.
 bool PublicationKeeper::lacks_outbox(const std::vector<std::string>& definition,
                                      const PublicationInfo& now) const {
   return std::ranges::any_of(definition, [&](const std::string& line) {
     const auto member = member_of(line);
-    return member && std::ranges::binary_search(options_.outbox, member->table) &&
+    return member && is_named(options_.outbox, member->table) &&
            std::ranges::find(now.definition, line) == now.definition.end();
   });
 }

@@ -40,6 +40,8 @@ class PublicationKeeper {
   /// that were dropped or renamed: no change of a table that is captured was left out, and none
   /// that is meant is missing. True also of what a run that was killed has left.
   Result<bool> explains(const std::vector<std::string>& definition, const PublicationInfo& now);
+  /// Which tables it is kept for; of one that is somebody else's, those that were asked for.
+  std::string patterns(const PublicationInfo& now) const;
   /// True if it has altered the publication, which was `definition` when it was last noted. A lock
   /// that somebody else holds is no error: it is tried again at the next call.
   Result<bool> bring_in_step(const std::vector<std::string>& definition,
@@ -56,7 +58,6 @@ class PublicationKeeper {
   Result<void> tell_unpublishable(const TablePatterns& patterns);
   void tell_partitions(const std::vector<SourceTable>& all, const PublicationInfo& now);
   bool reads_rows(const PublicationInfo& now) const;
-  bool is_outbox(const SourceTable& table) const;
   bool lacks_outbox(const std::vector<std::string>& definition, const PublicationInfo& now) const;
   bool may_alter(const PublicationInfo& now);
   Result<bool> take_over(const std::vector<SourceTable>& go, const TablePatterns& wanted);

@@ -81,6 +81,17 @@ std::string in_use(const SlotInfo& slot, const std::string& name) {
          (slot.active_address.empty() ? "" : ", from " + slot.active_address) + ")";
 }
 
+Error slot_exists(const SlotInfo& slot, const std::string& name, const std::string& why) {
+  if (slot.active)
+    return halted("SLOT_EXISTS", in_use(slot, name) + ", and " + why,
+                  "Is --store the right one? Something else is fed from that slot: leave it, and "
+                  "use another --slot.");
+  return halted("SLOT_EXISTS", "slot " + name + " exists, but " + why,
+                "Is --store the right one? Dropping a slot ends the store that is fed from it. Use "
+                "another --slot; or, if nobody needs it: SELECT pg_drop_replication_slot('" +
+                    name + "');");
+}
+
 std::string capture_name(const StoreId& store) {
   constexpr std::size_t kNameBytesMax = 63;
   std::array<char, 256> host{};
@@ -219,9 +230,37 @@ Result<bool> SourceGuard::is_kept(const PublicationInfo& publication) const {
   return options_.keeper->explains(state_.publication_definition, publication);
 }
 
+/// Not even accepted: what an application writes into an outbox would become no event, unnoticed.
+Result<void> SourceGuard::require_outboxes(const PublicationInfo& now) {
+  const auto lacks = [&](const std::string& outbox) {
+    return std::ranges::find(now.table_names, outbox) == now.table_names.end();
+  };
+  if (std::ranges::none_of(state_.outbox, lacks)) return {};
+  MILLRACE_ASSIGN_OR_RETURN(const auto tables, catalog_.tables());
+  std::string names, add, gone;
+  for (const std::string& outbox : state_.outbox) {
+    if (!lacks(outbox)) continue;
+    names += (names.empty() ? "" : ", ") + outbox;
+    const auto table = std::ranges::find(tables, outbox, &SourceTable::name);
+    if (table == tables.end())
+      gone += "make table " + outbox + " again, or leave it out of --outbox; ";
+    else
+      add += (add.empty() ? "" : ", ") + table->quoted();
+  }
+  if (!add.empty())
+    add = "ALTER PUBLICATION " + quote_identifier(state_.publication) + " ADD TABLE " + add + "; ";
+  return halted("PUBLICATION_CHANGED",
+                "publication " + state_.publication + " is without the outbox " + names,
+                gone + add +
+                    " -- then start once with --accept-publication-change. Rows that are inserted "
+                    "into an outbox while it is not published become no events: look for them "
+                    "there, and insert them once more where they are wanted.");
+}
+
 /// Nothing is altered before what it is now was found right.
 Result<void> SourceGuard::check_publication(Lsn store_end) {
   MILLRACE_ASSIGN_OR_RETURN(PublicationInfo now, publication());
+  MILLRACE_RETURN_IF_ERROR(require_outboxes(now));
   bool kept = false;
   for (bool altered = false;;) {
     MILLRACE_ASSIGN_OR_RETURN(kept, is_kept(now));
@@ -240,8 +279,19 @@ Result<void> SourceGuard::check_publication(Lsn store_end) {
     if (!altered) break;
     MILLRACE_ASSIGN_OR_RETURN(now, publication());
   }
-  if (now.definition == state_.publication_definition) return {};
-  return note(now, kept, store_end);
+  if (now.definition != state_.publication_definition)
+    MILLRACE_RETURN_IF_ERROR(note(now, kept, store_end));
+  return note_tables(now);
+}
+
+/// For `millrace status`. Tables of a schema come and go without another definition.
+Result<void> SourceGuard::note_tables(const PublicationInfo& publication) {
+  if (options_.keeper == nullptr) return {};  // who only looks
+  std::string patterns = options_.keeper->patterns(publication);
+  if (state_.patterns == patterns && state_.tables == publication.table_names) return {};
+  state_.patterns = std::move(patterns);
+  state_.tables = publication.table_names;
+  return save_source_state(options_.store, state_, *options_.files);
 }
 
 Result<void> SourceGuard::note(const PublicationInfo& publication, bool kept, Lsn store_end) {

@@ -30,6 +30,10 @@ std::string capture_name(const StoreId& store);
 /// tells: store, host and pid.
 std::string in_use(const SlotInfo& slot, const std::string& name);
 
+/// SLOT_EXISTS: it can't be made for this store, which, as `why` says, it does not feed. One that
+/// is in use is nobody's to drop.
+Error slot_exists(const SlotInfo& slot, const std::string& name, const std::string& why);
+
 /// Looks whether the source is still the one that the store was fed from: PostgreSQL starts later
 /// than asked when a slot is ahead, and says nothing. What it finds is a halted() error, kLocked
 /// (somebody else streams from the slot), or one of the catalog. Threads: one.
@@ -74,9 +78,11 @@ class SourceGuard {
   Result<Lsn> check_slot(Lsn store_end);
   Result<void> record(std::string_view type, const nlohmann::json& payload);
   Result<PublicationInfo> publication() const;
+  Result<void> require_outboxes(const PublicationInfo& publication);
   Result<bool> is_kept(const PublicationInfo& publication) const;
   Result<void> note(const PublicationInfo& publication, bool kept, Lsn store_end);
   Result<void> accept(const PublicationInfo& publication);
+  Result<void> note_tables(const PublicationInfo& publication);
 
   Catalog& catalog_;
   EventStore& store_;

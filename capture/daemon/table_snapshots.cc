@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/counted.h"
 #include "capture/daemon/source_guard.h"
 #include "capture/daemon/store_out.h"
 #include "capture/pipeline/emptied_table.h"
@@ -527,7 +528,8 @@ Result<void> TableSnapshots::end_job(const SnapshotEvent& event) {
   Job& job = jobs_.front();
   if (job.progress) job.progress->finish();
   if (event.type == "snapshot_completed")
-    spdlog::info("snapshot of {}: {} rows", printable(job.snapshot.table), job.snapshot.rows);
+    spdlog::info("snapshot of {}: {}", printable(job.snapshot.table),
+                 counted(job.snapshot.rows, "row"));
   jobs_.erase(jobs_.begin());
   request_.reset();
   chunk_.reset();

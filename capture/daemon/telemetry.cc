@@ -12,6 +12,8 @@
 namespace millrace {
 namespace {
 
+constexpr std::size_t kReasonBytesMax = 2000;
+
 /// "SLOT_MISSING" of an error that names a state; empty for any other.
 std::string halt_state(const Error& error) {
   const std::string& message = error.message();
@@ -19,6 +21,9 @@ std::string halt_state(const Error& error) {
   const bool named = is_halt(error) && end != 0 && end != message.npos && message[end] == ':';
   return named ? message.substr(0, end) : "";
 }
+
+/// As it is: whoever shows it to a person makes it printable.
+std::string reason(const Error& error) { return error.message().substr(0, kReasonBytesMax); }
 
 std::optional<HttpAnswer> answer(const CaptureStatus& status, std::string_view path) {
   if (path == "/metrics")
@@ -68,7 +73,7 @@ void Telemetry::watch(const SourceAddress& address, const std::string& slot) {
 
 void Telemetry::lost(const Error& error) {
   monitor_.enter(was_refused(error) ? CapturePhase::kAuthFailed : CapturePhase::kReconnecting,
-                 printable(error.message(), 1000));
+                 reason(error));
 }
 
 void Telemetry::ended(const Result<void>& outcome) {
@@ -76,9 +81,9 @@ void Telemetry::ended(const Result<void>& outcome) {
   if (outcome || outcome.error().code() == ErrorCode::kCancelled)
     monitor_.enter(CapturePhase::kStopped);
   else if (const std::string state = halt_state(outcome.error()); !state.empty())
-    monitor_.enter(CapturePhase::kHalted, printable(outcome.error().message(), 2000), state);
+    monitor_.enter(CapturePhase::kHalted, reason(outcome.error()), state);
   else
-    monitor_.enter(CapturePhase::kFailed, printable(outcome.error().message(), 2000));
+    monitor_.enter(CapturePhase::kFailed, reason(outcome.error()));
   if (!reporter_.joinable()) return;
   reporter_.request_stop();
   reporter_.join();

@@ -5,31 +5,15 @@
 #include <string_view>
 
 #include "base/bytes.h"
-#include "schemas/table_schema.h"
+#include "schemas/wire_type.h"
 
 /// Writing a row message's fields; the decoders of text and of binary values share it.
 namespace millrace::pgoutput {
 
-enum WireType : std::uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
-
-inline WireType wire_type_of(ValueKind kind) {
-  switch (kind) {
-    case ValueKind::kBool:
-    case ValueKind::kInt32:
-    case ValueKind::kInt64:
-    case ValueKind::kUInt32:
-    case ValueKind::kDate:
-    case ValueKind::kTime:
-    case ValueKind::kTimestamp:
-    case ValueKind::kTimestampTz: return kVarint;
-    case ValueKind::kFloat: return kFixed32;
-    case ValueKind::kDouble: return kFixed64;
-    default: return kBytes;
-  }
-}
+using enum WireType;
 
 inline void append_tag(std::uint32_t field, WireType type, std::string& out) {
-  append_varint(out, static_cast<std::uint64_t>(field) << 3 | type);
+  append_varint(out, static_cast<std::uint64_t>(field) << 3 | static_cast<std::uint64_t>(type));
 }
 
 inline void append_bytes(std::string_view bytes, std::string& out) {

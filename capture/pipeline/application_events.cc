@@ -2,12 +2,14 @@
 
 #include <spdlog/spdlog.h>
 
-#include <bit>
+#include <utility>
 
 #include "base/bytes.h"
 
 namespace millrace {
 namespace {
+
+constexpr std::chrono::minutes kTellAgain{1};
 
 Error invalid(std::string what) { return Error(ErrorCode::kInvalidArgument, std::move(what)); }
 
@@ -69,11 +71,15 @@ std::optional<NewEvent> ApplicationEvents::event_of(const pgoutput::LogicalMessa
 }
 
 void ApplicationEvents::refuse(std::string_view what, const Error& why) {
-  if (!std::has_single_bit(++refused_)) return;
+  const Clock::Monotonic now = clock_.monotonic();
+  if (++refused_ > 1 && now - told_at_ < kTellAgain) return;
+  const std::uint64_t others = refused_ - std::exchange(told_, refused_) - 1;
+  told_at_ = now;
   spdlog::warn(
-      "{} is no domain event: {}. It is kept as an event of {}; {} so far since the start. Mend "
-      "what writes them: docs/streams.md tells how they are addressed",
-      what, why.message(), kMessagesCategory, refused_);
+      "{} is no domain event: {}. It is kept as an event of {}; {} so far{}. Mend what writes "
+      "them: docs/streams.md tells how they are addressed",
+      what, why.message(), kMessagesCategory, refused_,
+      others == 0 ? "" : ", " + std::to_string(others) + " of them untold since the last warning");
 }
 
 }  // namespace millrace

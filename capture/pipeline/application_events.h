@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "capture/pgoutput/message.h"
 #include "eventstore/types.h"
@@ -37,7 +38,8 @@ Result<EventAddress> parse_event_prefix(std::string_view prefix);
 /// the log, and what becomes of the others. Threads: one.
 class ApplicationEvents {
  public:
-  explicit ApplicationEvents(SchemaRegistry& schemas) : schemas_(schemas) {}
+  explicit ApplicationEvents(SchemaRegistry& schemas, Clock& clock = Clock::system())
+      : schemas_(schemas), clock_(clock) {}
 
   /// Whether an event may go there: names within the store's limits, none of millrace's own
   /// categories, and none of a captured table, of whose rows it would seem to tell. Errors:
@@ -47,12 +49,14 @@ class ApplicationEvents {
   /// be one, which is warned of.
   std::optional<NewEvent> event_of(const pgoutput::LogicalMessage& message);
   /// Warns that `what` is no domain event, which its transaction can't be told any more: the first
-  /// time, and each time that there are twice as many.
+  /// time, then of one a minute at most, with the number of those in between.
   void refuse(std::string_view what, const Error& why);
 
  private:
   SchemaRegistry& schemas_;
-  std::uint64_t refused_ = 0;
+  Clock& clock_;
+  std::uint64_t refused_ = 0, told_ = 0;  ///< In all; of those, up to the last warning.
+  Clock::Monotonic told_at_;
 };
 
 }  // namespace millrace

@@ -355,12 +355,16 @@ Result<std::optional<PublicationInfo>> Catalog::publication(const std::string& n
     std::sort(info.definition.begin(), info.definition.end());
 
     for (const pqxx::row& member :
-         session.query("SELECT c.oid::bigint AS oid FROM pg_publication_tables t"
+         session.query("SELECT c.oid::bigint AS oid, t.schemaname, t.tablename"
+                       " FROM pg_publication_tables t"
                        " JOIN pg_namespace n ON n.nspname = t.schemaname"
                        " JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename"
                        " WHERE t.pubname = " +
-                       quoted + " ORDER BY t.schemaname, t.tablename"))
+                       quoted + " ORDER BY t.schemaname, t.tablename")) {
       info.table_oids.push_back(static_cast<std::uint32_t>(get<std::int64_t>(member, "oid")));
+      info.table_names.push_back(
+          category_of(text(member, "schemaname"), text(member, "tablename")));
+    }
     return info;
   });
 }

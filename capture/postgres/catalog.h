@@ -63,6 +63,7 @@ struct PublicationInfo {
   std::vector<std::string> definition;
   /// Tables that it has now, partitions under their root where it publishes via root.
   std::vector<std::uint32_t> table_oids;
+  std::vector<std::string> table_names;  ///< Of the same, in their order: "public.orders".
 };
 
 /// A table that PostgreSQL does not replicate.

@@ -6,6 +6,7 @@
 #include <array>
 #include <set>
 
+#include "base/counted.h"
 #include "capture/pipeline/outbox.h"
 
 namespace millrace {
@@ -20,6 +21,9 @@ class Findings {
   explicit Findings(std::vector<Finding>& list) : list_(list) {}
   void fine(std::string subject, std::string message) {
     list_.push_back({Severity::kFine, std::move(subject), std::move(message), {}});
+  }
+  void note(std::string subject, std::string message) {
+    list_.push_back({Severity::kNote, std::move(subject), std::move(message), {}});
   }
   void warn(std::string subject, std::string message, std::string fix = {}) {
     list_.push_back({Severity::kWarning, std::move(subject), std::move(message), std::move(fix)});
@@ -138,10 +142,6 @@ std::string joined_names(const std::vector<SourceTable>& tables) {
   return list;
 }
 
-bool is_outbox(const SourceTable& table, const PreflightQuestion& question) {
-  return std::ranges::binary_search(question.outbox, table.name());
-}
-
 /// Finds the tables that are named as outboxes, and whether the publication has them.
 void look_for_outboxes(Preflight& found, const std::vector<SourceTable>& all,
                        const PreflightQuestion& question, Findings& findings) {
@@ -222,12 +222,98 @@ void look_at_locks(const Preflight& found, const std::vector<SourceTable>& all,
           ";  -- then restart PostgreSQL; or leave tables out with --tables");
 }
 
+/// Tables that --tables means and a publication lacks, and those that it leaves out and are there.
+struct PublicationDifference {
+  std::vector<SourceTable> missing, beyond;
+};
+
+/// Whoever keeps a publication can't add what could then not be updated any more, what it may not
+/// read, or what is another role's.
+bool can_be_added(const SourceTable& table, const std::vector<SourceTable>& all) {
+  return table.owned && table.readable && without_identity(table, all).empty();
+}
+
+/// Of a publication that the next run brings in step.
+void tell_what_run_mends(const PublicationDifference& difference, const Preflight& found,
+                         const std::vector<SourceTable>& all, const std::string& subject,
+                         Findings& findings) {
+  const std::optional<TablePatterns> kept = patterns_of(*found.publication);
+  std::vector<SourceTable> come, stay_out, go, stay;
+  for (const SourceTable& table : difference.missing)
+    (can_be_added(table, all) ? come : stay_out).push_back(table);
+  for (const SourceTable& table : difference.beyond)
+    (kept && is_meant(table, all, *kept) ? go : stay).push_back(table);
+  if (!come.empty())
+    findings.note(subject, "It is without " + joined_names(come) +
+                               ", which --tables names: `capture run` adds and reads them.");
+  if (!stay_out.empty())
+    findings.warn(subject,
+                  "It is without " + joined_names(stay_out) +
+                      ", which --tables names, and `capture run` can't add them: each needs a "
+                      "replica identity, and role " +
+                      found.server.user + " has to own it and may read it.");
+  if (!go.empty())
+    findings.note(subject, "It has " + joined_names(go) +
+                               ", which --tables leaves out: `capture run` drops them from it.");
+  if (!stay.empty())
+    findings.note(subject, "It has " + joined_names(stay) +
+                               ", which --tables leaves out and which somebody else has put into "
+                               "it: they stay captured.");
+}
+
+/// A name that is no table's is told as such, and not as a pattern without a match besides.
+void look_for_named_tables(bool any_match, const std::vector<SourceTable>& all,
+                           const PreflightQuestion& question, Findings& findings) {
+  bool misnamed = false;
+  for (const std::string& name : question.patterns.plain_names()) {
+    if (std::ranges::find(all, name, &SourceTable::name) != all.end()) continue;
+    misnamed = true;
+    findings.problem("tables", "There is no table " + name + ", which --tables names.",
+                     "-- correct the name in --tables");
+  }
+  if (!any_match && !misnamed)
+    findings.problem("tables", "No table matches.",
+                     "-- see --tables; a pattern is schema.table, as in 'public.*'");
+}
+
+/// A publication that is there, beside the tables that are asked for.
+void compare_publication(const PublicationDifference& difference, const Preflight& found,
+                         const std::vector<SourceTable>& all, const PreflightQuestion& question,
+                         Findings& findings) {
+  const PublicationInfo& publication = *found.publication;
+  const std::string subject = "publication " + question.publication;
+  const std::string alter = "ALTER PUBLICATION " + quote_identifier(question.publication);
+  const std::string missing = joined_names(difference.missing);
+  const std::string beyond = joined_names(difference.beyond);
+  const bool kept = made_by_capture(publication) && publication.owned && publication.plain &&
+                    !question.temporary;
+  const bool goes_on = question.brings_in_step || (question.tells_mended && found.slot);
+  if (!beyond.empty() && !(kept && goes_on))
+    findings.problem(subject, "It publishes tables that --tables leaves out: " + beyond + ".",
+                     alter + " DROP TABLE " + beyond + ";  -- or use another --publication");
+  if (!missing.empty() && !kept)
+    findings.warn(subject, "Tables that match are not in it and are not captured: " + missing + ".",
+                  alter + " ADD TABLE " + missing + ";");
+  if (kept && question.tells_mended)
+    tell_what_run_mends({.missing = difference.missing,
+                         .beyond = goes_on ? difference.beyond : std::vector<SourceTable>()},
+                        found, all, subject, findings);
+  if (!publication.inserts || !publication.updates || !publication.deletes)
+    findings.warn(
+        subject,
+        "It does not publish all of insert, update and delete: the views will differ from the "
+        "tables.",
+        alter + " SET (publish = 'insert, update, delete, truncate');");
+  findings.fine(subject, "It exists with " + counted(found.tables.size(), "table") + ".");
+}
+
 /// Who is in the publication and who was asked for.
 void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
                          const PreflightQuestion& question, Findings& findings) {
   const std::string subject = "publication " + question.publication;
   const std::string quoted = quote_identifier(question.publication);
-  std::vector<SourceTable> matching, missing, beyond;
+  std::vector<SourceTable> matching;
+  PublicationDifference difference;
   std::vector<std::uint32_t> members;
   if (found.publication) members = found.publication->table_oids;
   const auto is_member = [&](std::uint32_t oid) {
@@ -239,7 +325,7 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
   };
   bool any_match = !question.outbox.empty();
   for (const SourceTable& table : all) {
-    if (is_outbox(table, question)) continue;
+    if (is_named(question.outbox, table.name())) continue;
     const bool match = is_meant(table, all, question.patterns);
     const bool by_partitions = std::any_of(all.begin(), all.end(), [&](const SourceTable& other) {
       return other.root_oid == table.oid && is_member(other.oid);
@@ -247,10 +333,12 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
     any_match = any_match || match;
     if (match && table.root_oid == 0) matching.push_back(table);
     if (is_member(table.oid)) found.tables.push_back(table);
-    if (is_member(table.oid) && !match && question.patterns.given()) beyond.push_back(table);
+    if (!question.patterns.given()) continue;
+    if (is_member(table.oid) && !match) difference.beyond.push_back(table);
     if (match && table.root_oid == 0 && !is_member(table.oid) && !by_partitions)
-      missing.push_back(table);
+      difference.missing.push_back(table);
   }
+  if (!any_match) difference.beyond.clear();  // no table matches: that is told below
   for (const std::uint32_t oid : members)
     if (with_oid(oid) == all.end())
       findings.problem(subject,
@@ -293,34 +381,11 @@ void look_at_publication(Preflight& found, const std::vector<SourceTable>& all,
       findings.fine(subject, question.temporary ? "It can be created."
                                                 : "It does not exist; capture run creates it.");
   } else {
-    const bool kept = made_by_capture(*found.publication) && found.publication->owned &&
-                      found.publication->plain && !question.temporary;
-    if (!beyond.empty() && any_match && !(kept && question.brings_in_step))
-      findings.problem(
-          subject, "It publishes tables that --tables leaves out: " + joined_names(beyond) + ".",
-          "ALTER PUBLICATION " + quoted + " DROP TABLE " + joined_names(beyond) +
-              ";  -- or use another --publication");
-    if (!missing.empty() && question.patterns.given() && !kept)
-      findings.warn(
-          subject,
-          "Tables that match are not in it and are not captured: " + joined_names(missing) + ".",
-          "ALTER PUBLICATION " + quoted + " ADD TABLE " + joined_names(missing) + ";");
-    if (!found.publication->inserts || !found.publication->updates || !found.publication->deletes)
-      findings.warn(
-          subject,
-          "It does not publish all of insert, update and delete: the views will differ from the "
-          "tables.",
-          "ALTER PUBLICATION " + quoted + " SET (publish = 'insert, update, delete, truncate');");
-    findings.fine(subject, "It exists with " + std::to_string(found.tables.size()) + " tables.");
+    compare_publication(difference, found, all, question, findings);
   }
-  if (found.published().empty() || !any_match)
-    findings.problem("tables", "No table matches.",
-                     "-- see --tables; a pattern is schema.table, as in 'public.*'");
-  for (const std::string& name : question.patterns.plain_names())
-    if (std::none_of(all.begin(), all.end(),
-                     [&](const SourceTable& table) { return table.name() == name; }))
-      findings.problem("tables", "There is no table " + name + ", which --tables names.",
-                       "-- correct the name in --tables");
+  // Without --tables those of the publication are meant.
+  any_match = any_match || (found.publication && !question.patterns.given());
+  look_for_named_tables(any_match && !found.published().empty(), all, question, findings);
 }
 
 void look_at_tables(const Preflight& found, std::vector<SourceTable>& tables,
@@ -353,12 +418,8 @@ void look_at_tables(const Preflight& found, std::vector<SourceTable>& tables,
                        "GRANT USAGE ON SCHEMA " + quote_identifier(table.schema_name) + " TO " +
                            quote_identifier(found.server.user) + "; GRANT SELECT ON " +
                            table.quoted() + " TO " + quote_identifier(found.server.user) + ";");
-    else if (!identity_missing && table.identity == ReplicaIdentity::kFull &&
-             !table.has_primary_key)
-      findings.warn(subject,
-                    "Replica identity is FULL and there is no primary key: rows that are equal in "
-                    "every column are one row to "
-                    "millrace, and go together when one of them is deleted.",
+    else if (!identity_missing && !weakness_of(table).empty())
+      findings.warn(subject, std::string(weakness_of(table)),
                     "-- give it a primary key if it can have equal rows");
     else if (!identity_missing)
       findings.fine(subject, table.identity == ReplicaIdentity::kFull
@@ -398,6 +459,12 @@ std::vector<SourceTable> without_identity(const SourceTable& table,
       lacking.push_back(part);
   if (lacking.empty() && !table.has_identity) lacking.push_back(table);  // for partitions to come
   return lacking;
+}
+
+std::string_view weakness_of(const SourceTable& table) {
+  if (table.identity != ReplicaIdentity::kFull || table.has_primary_key) return {};
+  return "Replica identity is FULL and there is no primary key: rows that are equal in every "
+         "column are one row to millrace, and go together when one of them is deleted.";
 }
 
 void Preflight::log_findings(bool problems_too) const {
@@ -450,6 +517,13 @@ std::optional<TablePatterns> patterns_of(const PublicationInfo& publication) {
       TablePatterns::parse({publication.comment.substr(kMark.size() + kMarkTables.size())});
   if (!patterns) return std::nullopt;  // somebody wrote into it
   return *std::move(patterns);
+}
+
+std::string patterns_in_force(const std::optional<TablePatterns>& given,
+                              const PublicationInfo& publication) {
+  if (given) return given->text();
+  const auto kept = patterns_of(publication);
+  return kept ? kept->text() : "";
 }
 
 Result<void> make_publication(Catalog& catalog, const std::string& name,

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "capture/check.h"
@@ -41,6 +42,8 @@ struct PreflightQuestion {
   bool reads_rows = true;
   /// What capture has made is brought in step with the patterns by whoever asks.
   bool brings_in_step = false;
+  /// Who asks only looks: what a capture would bring in step is told as a note.
+  bool tells_mended = false;
   std::vector<std::string> outbox = {};  ///< Sorted: see parse_table_names().
 };
 
@@ -60,6 +63,9 @@ bool is_meant(const SourceTable& table, const std::vector<SourceTable>& all,
 std::vector<SourceTable> without_identity(const SourceTable& table,
                                           const std::vector<SourceTable>& all);
 
+/// What whoever captures `table` must know of it, a sentence: that it has no key. Empty if it has.
+std::string_view weakness_of(const SourceTable& table);
+
 /// The comment of a publication that capture has made. By it `capture teardown` knows it, and
 /// `capture run` the tables that it is to be kept in step with.
 std::string publication_mark(const TablePatterns& patterns);
@@ -67,6 +73,10 @@ bool made_by_capture(const PublicationInfo& publication);
 /// What publication_mark() was told; nothing of a publication that somebody else, or an early
 /// version, has made.
 std::optional<TablePatterns> patterns_of(const PublicationInfo& publication);
+/// The --tables in force, as one text: what is `given`, else what the publication is kept for; empty
+/// if neither is.
+std::string patterns_in_force(const std::optional<TablePatterns>& given,
+                              const PublicationInfo& publication);
 /// Makes the publication, with that comment.
 Result<void> make_publication(Catalog& catalog, const std::string& name,
                               const std::vector<SourceTable>& tables, const TablePatterns& patterns,

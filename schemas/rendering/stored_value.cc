@@ -9,22 +9,6 @@ bool is_int32(std::int64_t value) { return value == static_cast<std::int32_t>(va
 
 }  // namespace
 
-WireType wire_type_of(ValueKind kind) {
-  switch (kind) {
-    case ValueKind::kBool:
-    case ValueKind::kInt32:
-    case ValueKind::kInt64:
-    case ValueKind::kUInt32:
-    case ValueKind::kDate:
-    case ValueKind::kTime:
-    case ValueKind::kTimestamp:
-    case ValueKind::kTimestampTz: return WireType::kVarint;
-    case ValueKind::kFloat: return WireType::kFixed32;
-    case ValueKind::kDouble: return WireType::kFixed64;
-    default: return WireType::kBytes;
-  }
-}
-
 std::optional<StoredTimeTz> read_time_tz(std::string_view bytes) {
   std::int64_t micros = 0, offset = 0;
   ByteReader in(bytes);

@@ -11,9 +11,6 @@
 /// text share it.
 namespace millrace::rendering {
 
-/// Wire type of one value of `kind`, alone or as an element.
-WireType wire_type_of(ValueKind kind);
-
 /// timetz and interval stand in an array as text.
 constexpr ValueKind element_kind(ValueKind kind) {
   return kind == ValueKind::kTimeTz || kind == ValueKind::kInterval ? ValueKind::kExactText : kind;

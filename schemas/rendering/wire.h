@@ -4,10 +4,9 @@
 #include <string_view>
 
 #include "base/bytes.h"
+#include "schemas/wire_type.h"
 
 namespace millrace::rendering {
-
-enum class WireType : std::uint8_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 
 /// One field of a Protobuf message as it stands in its bytes.
 struct WireField {

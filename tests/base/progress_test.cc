@@ -1,5 +1,6 @@
 #include "base/progress.h"
 
+#include "base/counted.h"
 #include "tests/support/catch.h"
 
 namespace millrace::test {
@@ -29,6 +30,12 @@ TEST_CASE("numbers are grouped by thousands", "[base]") {
   CHECK(grouped(999) == "999");
   CHECK(grouped(1000) == "1,000");
   CHECK(grouped(1234567) == "1,234,567");
+}
+
+TEST_CASE("one of a thing is told without an s", "[base]") {
+  CHECK(counted(0, "row") == "0 rows");
+  CHECK(counted(1, "row") == "1 row");
+  CHECK(counted(2000, "row") == "2,000 rows");
 }
 
 TEST_CASE("sizes are told in the unit that fits", "[base]") {

@@ -11,6 +11,8 @@
 #include "eventstore/event_metadata.h"
 #include "tests/support/capture_fakes.h"
 #include "tests/support/catch.h"
+#include "tests/support/frozen_clock.h"
+#include "tests/support/log_lines.h"
 #include "tests/support/pgoutput_bytes.h"
 
 namespace millrace {
@@ -146,6 +148,29 @@ TEST_CASE("a message that can be no domain event is kept as it is", "[capture][a
   CHECK(change_of(bench.message(huge)).prefix() == huge);
   // Only what has the colon is addressed to a stream.
   CHECK(bench.message("millrace.cart/9").stream == "$messages/millrace.cart/9");
+}
+
+TEST_CASE("what is no domain event is warned of once a minute for as long as it comes",
+          "[capture][application]") {
+  const auto registry = SchemaRegistry::in_memory();
+  test::FrozenClock clock;
+  ApplicationEvents events(*registry, clock);
+  const test::LogLines lines;
+  const Error bad(ErrorCode::kInvalidArgument, "bad");
+  const auto refuse = [&] { events.refuse("a message", bad); };
+  for (int i = 0; i < 5; ++i) refuse();
+  CHECK(lines.count("a message is no domain event: bad") == 1);
+  clock.advance(std::chrono::milliseconds(59'999));
+  refuse();
+  CHECK(lines.count("is no domain event") == 1);
+  clock.advance(std::chrono::milliseconds(1));
+  refuse();
+  CHECK(lines.count("7 so far, 5 of them untold since the last warning") == 1);
+  refuse();
+  clock.advance(std::chrono::hours(1));
+  refuse();
+  CHECK(lines.count("9 so far, 1 of them untold since the last warning") == 1);
+  CHECK(lines.count("is no domain event") == 3);
 }
 
 TEST_CASE("a row of an outbox is a domain event, and no change of a table",

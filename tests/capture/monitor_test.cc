@@ -5,6 +5,7 @@
 #include "capture/daemon/wal_budget.h"
 #include "capture/metrics/metrics_text.h"
 #include "tests/support/catch.h"
+#include "tests/support/frozen_clock.h"
 #include "tests/support/temporary_directory.h"
 
 namespace millrace::test {
@@ -12,21 +13,6 @@ namespace {
 
 using Catch::Matchers::Contains;
 using std::chrono::milliseconds;
-
-/// Both times move only when told to.
-class FrozenClock final : public Clock {
- public:
-  Monotonic monotonic() override { return now_; }
-  UnixMicros wall() override { return {1'767'225'600'000'000 + since()}; }
-  void advance(milliseconds by) { now_ += by; }
-
- private:
-  std::int64_t since() const {
-    return std::chrono::duration_cast<std::chrono::microseconds>(now_ - kBegin).count();
-  }
-  static constexpr Monotonic kBegin{std::chrono::hours(1000)};
-  Monotonic now_ = kBegin;
-};
 
 bool near(double value, double expected) { return std::abs(value - expected) < 1e-6; }
 

@@ -60,6 +60,23 @@ TEST_CASE_METHOD(Admin, "teardown knows the publication that a first run has mad
   CHECK(tear_down(true) == std::vector{State::kRemoved, State::kRemoved});
 }
 
+TEST_CASE_METHOD(Admin, "teardown takes the names from the store",
+                 "[capture][setup]") {
+  CaptureOptions chosen = options();
+  chosen.publication = "shop";
+  REQUIRE(catch_up(chosen));
+  const auto steps = tear_down_source({.source = database.uri(), .store = store(), .yes = true});
+  REQUIRE(steps);
+  CHECK(steps->front().subject == "slot " + database.name());
+  CHECK(steps->front().state == State::kRemoved);
+  CHECK(steps->back().subject == "publication shop");
+  CHECK(steps->back().state == State::kRemoved);
+  const auto other = tear_down_source(
+      {.source = database.uri(), .publication = "another", .store = store(), .yes = true});
+  REQUIRE_FALSE(other);
+  CHECK_THAT(other.error().message(), Contains("fed from another publication: shop"));
+}
+
 TEST_CASE_METHOD(Admin, "setup makes nothing where a table could not be updated any more",
                  "[capture][setup]") {
   database.exec("CREATE TABLE notes (note text)");
@@ -87,6 +104,26 @@ TEST_CASE_METHOD(Admin, "teardown leaves what is not capture's", "[capture][setu
   CHECK(tear_down(true).front() == State::kKept);
   CHECK(other.value("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '" +
                     database.name() + "'") == "1");
+}
+
+TEST_CASE_METHOD(Admin, "nobody is advised to drop a slot that is in use", "[capture][setup]") {
+  const auto start = [&] {
+    CaptureOptions other = options();
+    other.store = directory / "other";
+    auto outcome = catch_up(other);
+    REQUIRE(state_of(outcome) == "SLOT_EXISTS");
+    return outcome.error().to_string();
+  };
+  {
+    BackgroundCapture capture(options());
+    REQUIRE(eventually([&] { return is_streaming(); }));
+    CHECK_THAT(start(), Contains("is in use by pid") && Contains("the capture of store") &&
+                            Contains("use another --slot") &&
+                            !Contains("pg_drop_replication_slot"));
+    REQUIRE(capture.stop());
+  }
+  REQUIRE(eventually([&] { return slot_column("active") == "f"; }));
+  CHECK_THAT(start(), Contains("exists, but") && Contains("pg_drop_replication_slot"));
 }
 
 TEST_CASE_METHOD(Admin, "teardown refuses while the slot is in use, and for another store's",

@@ -142,6 +142,67 @@ TEST_CASE_METHOD(Shop,
   CHECK(log.of("public.lines", "t").size() == 1);
 }
 
+TEST_CASE_METHOD(Shop, "check and setup tell what the next run mends as a note, and change nothing",
+                 "[capture][patterns][setup]") {
+  database.exec("CREATE TABLE lines (id int PRIMARY KEY); CREATE TABLE bare (id int)");
+  CheckOptions asked{
+      .source = database.uri(), .tables = {"public.orders"}, .slot = database.name()};
+  using Severity = Finding::Severity;
+  const auto told = [&](Severity severity) {
+    const auto checked = check_source(asked);
+    const auto set_up = set_up_source(asked);
+    REQUIRE(checked);
+    REQUIRE(set_up);
+    CHECK_FALSE(set_up->made_publication);
+    std::string text, twice;
+    for (const Finding& finding : *checked)
+      if (finding.severity == severity) text += finding.subject + ": " + finding.message + "\n";
+    for (const Finding& finding : set_up->findings)
+      if (finding.severity == severity) twice += finding.subject + ": " + finding.message + "\n";
+    CHECK(text == twice);
+    return text;
+  };
+  REQUIRE(catch_up(looking({"public.orders,public.lines"})));
+  CHECK(told(Severity::kNote) ==
+        "publication millrace: It has \"public\".\"lines\", which --tables leaves out: `capture "
+        "run` drops them from it.\n");
+  CHECK(told(Severity::kProblem).empty());
+  CHECK(published() == "lines,orders");
+  REQUIRE(catch_up(looking({"public.orders"})));
+  CHECK(published() == "orders");
+  CHECK(told(Severity::kNote).empty());
+
+  asked.tables = {"public.*"};
+  CHECK(told(Severity::kNote) ==
+        "publication millrace: It is without \"public\".\"lines\", which --tables names: `capture "
+        "run` adds and reads them.\n");
+  CHECK(told(Severity::kWarning).find("It is without \"public\".\"bare\"") != std::string::npos);
+  CHECK(told(Severity::kProblem).empty());
+
+  // A start without the slot is a first one, and that takes a publication as it is.
+  asked = {.source = database.uri(), .tables = {"public.lines"}, .slot = "another"};
+  CHECK(told(Severity::kProblem).find("leaves out: \"public\".\"orders\"") != std::string::npos);
+  asked.tables = {};
+  CHECK(told(Severity::kProblem).empty());
+}
+
+TEST_CASE_METHOD(Shop, "a name in --tables that is no table's is told once",
+                 "[capture][patterns][setup]") {
+  const auto problems = [&](const std::string& tables) {
+    std::string text;
+    const auto checked = check_source(
+        {.source = database.uri(), .tables = {tables}, .slot = database.name()});
+    REQUIRE(checked);
+    for (const Finding& finding : *checked)
+      if (finding.severity == Finding::Severity::kProblem) text += finding.message + "\n";
+    return text;
+  };
+  CHECK(problems("public.ordres") == "There is no table public.ordres, which --tables names.\n");
+  CHECK(problems("publik.*") == "No table matches.\n");
+  CHECK(problems("public.ordres,public.orders") ==
+        "There is no table public.ordres, which --tables names.\n");
+}
+
 TEST_CASE_METHOD(Shop, "what a killed capture altered is known for its own by the next start",
                  "[capture][patterns]") {
   database.exec("CREATE TABLE lines (id int PRIMARY KEY); INSERT INTO lines VALUES (1)");
@@ -211,6 +272,25 @@ TEST_CASE_METHOD(Shop, "tables that can't be captured are told of once and halt 
   database.exec("ALTER TABLE keyless ADD PRIMARY KEY (n); INSERT INTO keyless VALUES (1)");
   REQUIRE(eventually([&] { return published() == "better,good,keyless,orders"; }));
   CHECK(capture.stop());
+}
+
+TEST_CASE_METHOD(Shop, "a table without a key that joins a running capture is warned of",
+                 "[capture][patterns]") {
+  const std::string told = "Replica identity is FULL and there is no primary key";
+  database.exec("CREATE TABLE notes (note text); ALTER TABLE notes REPLICA IDENTITY FULL");
+  const LogLines lines;
+  {
+    BackgroundCapture capture(looking({"public.*"}));
+    REQUIRE(eventually([&] { return is_streaming(); }));
+    CHECK(lines.count("table public.notes: " + told) == 1);
+    database.exec(
+        "CREATE TABLE lines (n int); ALTER TABLE lines REPLICA IDENTITY FULL;"
+        "CREATE TABLE keyed (id int PRIMARY KEY)");
+    REQUIRE(eventually([&] { return is_complete("lines") && is_complete("keyed"); }));
+    CHECK(capture.stop());
+  }
+  CHECK(lines.count("table public.lines: " + told) == 1);
+  CHECK(lines.count(told) == 2);
 }
 
 TEST_CASE_METHOD(Shop, "a partitioned table comes as one, and its partitions with it",

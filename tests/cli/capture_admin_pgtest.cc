@@ -30,7 +30,8 @@ TEST_CASE("capture setup and teardown are told, asked to be confirmed, and done 
   CHECK_THAT(again.out, !Contains("made\""));
   REQUIRE(call("run", {"--store", store, "--until-caught-up"}).exit_code == 0);
 
-  const CommandResult would = call("teardown", {"--store", store});
+  const CommandResult would =
+      millrace({"capture", "teardown", "--source", database.uri(), "--store", store});
   CHECK(would.exit_code == 0);
   CHECK_THAT(would.out, Contains("would    slot slot_") && Contains("--yes does it"));
   const CommandResult removed = call("teardown", {"--store", store, "--yes", "--json"});

@@ -84,6 +84,11 @@ TEST_CASE_METHOD(Fixture, "capture run ends with 0 on a signal", "[cli][capture]
   REQUIRE(captured() == 2);
   capture.kill(SIGTERM);
   CHECK(capture.wait() == 0);
+  const json status = json::parse(millrace({"status", "--json", "--store", store}).out);
+  const auto lsn = status.at("capture").at("durable").get<std::string>();
+  CHECK_THAT(capture.error_output(),
+             Contains("stopped at offset " + status.at("durable_end").dump() + ", LSN " + lsn +
+                      ": the next start goes on there"));
 }
 
 TEST_CASE_METHOD(Fixture, "status tells a capture that runs from one that was killed",
@@ -116,7 +121,7 @@ TEST_CASE_METHOD(Fixture, "status tells a capture that runs from one that was ki
   CHECK(running.at("pid") == capture.pid());
   CHECK_THAT(millrace({"status", "--store", store}).out,
              Contains("streaming since") && Contains("metrics at http://127.0.0.1:") &&
-                 Contains("1 changes in 1 transactions"));
+                 Contains("1 change in 1 transaction since"));
 
   ChildProcess watch({MILLRACE_PROGRAM, "status", "--watch", "--json", "--store", store});
   for (int i = 0; i < 2; ++i) {
@@ -137,6 +142,66 @@ TEST_CASE_METHOD(Fixture, "status tells a capture that runs from one that was ki
   again.emplace_back("--until-caught-up");
   REQUIRE(millrace(again).exit_code == 0);
   CHECK(status().at("state") == "stopped");
+}
+
+TEST_CASE_METHOD(Fixture, "status tells which tables are captured now, and which were",
+                 "[cli][capture][status]") {
+  database.exec(
+      "CREATE TABLE lines (id integer PRIMARY KEY); INSERT INTO lines VALUES (1);"
+      "CREATE TABLE outbox (id uuid PRIMARY KEY, aggregatetype text NOT NULL, aggregateid text NOT "
+      "NULL, type text NOT NULL, payload jsonb)");
+  const auto run = [&](const std::vector<std::string>& more) {
+    auto arguments = run_arguments();
+    arguments.insert(arguments.end(), {"--until-caught-up", "--outbox", "public.outbox"});
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const CommandResult result = millrace(arguments);
+    INFO(result.err);
+    CHECK(result.exit_code == 0);
+  };
+  const auto tables = [&] {
+    const json status = json::parse(millrace({"status", "--json", "--store", store}).out);
+    std::string text = status.at("source").at("tables").get<std::string>() + " " +
+                       status.at("source").at("outbox").dump();
+    for (const json& table : status.at("tables"))
+      text += "; " + table.at("category").get<std::string>() + " " +
+              table.at("captured").get<std::string>();
+    return text;
+  };
+  run({});
+  CHECK(tables() ==
+        R"(public.* ["public.outbox"]; public.lines now; public.orders now; public.outbox outbox)");
+  run({"--tables", "public.orders"});
+  const std::string narrowed =
+      R"(public.orders ["public.outbox"]; public.lines formerly; public.orders now; )"
+      "public.outbox outbox";
+  CHECK(tables() == narrowed);
+  run({});  // goes on with the same
+  CHECK(tables() == narrowed);
+  const std::string text = millrace({"status", "--store", store}).out;
+  CHECK_THAT(text, Contains("--tables public.orders, --outbox public.outbox\n") &&
+                       Contains("public.outbox  -               outbox\n") &&
+                       Contains("public.lines   1               formerly\n"));
+
+  database.exec("DROP PUBLICATION millrace");
+  auto halting = run_arguments();
+  halting.insert(halting.end(), {"--until-caught-up", "--outbox", "public.outbox"});
+  CHECK(millrace(halting).exit_code == 1);
+  CHECK(tables() == narrowed);  // the last that is known
+}
+
+TEST_CASE_METHOD(Fixture, "status tells why a capture halted, in the words of the error",
+                 "[cli][capture][status]") {
+  auto arguments = run_arguments();
+  arguments.insert(arguments.end(), {"--until-caught-up", "--publication", R"(a "b" \c)"});
+  REQUIRE(millrace(arguments).exit_code == 0);
+  database.exec(R"(DROP PUBLICATION "a ""b"" \c")");
+  CHECK(millrace(arguments).exit_code == 1);
+  const json status = json::parse(millrace({"status", "--json", "--store", store}).out);
+  CHECK(status.at("capture").at("state") == "halted:PUBLICATION_MISSING");
+  CHECK(status.at("capture").at("reason") ==
+        R"(PUBLICATION_MISSING: publication a "b" \c is gone from the server)");
+  CHECK_THAT(millrace({"status", "--store", store}).out,
+             Contains(R"(publication a \"b\" \\c is gone)"));
 }
 
 TEST_CASE_METHOD(Fixture, "capture run listens only where it is told and only at an address",

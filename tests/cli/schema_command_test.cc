@@ -108,8 +108,8 @@ TEST_CASE_METHOD(Fixture, "status tells the store, its writer, its source and it
   CHECK(status.at("durable_end") == 1);
   CHECK(status.at("source") == nullptr);
   CHECK_THAT(status.at("writer").get<std::string>(), Contains(std::to_string(::getpid())));
-  CHECK(status.at("tables") == json::parse(R"([{"category":"audit.log","schema":1},
-                                               {"category":"public.orders","schema":1}])"));
+  CHECK(status.at("tables") == json::parse(R"([{"category":"audit.log","schema":1,"captured":null},
+                                     {"category":"public.orders","schema":1,"captured":null}])"));
 
   SourceState source;
   source.epoch = 1;

@@ -90,6 +90,19 @@ TEST_CASE_METHOD(Fixture, "stream list names the streams of a category", "[cli][
             json{{"stream", "cart/b"}, {"events", 2}, {"version", 1}, {"last_offset", 2}}});
 }
 
+TEST_CASE_METHOD(Fixture, "stream append to a captured table is refused", "[cli][stream]") {
+  SampleStore captured(directory / "store");
+  captured.change(v1::Change::CREATE, 1, "one");
+  captured.close();
+  const auto refused = append("public.orders/1", "{}");
+  CHECK(refused.exit_code == 1);
+  CHECK(refused.out.empty());
+  CHECK_THAT(refused.err, Contains("category public.orders is a captured table's") &&
+                              Contains("another category"));
+  CHECK(append("orders/1", "{}").exit_code == 0);
+  CHECK(objects(read("public.orders/1", {"--json"}).out).size() == 1);
+}
+
 TEST_CASE_METHOD(Fixture, "stream commands refuse what can't work before anything is opened",
                  "[cli][stream]") {
   const auto refused = [&](const CommandResult& result, const std::string& why) {

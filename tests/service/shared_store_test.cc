@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <optional>
 #include <thread>
 
+#include "schemas/registry.h"
 #include "tests/service/service_store.h"
 
 using namespace millrace;
@@ -45,6 +47,32 @@ TEST_CASE("errors come through the service as they are", "[service]") {
   CHECK(append_one(*shared, std::string((1 << 20) + 1, 'k')).error().code() ==
         ErrorCode::kInvalidArgument);
   CHECK(held.store->appended_end().value == 0);
+}
+
+TEST_CASE("nothing is appended to a captured table, whoever holds the store", "[service]") {
+  const TemporaryDirectory directory;
+  const Path path = directory / "store";
+  std::optional<Held> holder;
+  if (GENERATE(true, false)) holder.emplace(path);
+  const auto shared = must(SharedStore::open(path));
+  const auto append = [&](std::string_view category) {
+    const NewStreamEvent event{.type = "Happened", .payload = "p", .metadata = {}};
+    const std::vector<StreamAppend> parts{
+        {.stream = {"cart", "1"}, .expected = {}, .events = {&event, 1}},
+        {.stream = {category, "1"}, .expected = {}, .events = {&event, 1}}};
+    const auto appended = shared->append_durably({.streams = parts, .idempotency_key = {}});
+    return std::string(appended ? "appended" : name_of(appended.error().code()));
+  };
+  CHECK(append("public.lines") == "appended");  // no table of that name yet
+  {
+    const auto schemas = must(SchemaRegistry::open(path));
+    must(schemas->record(
+        {.category = "public.lines", .schema_name = "public", .table_name = "lines"}));
+    must(schemas->flush());
+  }
+  CHECK(append("public.lines") == name_of(ErrorCode::kFailedPrecondition));
+  CHECK(append("public.orders") == "appended");
+  CHECK(payload_sizes(path, "1").size() == 2);  // nothing of what was refused
 }
 
 TEST_CASE("payloads from nothing to 64 MiB and keys of any bytes go through the service",
