@@ -7,9 +7,10 @@ namespace {
 
 /// A piece is handed on from here on. Larger: less often a lock is taken.
 constexpr std::size_t kPieceBytes = 512 << 10;
+constexpr std::size_t kPieceRoom = kPieceBytes + (16 << 10);  // the last row reaches over the end
 /// Encoded and not yet appended, of all connections together but for the one whose rows are being
 /// appended ...
-constexpr std::size_t kBufferedBytesMax = 16 << 20;
+constexpr std::size_t kBufferedBytesMax = 12 << 20;
 /// ... and of that one.
 constexpr std::size_t kPiecesMax = 16;
 
@@ -100,7 +101,7 @@ void ParallelCopy::work(PostgresConnection& connection) {
 Result<void> ParallelCopy::read(PostgresConnection& connection, std::size_t number) {
   const CopyJob& job = jobs_[number];
   TableReader table = *job.table;
-  EncodedRows piece;
+  EncodedRows piece(kPieceRoom);
   ChangeEncoder encoder(schemas_, catalog_, piece);
   MILLRACE_RETURN_IF_ERROR(encoder.relation(table.relation(), lsn_));
   auto copied =
@@ -109,7 +110,7 @@ Result<void> ParallelCopy::read(PostgresConnection& connection, std::size_t numb
                    MILLRACE_RETURN_IF_ERROR(encoder.read(
                        table.table().oid, row, Lsn{}));  // where it was changed is not known
                    if (piece.bytes() < kPieceBytes) return {};
-                   return put(number, std::exchange(piece, {}), false);
+                   return put(number, std::exchange(piece, EncodedRows(kPieceRoom)), false);
                  });
   if (!copied) return copied;
   return put(number, std::move(piece), true);

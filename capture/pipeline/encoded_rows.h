@@ -14,6 +14,10 @@ namespace millrace {
 /// for it, and appended where the log is at hand. Threads: one at a time.
 class EncodedRows final : public EventOut {
  public:
+  EncodedRows() = default;
+  /// With room for so many bytes: growing by doubling, a buffer takes up to twice what is in it.
+  explicit EncodedRows(std::size_t room) { bytes_.reserve(room); }
+
   Result<void> begin(const TransactionInfo&) override { return {}; }
   Result<void> add(const NewEvent& event) override;
   Result<void> commit(std::uint64_t) override { return {}; }
