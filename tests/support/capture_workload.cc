@@ -22,7 +22,7 @@ constexpr const char* kShapes = "CREATE TABLE shapes (id int PRIMARY KEY, v text
 
 void Workload::make_tables() {
   database_.exec(kWorkloadTables);
-  if (kind_ == Kind::kEverything) database_.exec(kOutboxTable + std::string(";") + kShapes);
+  if (kind_ == Kind::kEverything) database_.exec(create_outbox("outbox") + ";" + kShapes);
 }
 
 void Workload::one_transaction() {
@@ -70,7 +70,10 @@ std::string Workload::events_and_shapes(WrittenEvents& written) {
     case 1:
     case 2:
     case 3: return events_.write(written);
-    case 4: return pick(1, 10) == 1 ? events_.write_many(written, pick(100, 400)) : shape() + ";";
+    case 4:
+      if (pick(1, 10) != 1) return shape() + ";";
+      // The largest go to the store's disk before their commit.
+      return events_.write_many(written, pick(1, 40) == 1 ? 16'000 : pick(100, 400));
     default: return {};
   }
 }

@@ -48,6 +48,10 @@ std::string emit(const std::string& prefix, const std::string& payload, bool tra
          prefix + "', " + payload + ");";
 }
 
+std::string insert_into(const std::string& outbox) {
+  return "INSERT INTO " + outbox + " (id, aggregatetype, aggregateid, type, payload) ";
+}
+
 /// A row that is no event is told of by its id alone: its JSON has more than the test wrote.
 std::string line_of_message(const v1::Change& change) {
   if (!change.prefix().starts_with("outbox:"))
@@ -58,14 +62,19 @@ std::string line_of_message(const v1::Change& change) {
 
 }  // namespace
 
-std::string DomainEventWriter::write(WrittenEvents& written) {
+std::string create_outbox(const std::string& name) {
+  return "CREATE TABLE " + name +
+         " (id bigint PRIMARY KEY, aggregatetype text, aggregateid text, type text, payload jsonb)";
+}
+
+std::string DomainEventWriter::write(WrittenEvents& written, const std::string& outbox) {
   std::string sql;
   for (int i = pick(1, 3); i > 0; --i) {
     const int what = pick(1, 10);
     if (what <= 4)
       sql += message(written);
     else if (what <= 8)
-      sql += outbox_row(written);
+      sql += outbox_row(written, outbox);
     else
       sql += refused_message(written);
   }
@@ -101,22 +110,23 @@ std::string DomainEventWriter::refused_message(WrittenEvents& written) {
   return emit(prefix, "'" + number + "'");
 }
 
-std::string DomainEventWriter::outbox_row(WrittenEvents& written) {
+std::string DomainEventWriter::outbox_row(WrittenEvents& written, const std::string& outbox) {
   const std::string category = kCategories[static_cast<std::size_t>(pick(0, 2))];
   const std::string key = kKeys[static_cast<std::size_t>(pick(0, 6))];
   const std::string id = std::to_string(++serial_);
   const bool refused = pick(1, 8) == 1, empty = pick(1, 8) == 1, stays = pick(1, 4) == 1;
   const std::string payload = empty ? "" : R"({"box": )" + id + "}";
-  written.lines.push_back(refused ? refused_line("outbox:public.outbox", id)
+  written.lines.push_back(refused ? refused_line("outbox:public." + outbox, id)
                                   : event_line(category + "/" + key, "Boxed", payload, id));
   if (stays) written.left.push_back(written.lines.back());
-  return "INSERT INTO outbox VALUES (" + id + ", '" + category + "', " +
+  return insert_into(outbox) + "VALUES (" + id + ", '" + category + "', " +
          (refused ? "NULL" : "'" + key + "'") + ", 'Boxed', " +
          (empty ? "NULL" : "'" + payload + "'") + ");" +
-         (stays ? "" : "DELETE FROM outbox WHERE id = " + id + ";");
+         (stays ? "" : "DELETE FROM " + outbox + " WHERE id = " + id + ";");
 }
 
-std::string DomainEventWriter::write_many(WrittenEvents& written, int count) {
+std::string DomainEventWriter::write_many(WrittenEvents& written, int count,
+                                          const std::string& outbox) {
   const std::uint64_t from = serial_ + 1;
   serial_ += static_cast<std::uint64_t>(count);
   const bool boxed = pick(0, 1) == 0;
@@ -132,9 +142,9 @@ std::string DomainEventWriter::write_many(WrittenEvents& written, int count) {
     return "SELECT count(pg_logical_emit_message(true, 'millrace:Many@cart/' || g % 3 + 1, g || "
            "repeat('x', 300))) FROM " +
            series;
-  return "INSERT INTO outbox SELECT g, 'cart', g % 3 + 1, 'Many', to_jsonb(g || repeat('x', 300)) "
-         "FROM " +
-         series + "DELETE FROM outbox WHERE id BETWEEN " + std::to_string(from) + " AND " +
+  return insert_into(outbox) +
+         "SELECT g, 'cart', g % 3 + 1, 'Many', to_jsonb(g || repeat('x', 300)) FROM " + series +
+         "DELETE FROM " + outbox + " WHERE id BETWEEN " + std::to_string(from) + " AND " +
          std::to_string(serial_) + ";";
 }
 

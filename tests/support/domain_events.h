@@ -11,10 +11,8 @@
 
 namespace millrace::test {
 
-/// For DomainEventWriter: the columns that an outbox has to have.
-inline constexpr const char* kOutboxTable =
-    "CREATE TABLE outbox (id bigint PRIMARY KEY, aggregatetype text, aggregateid text, type text, "
-    "payload jsonb)";
+/// A table that DomainEventWriter can write to. Its columns may become others of such types.
+std::string create_outbox(const std::string& name);
 
 /// What a transaction has written of domain events, each a line as read_domain_events() gives it
 /// once the transaction is in the log.
@@ -41,16 +39,16 @@ class DomainEventWriter {
   explicit DomainEventWriter(unsigned seed) : random_(seed) {}
 
   /// SQL, with a ';' at its end, of a few, for a transaction that is open; they are added to what
-  /// it has `written`.
-  std::string write(WrittenEvents& written);
+  /// it has `written`. `outbox` is in schema public.
+  std::string write(WrittenEvents& written, const std::string& outbox = "outbox");
   /// As write(), but so many, of about 300 bytes each.
-  std::string write_many(WrittenEvents& written, int count);
+  std::string write_many(WrittenEvents& written, int count, const std::string& outbox = "outbox");
 
  private:
   int pick(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
   std::string message(WrittenEvents& written);
   std::string refused_message(WrittenEvents& written);
-  std::string outbox_row(WrittenEvents& written);
+  std::string outbox_row(WrittenEvents& written, const std::string& outbox);
 
   std::minstd_rand random_;
   std::uint64_t serial_ = 0;
