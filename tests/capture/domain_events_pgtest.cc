@@ -246,7 +246,7 @@ TEST_CASE("F83, F71, F1: random transactions' domain events come once, in order,
           "[capture][application][domain_events_random]") {
   const auto seed = static_cast<unsigned>(
       setting("MILLRACE_SEED", static_cast<int>(std::random_device{}() & 0x7fffffff)));
-  const int steps = setting("MILLRACE_STEPS", 300);
+  const int steps = setting("MILLRACE_STEPS", 200);
   CAPTURE(seed, steps);
   Events scene;
   LongTransactions workload(scene.database, seed);
