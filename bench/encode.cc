@@ -43,8 +43,8 @@ class Types final : public CatalogLookup {
       default: return ColumnType{ValueKind::kText, false, "text", oid};
     }
   }
-  Result<std::vector<std::string>> primary_key(std::uint32_t) override {
-    return std::vector<std::string>{"id"};
+  Result<std::optional<std::vector<std::string>>> primary_key(std::uint32_t) override {
+    return std::optional(std::vector<std::string>{"id"});
   }
 };
 

@@ -64,8 +64,8 @@ class BuiltinCatalog final : public CatalogLookup {
     if (!builtin) return Error(ErrorCode::kNotFound, "no built-in type");
     return millrace::ColumnType{.kind = builtin->kind, .array = builtin->array, .name = "type"};
   }
-  Result<std::vector<std::string>> primary_key(std::uint32_t) override {
-    return std::vector<std::string>();
+  Result<std::optional<std::vector<std::string>>> primary_key(std::uint32_t) override {
+    return std::optional(std::vector<std::string>());
   }
 };
 

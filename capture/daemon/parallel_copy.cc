@@ -21,7 +21,8 @@ Result<ColumnType> ParallelCopy::LockedLookup::type(std::uint32_t oid, std::int3
   return catalog_.type(oid, modifier);
 }
 
-Result<std::vector<std::string>> ParallelCopy::LockedLookup::primary_key(std::uint32_t oid) {
+Result<std::optional<std::vector<std::string>>> ParallelCopy::LockedLookup::primary_key(
+    std::uint32_t oid) {
   const std::scoped_lock lock(mutex_);
   return catalog_.primary_key(oid);
 }

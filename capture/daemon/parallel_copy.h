@@ -48,7 +48,8 @@ class ParallelCopy {
    public:
     explicit LockedLookup(CatalogLookup& catalog) : catalog_(catalog) {}
     Result<ColumnType> type(std::uint32_t oid, std::int32_t modifier) override;
-    Result<std::vector<std::string>> primary_key(std::uint32_t relation_oid) override;
+    Result<std::optional<std::vector<std::string>>> primary_key(
+        std::uint32_t relation_oid) override;
 
    private:
     std::mutex mutex_;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,9 @@ class CatalogLookup {
   virtual ~CatalogLookup() = default;
   /// A type that is gone meanwhile is kExactText, named by its OID.
   virtual Result<ColumnType> type(std::uint32_t oid, std::int32_t modifier) = 0;
-  /// Columns of the table's primary key; empty if it has none or is gone.
-  virtual Result<std::vector<std::string>> primary_key(std::uint32_t relation_oid) = 0;
+  /// Columns of the table's primary key as it is now; empty if it has none, nothing if it is gone.
+  virtual Result<std::optional<std::vector<std::string>>> primary_key(
+      std::uint32_t relation_oid) = 0;
 };
 
 }  // namespace millrace

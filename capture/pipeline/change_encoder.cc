@@ -97,6 +97,19 @@ std::vector<std::string_view> key_names(const TableSchema& schema) {
   return names;
 }
 
+/// Which of a table's columns have these names; nothing if one of those is not there.
+std::optional<std::vector<bool>> columns_named(const pgoutput::Relation& relation,
+                                               const std::vector<std::string_view>& names) {
+  std::vector<bool> named;
+  std::size_t found = 0;
+  for (const pgoutput::RelationColumn& column : relation.columns) {
+    named.push_back(std::ranges::find(names, column.name) != names.end());
+    found += named.back();
+  }
+  if (found != names.size()) return std::nullopt;
+  return named;
+}
+
 std::string key_text(const TableSchema& schema) {
   std::string text;
   for (const std::string_view name : key_names(schema))
@@ -149,22 +162,25 @@ const TableSchema* ChangeEncoder::schema_of(std::uint32_t relation_oid) const {
 
 /// Which columns make the event's key. With REPLICA IDENTITY FULL every column is flagged, which
 /// tells no row from its twin and changes with every update: the primary key is better where there
-/// is one.
-Result<std::vector<bool>> ChangeEncoder::key_of(const pgoutput::Relation& relation) {
-  std::vector<bool> key;
-  for (const pgoutput::RelationColumn& column : relation.columns) key.push_back(column.key);
-  if (relation.replica_identity != 'f') return key;
-  MILLRACE_ASSIGN_OR_RETURN(const std::vector<std::string> primary,
-                            catalog_.primary_key(relation.oid));
-  if (primary.empty()) return key;
-  std::vector<bool> from_primary;
-  std::size_t found = 0;
-  for (const pgoutput::RelationColumn& column : relation.columns) {
-    from_primary.push_back(std::find(primary.begin(), primary.end(), column.name) != primary.end());
-    found += from_primary.back();
-  }
-  // Part of it may be renamed since, or left out by the publication's column list.
-  return found == primary.size() ? from_primary : key;
+/// is one. What the catalog has may be newer than the change: a table that is gone since, or whose
+/// key's columns have other names, keeps the key that its rows were told under before.
+Result<std::vector<bool>> ChangeEncoder::key_of(const pgoutput::Relation& relation,
+                                                const std::string& category) {
+  std::vector<bool> all;
+  for (const pgoutput::RelationColumn& column : relation.columns) all.push_back(column.key);
+  if (relation.replica_identity != 'f') return all;
+  MILLRACE_ASSIGN_OR_RETURN(const auto primary, catalog_.primary_key(relation.oid));
+  if (primary && primary->empty()) return all;
+  if (primary)
+    if (auto key = columns_named(relation, {primary->begin(), primary->end()})) return *key;
+  const auto known = schemas_.latest(category);
+  if (!known || (*known)->relation_oid != relation.oid) return all;
+  const std::vector<std::string_view> before = key_names(**known);
+  const bool tells = primary ? before.size() == primary->size()
+                             : !before.empty() && before.size() != (*known)->columns.size();
+  if (tells)
+    if (auto key = columns_named(relation, before)) return *key;
+  return all;  // of a part of it that the publication's column list leaves out, too
 }
 
 Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn) {
@@ -180,7 +196,7 @@ Result<void> ChangeEncoder::relation(const pgoutput::Relation& relation, Lsn lsn
   const auto failed = [&](Error error) {
     return std::move(error).context("learn the columns of table " + printable(seen.category));
   };
-  auto key = key_of(relation);
+  auto key = key_of(relation, seen.category);
   if (!key) return failed(std::move(key).error());
   Table table;
   std::vector<pgoutput::BinaryType> forms;

@@ -133,7 +133,7 @@ class Catalog final : public CatalogLookup {
   Result<void> execute(const std::string& sql);
 
   Result<ColumnType> type(std::uint32_t oid, std::int32_t modifier) override;
-  Result<std::vector<std::string>> primary_key(std::uint32_t relation_oid) override;
+  Result<std::optional<std::vector<std::string>>> primary_key(std::uint32_t relation_oid) override;
 
  private:
   struct Session;

@@ -46,7 +46,12 @@ Result<RepairPlanner::Outcome> RepairPlanner::run() {
   plan.end = plan.lost_end = cut_->next;
   if (cut_->mark.source.epoch != 0) plan.source = cut_->mark.source;
   plan.last_commit_time = cut_->mark.commit_time;
-  if (damage || (claim_ && is_before(cut_->mark, *claim_))) MILLRACE_RETURN_IF_ERROR(cut(damage));
+  bool is_cut = damage.has_value();
+  if (!is_cut && claim_ && is_before(cut_->mark, *claim_)) {
+    MILLRACE_ASSIGN_OR_RETURN(const bool was_cut, knows_of_lost_segment(*claim_));
+    is_cut = !was_cut;
+  }
+  if (is_cut) MILLRACE_RETURN_IF_ERROR(cut(damage));
   move_head_away();
   return std::move(outcome_);
 }
@@ -149,6 +154,17 @@ Result<bool> RepairPlanner::is_left_behind_loss(std::uint64_t segment, std::uint
   const SegmentHeader::Predecessor link{
       .segment = before, .bytes_used = origin.bytes_used, .chain = origin.chain};
   if (header != headers_.end() && header->second.predecessor == link) return false;
+  return ends_in_loss(before);
+}
+
+/// True if `claim`, which HEAD makes, is of a segment without an offset of its own, in whose place
+/// an interrupted repair has begun another one. It holds for all that is lost before.
+Result<bool> RepairPlanner::knows_of_lost_segment(const LogMark& claim) {
+  if (!outcome_.plan.interrupted || segments_.size() < 2) return false;
+  const std::uint64_t begun = segments_.back(), before = segments_[segments_.size() - 2];
+  if (claim.segment != begun || claim.end.value != begun) return false;
+  const auto& rewritten = headers_.at(before).rewritten;
+  if (!rewritten || rewritten->end.value != begun) return false;
   return ends_in_loss(before);
 }
 

@@ -60,6 +60,7 @@ class RepairPlanner {
   Result<void> set_strangers_aside();
   Result<bool> ends_in_loss(std::uint64_t segment);
   Result<bool> is_left_behind_loss(std::uint64_t segment, std::uint64_t before);
+  Result<bool> knows_of_lost_segment(const LogMark& claim);
   Result<std::optional<Damage>> find_damage();
   Result<std::optional<Damage>> check_segment(SegmentReader& reader, bool is_last);
   Result<std::optional<Damage>> check_tail(std::uint64_t segment);

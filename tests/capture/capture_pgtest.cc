@@ -622,6 +622,25 @@ TEST_CASE("a table whose key becomes another one goes on under the new key", "[c
   CHECK(keys == std::vector<std::string>{"id", "number", "status"});
 }
 
+TEST_CASE("F73: the last changes of a table that is gone by then have the key of those before",
+          "[capture]") {
+  Scene scene;
+  scene.database.exec("CREATE TABLE other (id int PRIMARY KEY)");
+  scene.database.exec("INSERT INTO orders VALUES (1, 'a', 1), (2, 'b', 1)");
+  REQUIRE(catch_up(scene.options()));
+  scene.database.exec("ALTER TABLE orders REPLICA IDENTITY FULL");
+  scene.database.exec("UPDATE orders SET total = 2; DELETE FROM orders WHERE id = 2");
+  const bool gone = GENERATE(true, false);
+  if (gone) scene.database.exec("DROP TABLE orders");
+  if (!gone) scene.database.exec("ALTER TABLE orders RENAME id TO number");
+  REQUIRE(catch_up(scene.options()));
+  const CapturedLog log = read_captured_log(scene.store());
+  CHECK(log.faults == std::vector<std::string>());
+  REQUIRE(log.of("public.orders", "u").size() == 2);
+  CHECK(log.of("public.orders", "u")[0]["key"] == nlohmann::json{{"id", 1}});
+  CHECK(log.of("public.orders", "d")[0]["key"] == nlohmann::json{{"id", 2}});
+}
+
 TEST_CASE("B24: keys of nearly a mebibyte survive an update that changes them", "[capture]") {
   Scene scene;
   scene.database.exec("CREATE TABLE wide (a text, b int); ALTER TABLE wide REPLICA IDENTITY FULL");

@@ -250,6 +250,25 @@ TEST_CASE("a primary key that the table's columns do not show is not used", "[ca
   CHECK(bench.event(bytes::insert(kThings, {text("1"), text("a"), null()})).key == "1,a,\\N");
 }
 
+TEST_CASE("with identity FULL a table that is gone, or whose key was renamed, keeps its key",
+          "[capture][encoder]") {
+  Bench bench;
+  bench.events(things('d'));
+  SECTION("gone") { bench.catalog.gone = {kThings}; }
+  SECTION("renamed") { bench.catalog.primary_keys[kThings] = {"number"}; }
+  bench.events(things('f'));
+  CHECK(bench.event(bytes::insert(kThings, {text("1"), text("a"), null()})).key == "1");
+}
+
+TEST_CASE("with identity FULL a table that is gone and had no key has none now",
+          "[capture][encoder]") {
+  Bench bench;
+  if (GENERATE(true, false)) bench.events(things('f'));
+  bench.catalog.gone = {kThings};
+  bench.events(things('f'));
+  CHECK(bench.event(bytes::insert(kThings, {text("1"), text("a"), null()})).key == "1,a,\\N");
+}
+
 TEST_CASE("with an index as identity its columns are the key", "[capture][encoder]") {
   Bench bench;
   bench.events(things('i', false, true));

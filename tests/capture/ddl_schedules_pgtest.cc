@@ -7,6 +7,7 @@
 #include "capture/postgres/connection.h"
 #include "tests/support/capture_runner.h"
 #include "tests/support/capture_scene.h"
+#include "tests/support/capture_workload.h"
 #include "tests/support/captured_log.h"
 #include "tests/support/catch.h"
 
@@ -121,29 +122,6 @@ class Schedule {
   int columns_ = 0;
 };
 
-std::string text_of(const nlohmann::json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
-}
-
-/// The first difference; empty if there is none. PostgreSQL tells nothing of what a change of the
-/// shape alone does to rows: a column that a row has not is one that came after it was written.
-std::string difference(TestDatabase& database, const std::string& table, const CapturedLog& log) {
-  CapturedLog::Table told;
-  if (const auto found = log.tables.find("public." + table); found != log.tables.end())
-    told = found->second;
-  for (const auto& found : database.query("SELECT id::text, to_jsonb(t) FROM " + table + " t")) {
-    const auto row = nlohmann::json::parse(*found[1]);
-    const auto known = told.find(*found[0]);
-    if (known == told.end()) return "the log lacks " + row.dump();
-    if (row.contains("v") && !known->second.contains("v")) return "no v in " + known->second.dump();
-    for (const auto& [name, value] : known->second.items())
-      if (row.contains(name) && text_of(row[name]) != text_of(value))
-        return name + " differs: " + row.dump() + " is told as " + known->second.dump();
-    told.erase(known);
-  }
-  return told.empty() ? std::string() : "the log has beyond the table " + told.begin()->first;
-}
-
 TEST_CASE("F72: changes of a table's shape beside open transactions lose and change no row",
           "[capture][ddl][schedules]") {
   const int schedules = setting("MILLRACE_SCHEDULES", 50);
@@ -182,7 +160,7 @@ TEST_CASE("F72: changes of a table's shape beside open transactions lose and cha
   const CapturedLog log = read_captured_log(options.store);
   CHECK(log.faults == std::vector<std::string>());
   for (int i = 0; i < schedules; ++i) {
-    const std::string found = difference(database, table(i), log);
+    const std::string found = shaped_difference(database, table(i), log);
     std::string history;
     for (const std::string& line : histories[static_cast<std::size_t>(i)]) history += line + "\n";
     INFO("MILLRACE_SEED=" << seed + static_cast<unsigned>(i) << " MILLRACE_SCHEDULES=1\n"
@@ -234,7 +212,7 @@ TEST_CASE("F74: partitions that come and go while rows move between them lose an
   for (const char* table : {"p0", "p1", "p2", "p3", "parted"}) {
     CAPTURE(table, via_root);
     const bool has_events = via_root == (std::string(table) == "parted");
-    if (has_events) CHECK(difference(database, table, log) == "");
+    if (has_events) CHECK(shaped_difference(database, table, log) == "");
     if (!has_events) CHECK_FALSE(log.tables.contains(std::string("public.") + table));
   }
 }

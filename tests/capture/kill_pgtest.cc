@@ -1,6 +1,6 @@
-// F1, F4: a random workload runs while capture is killed with SIGKILL at random moments. At the end
-// the fold of the log equals every table, every committed transaction is in it once, and none that
-// was rolled back.
+// F1, F4: a random workload, with domain events and changes of shape, runs while capture is killed
+// with SIGKILL at random moments. At the end the fold of the log equals every table, every
+// committed transaction is in it once with its events, and none that was rolled back.
 //
 // MILLRACE_KILLS sets how many kills there are, MILLRACE_SEED the workload; both are printed.
 #include <algorithm>
@@ -41,17 +41,18 @@ TEST_CASE("F1, F4: capture killed at random moments loses nothing and repeats no
   CAPTURE(seed, kills);
   test::TestDatabase database;
   test::TemporaryDirectory directory;
-  database.exec(test::kWorkloadTables);
+  test::Workload workload(database, seed, test::Workload::Kind::kEverything);
+  workload.make_tables();
   const std::string store = directory / "store";
   const auto command = [&](bool to_the_end) {
-    std::vector<std::string> argv{MILLRACE_PROGRAM, "capture",     "run", "--source",
-                                  database.uri(),   "--store",     store, "--slot",
-                                  database.name(),  "--log-level", "warn"};
+    std::vector<std::string> argv{MILLRACE_PROGRAM, "capture",       "run",           "--source",
+                                  database.uri(),   "--store",       store,           "--slot",
+                                  database.name(),  "--log-level",   "warn",          "--outbox",
+                                  "public.outbox"};
     if (to_the_end) argv.emplace_back("--until-caught-up");
     return argv;
   };
 
-  test::Workload workload(database, seed);
   std::minstd_rand random(seed);
   {
     std::jthread writer([&](const std::stop_token& stop) {
@@ -92,6 +93,9 @@ TEST_CASE("F1, F4: capture killed at random moments loses nothing and repeats no
   REQUIRE(workload.committed().size() > static_cast<std::size_t>(kills));
 
   CHECK(test::workload_differences(database, log) == std::vector<std::string>());
+  const test::LoggedEvents events = test::read_domain_events(store);
+  CHECK(events.faults == std::vector<std::string>());
+  CHECK(workload.event_difference(streamed.size(), events.captured) == "");
   const test::CommandResult verified =
       test::run_command({MILLRACE_PROGRAM, "log", "verify", "--store", store});
   CHECK(verified.exit_code == 0);

@@ -1,6 +1,7 @@
 // F1, F47, F48, F123: one run in which capture is killed, its WAL senders are ended and the server
-// crashes, all at random moments beside a random workload. At the end every committed transaction
-// is in the log once, and the log folds to the tables.
+// crashes, all at random moments beside a random workload with domain events and changes of shape,
+// and beside appends to the same streams. At the end every committed transaction is in the log once
+// with its events, every append too, and the log folds to the tables.
 #include <csignal>
 #include <iostream>
 #include <random>
@@ -34,10 +35,12 @@ struct Counts {
 /// A capture, a server and a writer.
 class Storm {
  public:
-  explicit Storm(unsigned seed) : random_(seed), workload_(database_, seed) {
-    database_.exec(kWorkloadTables);
+  explicit Storm(unsigned seed)
+      : random_(seed), workload_(database_, seed, Workload::Kind::kEverything) {
+    workload_.make_tables();
     start_capture();
     REQUIRE(is_streaming());
+    others_.emplace(directory_ / "store", seed);
     writer_ = std::jthread([this](const std::stop_token& stop) { write(stop); });
   }
 
@@ -78,6 +81,7 @@ class Storm {
   void check() {
     writer_.request_stop();
     writer_.join();
+    others_->stop();
     capture_->kill(SIGTERM);
     REQUIRE(capture_->wait().has_value());
     const CommandResult last = run_command(command(true), {}, {}, std::chrono::minutes(5));
@@ -89,10 +93,17 @@ class Storm {
     for (const auto& event : log.of("public.audit", "c")) audited.push_back(event["after"]["id"]);
     CHECK(audited == workload_.committed());
     CHECK(workload_differences(database_, log) == std::vector<std::string>());
+    const LoggedEvents events = read_domain_events(directory_ / "store");
+    CHECK(events.faults == std::vector<std::string>());
+    CHECK(workload_.event_difference(audited.size(), events.captured) == "");
+    CHECK(others_->failure() == "");
+    CHECK(first_difference(others_->lines(), events.appended) == "");
     const CommandResult verified = run_command(
         {MILLRACE_PROGRAM, "log", "verify", "--store", (directory_ / "store").string()});
     CHECK(verified.exit_code == 0);
-    std::cout << "transactions: " << audited.size() << ", events: " << log.events.size() << "\n";
+    std::cout << "transactions: " << audited.size() << ", events: " << log.events.size()
+              << ", domain events: " << events.captured.size() << " and "
+              << events.appended.size() << " of others\n";
   }
 
  private:
@@ -106,6 +117,8 @@ class Storm {
                                   (directory_ / "store").string(),
                                   "--slot",
                                   "storm",
+                                  "--outbox",
+                                  "public.outbox",
                                   "--log-level",
                                   "warn"};
     if (to_the_end) argv.emplace_back("--until-caught-up");
@@ -149,6 +162,7 @@ class Storm {
   std::minstd_rand random_;
   Workload workload_;
   std::optional<ChildProcess> capture_;
+  std::optional<OtherAppends> others_;
   std::counting_semaphore<> room_{kTransactionsPerBlow};
   std::jthread writer_;
 };

@@ -17,6 +17,7 @@
 #include "tests/support/captured_log.h"
 #include "tests/support/catch.h"
 #include "tests/support/pgoutput_bytes.h"
+#include "tests/support/postgres_session.h"
 #include "tests/support/process.h"
 
 namespace millrace {
@@ -26,6 +27,7 @@ using test::BackgroundCapture;
 using test::CapturedLog;
 using test::catch_up;
 using test::read_captured_log;
+using test::Session;
 
 test::PostgresServer& server() {
   static test::PostgresServer server({.settings = {{"logical_decoding_work_mem", "64kB"},
@@ -39,26 +41,6 @@ template <typename Condition>
 bool in_time(Condition&& condition) {
   return test::eventually(std::forward<Condition>(condition), std::chrono::minutes(2));
 }
-
-/// A connection of its own, for a transaction that stays open.
-class Session {
- public:
-  explicit Session(const test::TestDatabase& database)
-      : connection_(PQconnectdb(database.uri().c_str()), &PQfinish) {
-    if (PQstatus(connection_.get()) != CONNECTION_OK)
-      throw std::runtime_error(PQerrorMessage(connection_.get()));
-  }
-  void exec(const std::string& sql) {
-    const std::unique_ptr<PGresult, decltype(&PQclear)> answer(
-        PQexec(connection_.get(), sql.c_str()), &PQclear);
-    const auto status = PQresultStatus(answer.get());
-    if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK)
-      throw std::runtime_error(sql + ": " + PQresultErrorMessage(answer.get()));
-  }
-
- private:
-  std::unique_ptr<PGconn, decltype(&PQfinish)> connection_;
-};
 
 /// A database on the server that streams, a store for it, and captures of one into the other.
 struct Streams {

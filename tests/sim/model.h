@@ -28,7 +28,7 @@ void check(bool holds, const char* checker, const std::string& what = "");
 struct ModelEvent {
   std::string category, key, type, payload, metadata;
   EventFlags flags = EventFlags::kNone;
-  std::optional<std::uint64_t> version{};  ///< In its stream, if it was appended to one.
+  std::optional<std::uint64_t> version{};  ///< In its stream, if it is an event of one.
   std::int64_t appended = 0;
 
   // What a run of compaction, or erasing, may have made of it. Whether it did depends on faults and
@@ -46,7 +46,8 @@ struct ModelEvent {
             .type = type,
             .payload = payload,
             .metadata = metadata,
-            .flags = flags};
+            .flags = flags,
+            .versioned = version.has_value()};
   }
 };
 

@@ -37,27 +37,6 @@ std::vector<ModelEvent> make_events(std::uint64_t serial, std::size_t count, std
   return events;
 }
 
-std::size_t bytes_of(const std::vector<ModelEvent>& events) {
-  std::size_t bytes = 256;
-  for (const ModelEvent& event : events)
-    bytes += event.payload.size() + event.key.size() + event.metadata.size() + 16;
-  return bytes;
-}
-
-/// Begins and adds; false if the store is poisoned. What does not fit beside what is pending goes
-/// to a flush of its own, so that the appender and the flusher never work at once.
-bool fill(Simulation& sim, const TransactionInfo& info, const std::vector<ModelEvent>& events) {
-  EventStore& store = sim.store();
-  if (sim.unflushed_bytes + bytes_of(events) > sim.options.pending_bytes_max &&
-      sim.unflushed_bytes != 0 && !sim.flush())
-    return false;
-  TransactionInfo begun = info;
-  begun.source.end = 0;
-  if (!store.begin(begun)) return false;
-  return std::all_of(events.begin(), events.end(),
-                     [&](const ModelEvent& event) { return store.add(event.view()).has_value(); });
-}
-
 void append_captured(Simulation& sim, const Arguments& a) {
   append_events(sim, next_info(sim, true), make_events(++sim.serial, a[0] % 8, a[1] % 300, a[2]));
 }
@@ -82,26 +61,20 @@ void append_large(Simulation& sim, const Arguments& a) {
   append_events(sim, next_info(sim, a[0] % 4 != 0), make_large(sim, a));
 }
 
-void roll_back(Simulation& sim, const TransactionInfo& info,
-               const std::vector<ModelEvent>& events) {
-  EventStore& store = sim.store();
+void roll_back_events(Simulation& sim, const TransactionInfo& info,
+                      const std::vector<ModelEvent>& events) {
   const std::uint64_t before = sim.files.operations();
-  if (!fill(sim, info, events)) return;
-  if (!store.rollback()) return;
-  check(store.appended_end().value == sim.model.end(), "I3 rollback takes everything back");
-  const bool on_disk =
-      bytes_of(events) > sim.options.pending_bytes_max && sim.files.operations() != before;
-  hit(on_disk ? Probe::kRewound : Probe::kRolledBack);
-  if (on_disk && bytes_of(events) > 3 * sim.options.segment_bytes) hit(Probe::kRewoundSegments);
+  if (begin(sim, info, bytes_of(events)) && add(sim, events))
+    roll_back(sim, events, sim.files.operations() != before);
 }
 
 void roll_back_small(Simulation& sim, const Arguments& a) {
-  roll_back(sim, next_info(sim, a[0] % 2 == 0),
-            make_events(++sim.serial, a[0] % 8, a[1] % 300, a[2]));
+  roll_back_events(sim, next_info(sim, a[0] % 2 == 0),
+                   make_events(++sim.serial, a[0] % 8, a[1] % 300, a[2]));
 }
 
 void roll_back_large(Simulation& sim, const Arguments& a) {
-  roll_back(sim, next_info(sim, true), make_large(sim, a));
+  roll_back_events(sim, next_info(sim, true), make_large(sim, a));
 }
 
 void change_epoch(Simulation& sim, const Arguments& a) {
@@ -271,6 +244,7 @@ constexpr Operation kOperations[] = {
     {"restore", 4, Operation::kWithLast, restore_snapshot},
     {"repair", 3, Operation::kOften, repair_damage},
     {"scrub", 4, Operation::kOften, scrub},
+    {"append_versioned", 20, Operation::kOften, append_versioned},
 };
 
 }  // namespace
@@ -286,13 +260,43 @@ TransactionInfo next_info(Simulation& sim, bool captured) {
   return info;
 }
 
-void append_events(Simulation& sim, const TransactionInfo& info, std::vector<ModelEvent> events) {
-  const std::uint64_t before = sim.files.operations();
-  if (!fill(sim, info, events)) return;
+std::size_t bytes_of(const std::vector<ModelEvent>& events) {
+  std::size_t bytes = 256;
+  for (const ModelEvent& event : events)
+    bytes += event.payload.size() + event.key.size() + event.metadata.size() + 16;
+  return bytes;
+}
+
+/// What does not fit beside what is pending goes to a flush of its own, so that the appender and
+/// the flusher never work at once.
+bool begin(Simulation& sim, const TransactionInfo& info, std::size_t bytes) {
+  EventStore& store = sim.store();
+  if (sim.unflushed_bytes + bytes > sim.options.pending_bytes_max && sim.unflushed_bytes != 0 &&
+      !sim.flush())
+    return false;
+  TransactionInfo begun = info;
+  begun.source.end = 0;
+  return store.begin(begun).has_value();
+}
+
+bool add(Simulation& sim, const std::vector<ModelEvent>& events) {
+  EventStore& store = sim.store();
+  for (const ModelEvent& event : events) {
+    const auto added = store.add(event.view());
+    if (added) continue;
+    if (!store.status()) return false;
+    check(event.version && sim.files.fault_was_hit(), "I9 add", added.error().to_string());
+    hit(Probe::kVersionNotReadable);
+    if (store.rollback() && !sim.files.is_down()) sim.files.clear_faults();  // it could not read
+    return false;
+  }
+  return true;
+}
+
+void commit(Simulation& sim, const TransactionInfo& info, std::vector<ModelEvent> events) {
   const std::size_t bytes = bytes_of(events);
   const bool alone = bytes > sim.options.pending_bytes_max || sim.flushes_always();
   if (bytes > sim.options.pending_bytes_max / 2) hit(Probe::kSpilled);
-  if (alone && sim.files.operations() != before) hit(Probe::kAppenderBlocked);
   const auto end = sim.store().commit(info.source.end);
   if (!end) return;
   const std::uint64_t first = sim.model.end();
@@ -306,6 +310,24 @@ void append_events(Simulation& sim, const TransactionInfo& info, std::vector<Mod
     if (segment > first && segment < sim.model.end()) hit(Probe::kRolledInTransaction);
     if (segment != 0) hit(Probe::kSegmentRolled);
   }
+}
+
+void roll_back(Simulation& sim, const std::vector<ModelEvent>& events, bool was_written) {
+  if (!sim.store().rollback()) return;
+  check(sim.store().appended_end().value == sim.model.end(), "I3 rollback takes everything back");
+  const std::size_t bytes = bytes_of(events);
+  const bool on_disk = bytes > sim.options.pending_bytes_max && was_written;
+  hit(on_disk ? Probe::kRewound : Probe::kRolledBack);
+  if (on_disk && bytes > 3 * sim.options.segment_bytes) hit(Probe::kRewoundSegments);
+}
+
+void append_events(Simulation& sim, const TransactionInfo& info, std::vector<ModelEvent> events) {
+  const std::uint64_t before = sim.files.operations();
+  const std::size_t bytes = bytes_of(events);
+  if (!begin(sim, info, bytes) || !add(sim, events)) return;
+  const bool alone = bytes > sim.options.pending_bytes_max || sim.flushes_always();
+  if (alone && sim.files.operations() != before) hit(Probe::kAppenderBlocked);
+  commit(sim, info, std::move(events));
 }
 
 Doom doom_of(const Arguments& a) {

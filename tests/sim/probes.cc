@@ -84,6 +84,11 @@ constexpr std::array<std::string_view, kProbes> kNames{
     "scrub ended a pass over the store",
     "scrub found rot",
     "scrub found rot after a restart",
+    "transaction with versions committed",
+    "transaction with versions spilled before its commit",
+    "versions of a transaction taken back",
+    "version not given, since the log could not be read",
+    "appended to streams while a transaction was open",
 };
 
 }  // namespace

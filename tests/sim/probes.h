@@ -88,6 +88,11 @@ enum class Probe : std::uint8_t {
   kScrubbed,
   kRotFound,
   kRotFoundAfterRestart,
+  kVersioned,
+  kVersionedSpilled,
+  kVersionsTakenBack,
+  kVersionNotReadable,
+  kAppendedBeside,
   kCount,
 };
 

@@ -161,6 +161,7 @@ std::span<const Operation> operations();
 
 /// streams.cc.
 void append_to_streams(Simulation& sim, const Arguments& arguments);
+void append_versioned(Simulation& sim, const Arguments& arguments);
 /// upkeep.cc: what takes events out.
 void append_rows(Simulation& sim, const Arguments& arguments);
 void set_policy(Simulation& sim, const Arguments& arguments);
@@ -173,8 +174,18 @@ void take_snapshot(Simulation& sim, const Arguments& arguments);
 void restore_snapshot(Simulation& sim, const Arguments& arguments);
 /// operations.cc: how the next death of the writer happens.
 Doom doom_of(const Arguments& arguments);
-/// Appends a transaction whose events belong together.
+/// Appends a transaction whose events belong together: those with a version are added as
+/// `versioned`.
 void append_events(Simulation& sim, const TransactionInfo& info, std::vector<ModelEvent> events);
+/// The same in steps; a transaction may be rolled back instead. False where it did not begin, or is
+/// no more, since a fault was met.
+bool begin(Simulation& sim, const TransactionInfo& info, std::size_t bytes);
+bool add(Simulation& sim, const std::vector<ModelEvent>& events);
+void commit(Simulation& sim, const TransactionInfo& info, std::vector<ModelEvent> events);
+/// `was_written`: some of it may be on the disk.
+void roll_back(Simulation& sim, const std::vector<ModelEvent>& events, bool was_written);
+/// About what they take in memory.
+std::size_t bytes_of(const std::vector<ModelEvent>& events);
 TransactionInfo next_info(Simulation& sim, bool captured);
 /// damage.cc: what somebody does to the files of a store. On a copy of them.
 void damage_a_file(Simulation& sim, const Arguments& arguments);

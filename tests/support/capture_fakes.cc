@@ -26,11 +26,13 @@ Result<ColumnType> FakeCatalog::type(std::uint32_t oid, std::int32_t) {
   return type;
 }
 
-Result<std::vector<std::string>> FakeCatalog::primary_key(std::uint32_t relation_oid) {
+Result<std::optional<std::vector<std::string>>> FakeCatalog::primary_key(
+    std::uint32_t relation_oid) {
   ++questions;
   if (failure) return *failure;
+  if (gone.contains(relation_oid)) return std::optional<std::vector<std::string>>();
   const auto found = primary_keys.find(relation_oid);
-  return found == primary_keys.end() ? std::vector<std::string>{} : found->second;
+  return std::optional(found == primary_keys.end() ? std::vector<std::string>{} : found->second);
 }
 
 v1::Change RecordedEvent::change() const {

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,9 +16,10 @@ namespace millrace::test {
 class FakeCatalog final : public CatalogLookup {
  public:
   Result<ColumnType> type(std::uint32_t oid, std::int32_t modifier) override;
-  Result<std::vector<std::string>> primary_key(std::uint32_t relation_oid) override;
+  Result<std::optional<std::vector<std::string>>> primary_key(std::uint32_t relation_oid) override;
 
   std::map<std::uint32_t, std::vector<std::string>> primary_keys;
+  std::set<std::uint32_t> gone;  ///< Tables that were dropped since.
   std::optional<Error> failure;  ///< Given instead of any answer.
   int questions = 0;
 };

@@ -1,5 +1,7 @@
 #include "tests/support/capture_workload.h"
 
+#include <algorithm>
+
 namespace millrace::test {
 namespace {
 
@@ -10,21 +12,97 @@ CapturedLog::Table table_now(test::TestDatabase& database, const std::string& sq
   return table;
 }
 
+std::string text_of(const nlohmann::json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+constexpr const char* kShapes = "CREATE TABLE shapes (id int PRIMARY KEY, v text)";
+
 }  // namespace
+
+void Workload::make_tables() {
+  database_.exec(kWorkloadTables);
+  if (kind_ == Kind::kEverything) database_.exec(create_outbox("outbox") + ";" + kShapes);
+}
 
 void Workload::one_transaction() {
   std::string sql = "BEGIN;";
-  for (int i = pick(1, 6); i > 0; --i) sql += statement() + ";";
-  if (pick(1, 10) == 1) sql += "SAVEPOINT s; " + statement() + "; ROLLBACK TO s;";
+  written_ = {};
+  for (int i = pick(1, 6); i > 0; --i) sql += statement() + ";" + events_and_shapes(written_);
+  if (pick(1, 10) == 1) {
+    WrittenEvents undone;
+    sql += "SAVEPOINT s; " + statement() + "; " + events_and_shapes(undone) + "ROLLBACK TO s;";
+  }
   const bool keep = pick(1, 8) != 1;
   sql += "INSERT INTO audit VALUES (" + std::to_string(++number_) + ");";
   database_.exec(sql + (keep ? "COMMIT" : "ROLLBACK"));
-  if (keep) committed_.push_back(number_);
+  if (keep) this->keep();
 }
 
 void Workload::settle() {
-  if (database_.value("SELECT 1 FROM audit WHERE id = " + std::to_string(number_)) == "1")
-    committed_.push_back(number_);
+  if (database_.value("SELECT 1 FROM audit WHERE id = " + std::to_string(number_)) == "1") keep();
+}
+
+void Workload::keep() {
+  committed_.push_back(number_);
+  committed_events_.push_back(std::move(written_));
+}
+
+std::string Workload::event_difference(std::size_t streamed, std::vector<std::string> found) const {
+  std::vector<std::string> there, expected;
+  for (std::size_t i = 0; i < committed_events_.size(); ++i) {
+    const bool came = i + streamed >= committed_events_.size();
+    const WrittenEvents& written = committed_events_[i];
+    std::vector<std::string>& list = came ? expected : there;
+    for (const std::string& line : came ? written.lines : written.left) list.push_back(line);
+  }
+  std::ranges::sort(there);  // a table's rows lie in any order
+  std::sort(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(
+                                               std::min(there.size(), found.size())));
+  expected.insert(expected.begin(), there.begin(), there.end());
+  return first_difference(expected, found);
+}
+
+/// Beside every third statement.
+std::string Workload::events_and_shapes(WrittenEvents& written) {
+  if (kind_ == Kind::kRows) return {};
+  switch (pick(1, 12)) {
+    case 1:
+    case 2:
+    case 3: return events_.write(written);
+    case 4:
+      if (pick(1, 10) != 1) return shape() + ";";
+      // The largest go to the store's disk before their commit.
+      return events_.write_many(written, pick(1, 40) == 1 ? 16'000 : pick(100, 400));
+    default: return {};
+  }
+}
+
+/// Names of columns are never given again. Those that are not there change nothing.
+std::string Workload::shape() {
+  const auto if_there = [](const std::string& alter) {
+    return "DO $$ BEGIN " + alter + "; EXCEPTION WHEN undefined_column THEN NULL; END $$";
+  };
+  const std::string alter = "ALTER TABLE shapes ";
+  const std::string fresh = "c" + std::to_string(columns_ + 1);
+  const std::string any = "c" + std::to_string(pick(std::max(columns_ - 8, 0), columns_));
+  switch (pick(1, 16)) {
+    case 1: return ++columns_, alter + "ADD " + fresh + " int DEFAULT 7";
+    case 2: return ++columns_, alter + "ADD " + fresh + " text";
+    case 3: return ++columns_, if_there(alter + "RENAME " + any + " TO " + fresh);
+    case 4: return alter + "DROP COLUMN IF EXISTS " + any;
+    case 5: return if_there(alter + "ALTER " + any + " TYPE text");
+    case 6: return if_there("UPDATE shapes SET " + any + " = '5' WHERE id % 3 = 1");
+    case 7: return "TRUNCATE shapes";
+    case 8: return "DROP TABLE shapes; " + std::string(kShapes);
+    case 9:
+    case 10: return "DELETE FROM shapes WHERE id % 5 = " + std::to_string(pick(0, 4));
+    case 11:
+    case 12: return "UPDATE shapes SET v = v || 'x' WHERE id % 7 = " + std::to_string(pick(0, 6));
+    default:
+      return "INSERT INTO shapes (id, v) SELECT g, repeat('v', g * 100) FROM generate_series(" +
+             std::to_string(pick(1, 40)) + ", 40) g ON CONFLICT DO NOTHING";
+  }
 }
 
 std::string Workload::statement() {
@@ -93,7 +171,29 @@ std::vector<std::string> workload_differences(TestDatabase& database, const Capt
     }
     differences.push_back(difference);
   }
+  if (database.value("SELECT to_regclass('shapes')") == "shapes")
+    if (const std::string difference = shaped_difference(database, "shapes", log);
+        !difference.empty())
+      differences.push_back("public.shapes: " + difference);
   return differences;
+}
+
+std::string shaped_difference(TestDatabase& database, const std::string& table,
+                              const CapturedLog& log) {
+  CapturedLog::Table told;
+  if (const auto found = log.tables.find("public." + table); found != log.tables.end())
+    told = found->second;
+  for (const auto& [key, row] :
+       table_now(database, "SELECT id::text, to_jsonb(t) FROM " + table + " t")) {
+    const auto known = told.find(key);
+    if (known == told.end()) return "the log lacks " + row.dump();
+    if (row.contains("v") && !known->second.contains("v")) return "no v in " + known->second.dump();
+    for (const auto& [name, value] : known->second.items())
+      if (row.contains(name) && text_of(row[name]) != text_of(value))
+        return name + " differs: " + row.dump() + " is told as " + known->second.dump();
+    told.erase(known);
+  }
+  return told.empty() ? std::string() : "the log has beyond the table " + told.begin()->first;
 }
 
 }  // namespace millrace::test
