@@ -1,9 +1,9 @@
 #include <sqlite3.h>
 
 #include "bench/bench.h"
+#include "capture/daemon/stream_session.h"
 #include "capture/pgoutput/builtin_types.h"
 #include "capture/pipeline/change_encoder.h"
-#include "capture/daemon/stream_session.h"
 #include "eventstore/event_store.h"
 #include "projections/projections.h"
 #include "public.documents.pb.h"

@@ -46,7 +46,7 @@ struct ProbeLatency {
 /// on that file. Numbers are since the start of the process.
 struct CaptureStatus {
   CapturePhase phase = CapturePhase::kStarting;
-  std::string halt;    ///< kHalted: "SLOT_MISSING".
+  std::string halt;  ///< kHalted: "SLOT_MISSING".
   /// Why it reconnects, or what it ended with, in the words of the error; empty else.
   std::string reason;
   UnixMicros phase_since, started, written;

@@ -46,7 +46,7 @@ constexpr std::int64_t kSilentMicros = 10'000'000;
 
 /// A table of which the store has changes, or which is captured now.
 struct TableStatus {
-  std::uint32_t schema = 0;  ///< Latest version; 0: no change of it was seen yet.
+  std::uint32_t schema = 0;   ///< Latest version; 0: no change of it was seen yet.
   std::string_view captured;  ///< "now", "formerly" or "outbox"; empty: nobody knows.
 };
 

@@ -34,9 +34,7 @@ constexpr std::chrono::milliseconds kProgressInterval{200};
 class Service final : public v1::StoreService::Service {
  public:
   Service(EventStore& store, const Path& directory, std::function<void()> on_yield)
-      : store_(store),
-        captured_(directory, FileSystem::real()),
-        on_yield_(std::move(on_yield)) {}
+      : store_(store), captured_(directory, FileSystem::real()), on_yield_(std::move(on_yield)) {}
 
   /// Long calls end soon.
   void stop() { stopping_ = true; }

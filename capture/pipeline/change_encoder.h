@@ -117,8 +117,7 @@ class ChangeEncoder {
   OutboxTable* outbox_of(std::uint32_t relation_oid);
   Result<void> outbox_row(OutboxTable& outbox, const pgoutput::Tuple& row, Lsn lsn);
   Result<void> plain_message(std::string_view prefix, std::string_view content, Lsn lsn);
-  Result<std::vector<bool>> key_of(const pgoutput::Relation& relation,
-                                   const std::string& category);
+  Result<std::vector<bool>> key_of(const pgoutput::Relation& relation, const std::string& category);
   Result<const Table*> find(std::uint32_t relation_oid, std::size_t columns);
   Result<void> encode_row(const Table& table, const pgoutput::Tuple& tuple,
                           const pgoutput::Tuple* older, const RowState* known = nullptr);

@@ -527,12 +527,12 @@ Result<ColumnType> Catalog::type(std::uint32_t oid, std::int32_t modifier) {
 Result<std::optional<std::vector<std::string>>> Catalog::primary_key(std::uint32_t relation_oid) {
   return run([&](Session& session) {
     std::optional<std::vector<std::string>> names;
-    for (const pqxx::row& row : session.query(
-             "SELECT a.attname AS name FROM pg_class c"
-             " LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary"
-             " LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (" +
-             kKeyColumns + ") WHERE c.oid = " + literal(relation_oid) +
-             " ORDER BY array_position(i.indkey::int2[], a.attnum)")) {
+    for (const pqxx::row& row :
+         session.query("SELECT a.attname AS name FROM pg_class c"
+                       " LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary"
+                       " LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (" +
+                       kKeyColumns + ") WHERE c.oid = " + literal(relation_oid) +
+                       " ORDER BY array_position(i.indkey::int2[], a.attnum)")) {
       if (!names) names.emplace();
       if (!row["name"].is_null()) names->push_back(text(row, "name"));
     }

@@ -285,8 +285,8 @@ void compare_publication(const PublicationDifference& difference, const Prefligh
   const std::string alter = "ALTER PUBLICATION " + quote_identifier(question.publication);
   const std::string missing = joined_names(difference.missing);
   const std::string beyond = joined_names(difference.beyond);
-  const bool kept = made_by_capture(publication) && publication.owned && publication.plain &&
-                    !question.temporary;
+  const bool kept =
+      made_by_capture(publication) && publication.owned && publication.plain && !question.temporary;
   const bool goes_on = question.brings_in_step || (question.tells_mended && found.slot);
   if (!beyond.empty() && !(kept && goes_on))
     findings.problem(subject, "It publishes tables that --tables leaves out: " + beyond + ".",

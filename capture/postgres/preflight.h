@@ -73,8 +73,8 @@ bool made_by_capture(const PublicationInfo& publication);
 /// What publication_mark() was told; nothing of a publication that somebody else, or an early
 /// version, has made.
 std::optional<TablePatterns> patterns_of(const PublicationInfo& publication);
-/// The --tables in force, as one text: what is `given`, else what the publication is kept for; empty
-/// if neither is.
+/// The --tables in force, as one text: what is `given`, else what the publication is kept for;
+/// empty if neither is.
 std::string patterns_in_force(const std::optional<TablePatterns>& given,
                               const PublicationInfo& publication);
 /// Makes the publication, with that comment.

@@ -159,8 +159,8 @@ class LongTransactions {
     switch (pick(1, 5)) {
       case 1: return "DELETE FROM " + table + " WHERE id % 9 = " + std::to_string(pick(0, 8));
       case 2:
-        return "UPDATE " + table + " SET v = md5(v), id = -id WHERE id % 7 = " +
-               std::to_string(pick(0, 6));
+        return "UPDATE " + table +
+               " SET v = md5(v), id = -id WHERE id % 7 = " + std::to_string(pick(0, 6));
       default: {
         const int from = next_id_;
         next_id_ += pick(1, 400);
@@ -233,8 +233,8 @@ struct Events {
   /// `drains`: what it is behind at its start it reads in stretches.
   ChildProcess child(bool drains) const {
     return ChildProcess({MILLRACE_PROGRAM, "capture", "run", "--source", database.uri(), "--store",
-                         store(), "--slot", database.name(), "--outbox", kOutboxes,
-                         "--log-level", "warn", "--catch-up-from", drains ? "20000" : "0"});
+                         store(), "--slot", database.name(), "--outbox", kOutboxes, "--log-level",
+                         "warn", "--catch-up-from", drains ? "20000" : "0"});
   }
   std::string slot(const std::string& column, const std::string& view) {
     return database.value("SELECT " + column + " FROM " + view + " WHERE slot_name = '" +

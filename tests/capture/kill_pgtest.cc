@@ -45,9 +45,9 @@ TEST_CASE("F1, F4: capture killed at random moments loses nothing and repeats no
   workload.make_tables();
   const std::string store = directory / "store";
   const auto command = [&](bool to_the_end) {
-    std::vector<std::string> argv{MILLRACE_PROGRAM, "capture",       "run",           "--source",
-                                  database.uri(),   "--store",       store,           "--slot",
-                                  database.name(),  "--log-level",   "warn",          "--outbox",
+    std::vector<std::string> argv{MILLRACE_PROGRAM, "capture",     "run",  "--source",
+                                  database.uri(),   "--store",     store,  "--slot",
+                                  database.name(),  "--log-level", "warn", "--outbox",
                                   "public.outbox"};
     if (to_the_end) argv.emplace_back("--until-caught-up");
     return argv;

@@ -60,8 +60,7 @@ TEST_CASE_METHOD(Admin, "teardown knows the publication that a first run has mad
   CHECK(tear_down(true) == std::vector{State::kRemoved, State::kRemoved});
 }
 
-TEST_CASE_METHOD(Admin, "teardown takes the names from the store",
-                 "[capture][setup]") {
+TEST_CASE_METHOD(Admin, "teardown takes the names from the store", "[capture][setup]") {
   CaptureOptions chosen = options();
   chosen.publication = "shop";
   REQUIRE(catch_up(chosen));

@@ -102,8 +102,8 @@ class Storm {
         {MILLRACE_PROGRAM, "log", "verify", "--store", (directory_ / "store").string()});
     CHECK(verified.exit_code == 0);
     std::cout << "transactions: " << audited.size() << ", events: " << log.events.size()
-              << ", domain events: " << events.captured.size() << " and "
-              << events.appended.size() << " of others\n";
+              << ", domain events: " << events.captured.size() << " and " << events.appended.size()
+              << " of others\n";
   }
 
  private:

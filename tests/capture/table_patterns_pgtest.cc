@@ -190,8 +190,8 @@ TEST_CASE_METHOD(Shop, "a name in --tables that is no table's is told once",
                  "[capture][patterns][setup]") {
   const auto problems = [&](const std::string& tables) {
     std::string text;
-    const auto checked = check_source(
-        {.source = database.uri(), .tables = {tables}, .slot = database.name()});
+    const auto checked =
+        check_source({.source = database.uri(), .tables = {tables}, .slot = database.name()});
     REQUIRE(checked);
     for (const Finding& finding : *checked)
       if (finding.severity == Finding::Severity::kProblem) text += finding.message + "\n";

@@ -17,8 +17,8 @@ TEST_CASE("capture setup and teardown are told, asked to be confirmed, and done 
   const TemporaryDirectory directory;
   const std::string store = (directory / "store").string();
   const auto call = [&](const std::string& verb, std::vector<std::string> more = {}) {
-    more.insert(more.begin(), {"capture", verb, "--source", database.uri(), "--slot",
-                               "slot_" + database.name()});
+    more.insert(more.begin(),
+                {"capture", verb, "--source", database.uri(), "--slot", "slot_" + database.name()});
     return millrace(more);
   };
   const CommandResult made = call("setup");

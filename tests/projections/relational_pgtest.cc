@@ -12,7 +12,8 @@
 #include "tests/support/postgres_fixture.h"
 #include "tests/support/temporary_directory.h"
 
-// Declared views against the same queries on the database that they come from: types, nulls, NaN and all.
+// Declared views against the same queries on the database that they come from: types, nulls, NaN
+// and all.
 
 using namespace millrace;
 using namespace millrace::projections;
@@ -55,8 +56,10 @@ std::vector<Case> cases() {
                       sum("weight", &Sales::weight), projections::max("heaviest", &Sales::weight),
                       distinct_count("weights", &Sales::weight))
            .into(cache_table{}),
-       "region, n, priced, pieces, mean_pieces, amount, mean_amount, least, most, weight, heaviest, weights",
-       "SELECT region COLLATE \"C\" AS r, count(*), count(amount), sum(pieces), avg(pieces), sum(amount), avg(amount),"
+       "region, n, priced, pieces, mean_pieces, amount, mean_amount, least, most, weight, "
+       "heaviest, weights",
+       "SELECT region COLLATE \"C\" AS r, count(*), count(amount), sum(pieces), avg(pieces), "
+       "sum(amount), avg(amount),"
        " min(amount), max(amount), sum(weight), max(weight), count(DISTINCT weight) FROM sales"
        " WHERE region IS NOT NULL GROUP BY region ORDER BY r"});
   all.push_back({view("customer_totals", Version{1})
@@ -72,18 +75,19 @@ std::vector<Case> cases() {
                  "id, name, n, cents",
                  "SELECT c.id, c.name, count(o.id), sum(o.total_cents) FROM customers c"
                  " LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id ORDER BY c.id"});
-  all.push_back(
-      {view("lines", Version{1})
-           .from(orders)
-           .join(customers, &Orders::customer_id,
-                 [](const TableRow<Orders>& o, const TableRow<Customers>* c) {
-                   return Record{{"name", (*c)[&Customers::name]}, {"city", (*c)[&Customers::city]},
-                                 {"status", o[&Orders::status]}};
-                 })
-           .into(cache_table{.key = integer("id"),
-                             .columns = {text("name"), text("city"), text("status")}}),
-       "id, name, city, status",
-       "SELECT o.id, c.name, c.city, o.status FROM orders o JOIN customers c ON c.id = o.customer_id ORDER BY o.id"});
+  all.push_back({view("lines", Version{1})
+                     .from(orders)
+                     .join(customers, &Orders::customer_id,
+                           [](const TableRow<Orders>& o, const TableRow<Customers>* c) {
+                             return Record{{"name", (*c)[&Customers::name]},
+                                           {"city", (*c)[&Customers::city]},
+                                           {"status", o[&Orders::status]}};
+                           })
+                     .into(cache_table{.key = integer("id"),
+                                       .columns = {text("name"), text("city"), text("status")}}),
+                 "id, name, city, status",
+                 "SELECT o.id, c.name, c.city, o.status FROM orders o JOIN customers c ON c.id = "
+                 "o.customer_id ORDER BY o.id"});
   return all;
 }
 
@@ -105,11 +109,13 @@ class Statements {
     return values[static_cast<std::size_t>(below(static_cast<int>(values.size())))];
   }
   std::string amount() {
-    return one_of({"NULL", "0", "1.5", "-2.25", "0.10", "19.900", "1e-12", "-1e-7", "123456789012345678.55",
-                   "'NaN'", "7"});
+    return one_of({"NULL", "0", "1.5", "-2.25", "0.10", "19.900", "1e-12", "-1e-7",
+                   "123456789012345678.55", "'NaN'", "7"});
   }
   std::string weight() { return one_of({"NULL", "0", "0.25", "-1.5", "3", "1024.75"}); }
-  std::string region() { return one_of({"NULL", "'north'", "'south'", "'Östlich'", "''", "'x,y'"}); }
+  std::string region() {
+    return one_of({"NULL", "'north'", "'south'", "'Östlich'", "''", "'x,y'"});
+  }
 
   std::string statement() {
     const std::string id = number(30), customer = number(8);
@@ -117,23 +123,36 @@ class Statements {
       case 0:
       case 1:
       case 2:
-        return "INSERT INTO sales VALUES(" + id + "," + region() + "," + number(9) + "," + amount() + "," + weight() +
+        return "INSERT INTO sales VALUES(" + id + "," + region() + "," + number(9) + "," +
+               amount() + "," + weight() +
                ") ON CONFLICT(id) DO UPDATE SET region = excluded.region, amount = excluded.amount,"
                " weight = excluded.weight;";
-      case 3: return "UPDATE sales SET amount = " + amount() + ", pieces = pieces + 1 WHERE id % 5 = " + number(5) + ";";
+      case 3:
+        return "UPDATE sales SET amount = " + amount() +
+               ", pieces = pieces + 1 WHERE id % 5 = " + number(5) + ";";
       case 4: return "DELETE FROM sales WHERE id = " + id + ";";
-      case 5: return "UPDATE sales SET id = id + 100 WHERE id = " + id + " AND NOT EXISTS(SELECT 1 FROM sales WHERE id = " + id + " + 100);";
+      case 5:
+        return "UPDATE sales SET id = id + 100 WHERE id = " + id +
+               " AND NOT EXISTS(SELECT 1 FROM sales WHERE id = " + id + " + 100);";
       case 6:
-        return "INSERT INTO customers VALUES(" + customer + ", 'c" + number(5) + "', 'e', " + region() +
+        return "INSERT INTO customers VALUES(" + customer + ", 'c" + number(5) + "', 'e', " +
+               region() +
                ") ON CONFLICT(id) DO UPDATE SET name = excluded.name, city = excluded.city;";
       case 7:
-        return "DELETE FROM orders WHERE customer_id = " + customer + "; DELETE FROM customers WHERE id = " + customer + ";";
+        return "DELETE FROM orders WHERE customer_id = " + customer +
+               "; DELETE FROM customers WHERE id = " + customer + ";";
       case 8:
       case 9:
-        return "INSERT INTO orders SELECT " + id + ", id, 'open', " + number(100) + " FROM customers WHERE id = " + customer +
-               " ON CONFLICT(id) DO UPDATE SET customer_id = excluded.customer_id, total_cents = excluded.total_cents;";
-      case 10: return "UPDATE orders SET status = 's" + number(4) + "', total_cents = total_cents + 1 WHERE id % 7 = " + number(7) + ";";
-      default: return below(8) == 0 ? "TRUNCATE " + one_of({"sales", "orders"}) + ";" : "DELETE FROM orders WHERE id = " + id + ";";
+        return "INSERT INTO orders SELECT " + id + ", id, 'open', " + number(100) +
+               " FROM customers WHERE id = " + customer +
+               " ON CONFLICT(id) DO UPDATE SET customer_id = excluded.customer_id, total_cents = "
+               "excluded.total_cents;";
+      case 10:
+        return "UPDATE orders SET status = 's" + number(4) +
+               "', total_cents = total_cents + 1 WHERE id % 7 = " + number(7) + ";";
+      default:
+        return below(8) == 0 ? "TRUNCATE " + one_of({"sales", "orders"}) + ";"
+                             : "DELETE FROM orders WHERE id = " + id + ";";
     }
   }
 
@@ -165,7 +184,8 @@ std::vector<std::string> rows_of(TestDatabase& database, const std::string& sql)
   std::vector<std::string> rows;
   for (const auto& fields : database.query(sql)) {
     std::string row;
-    for (const auto& field : fields) row += (&field == fields.data() ? "" : "|") + field.value_or("null");
+    for (const auto& field : fields)
+      row += (&field == fields.data() ? "" : "|") + field.value_or("null");
     rows.push_back(row);
   }
   return rows;
@@ -173,7 +193,8 @@ std::vector<std::string> rows_of(TestDatabase& database, const std::string& sql)
 
 }  // namespace
 
-TEST_CASE("declared views hold what the same queries give on the source", "[projections][relational][pg]") {
+TEST_CASE("declared views hold what the same queries give on the source",
+          "[projections][relational][pg]") {
   const char* given = std::getenv("MILLRACE_SEEDS");
   const std::uint64_t seeds = given ? std::strtoull(given, nullptr, 10) : 2;
   const char* first = std::getenv("MILLRACE_SEED");
@@ -185,25 +206,30 @@ TEST_CASE("declared views hold what the same queries give on the source", "[proj
     TemporaryDirectory temporary("millrace-relational");
     const std::filesystem::path store = temporary / "store", views = temporary / "views";
     database.exec(
-        "CREATE TABLE sales(id bigint PRIMARY KEY, region text, pieces int, amount numeric, weight double precision);"
-        "CREATE TABLE customers(id bigint PRIMARY KEY, name text, email text, city text, created_at timestamptz);"
-        "CREATE TABLE orders(id bigint PRIMARY KEY, customer_id bigint NOT NULL, status text, total_cents bigint,"
+        "CREATE TABLE sales(id bigint PRIMARY KEY, region text, pieces int, amount numeric, weight "
+        "double precision);"
+        "CREATE TABLE customers(id bigint PRIMARY KEY, name text, email text, city text, "
+        "created_at timestamptz);"
+        "CREATE TABLE orders(id bigint PRIMARY KEY, customer_id bigint NOT NULL, status text, "
+        "total_cents bigint,"
         " created_at timestamptz)");
     Statements statements(seed);
     for (int round = 0; round < 5; ++round) {
       for (int i = 0; i < 12; ++i) database.exec(statements.transaction());
-      const auto captured = run_command({MILLRACE_PROGRAM, "capture", "run", "--source", database.uri(), "--store",
-                                         store.string(), "--until-caught-up", "--log-level", "warn"});
+      const auto captured =
+          run_command({MILLRACE_PROGRAM, "capture", "run", "--source", database.uri(), "--store",
+                       store.string(), "--until-caught-up", "--log-level", "warn"});
       INFO(captured.err);
       REQUIRE(captured.exit_code == 0);
       const auto schemas = must(SchemaRegistry::open_read_only(store));
-      const Context context{.store = store, .views = views, .program = "views", .schemas = schemas.get()};
+      const Context context{
+          .store = store, .views = views, .program = "views", .schemas = schemas.get()};
       for (const Case& one : all) {
         INFO("view " << one.view.name() << ", round " << round);
         must(Worker(one.view, context, {.until_caught_up = true}).run());
         const auto file = views / (one.view.name() + ".db");
-        REQUIRE(rows_of(file, "SELECT " + one.columns + " FROM " + one.view.name() + " ORDER BY 1") ==
-                rows_of(database, one.sql));
+        REQUIRE(rows_of(file, "SELECT " + one.columns + " FROM " + one.view.name() +
+                                  " ORDER BY 1") == rows_of(database, one.sql));
       }
     }
   }

@@ -87,11 +87,11 @@ void append_beside(Simulation& sim, const std::string& key) {
   const NewStreamEvent event{.type = "Beside", .payload = "beside", .metadata = ""};
   const StreamAppend part{.stream = {"streams", key}, .expected = {}, .events = {&event, 1}};
   std::optional<Result<AppendResult>> result;
-  std::thread([&] { result = sim.store().append({.streams = {&part, 1}, .idempotency_key = {}}); })
-      .join();
+  std::thread([&] {
+    result = sim.store().append({.streams = {&part, 1}, .idempotency_key = {}});
+  }).join();
   if (!*result) {
-    check(sim.files.fault_was_hit(), "I9 append beside a transaction",
-          result->error().to_string());
+    check(sim.files.fault_was_hit(), "I9 append beside a transaction", result->error().to_string());
     if (sim.store().status() && !sim.files.is_down()) sim.files.clear_faults();  // as above
     return;
   }

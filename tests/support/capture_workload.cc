@@ -57,8 +57,8 @@ std::string Workload::event_difference(std::size_t streamed, std::vector<std::st
     for (const std::string& line : came ? written.lines : written.left) list.push_back(line);
   }
   std::ranges::sort(there);  // a table's rows lie in any order
-  std::sort(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(
-                                               std::min(there.size(), found.size())));
+  std::sort(found.begin(),
+            found.begin() + static_cast<std::ptrdiff_t>(std::min(there.size(), found.size())));
   expected.insert(expected.begin(), there.begin(), there.end());
   return first_difference(expected, found);
 }
