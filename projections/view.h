@@ -125,6 +125,7 @@ struct Source {
   std::string category;
   const google::protobuf::Descriptor* row = nullptr;
   bool needs_old_rows = false;
+  bool needs_key = false;  ///< Rows must be told apart by it.
   std::function<std::unique_ptr<Applier>(ViewWriter&)> make_applier;
 };
 
@@ -215,7 +216,7 @@ class ViewBuilder : public View {
                   "on<Row>: Row is a message that protoc made of `millrace schema export`");
     static_assert(std::is_invocable_v<Apply&, const Change<Row>&, Writer&>,
                   "the function takes (const Change<Row>&, Writer&)");
-    sources_.push_back({std::move(category), Row::descriptor(), needs_old_rows,
+    sources_.push_back({std::move(category), Row::descriptor(), needs_old_rows, false,
                         [function = std::move(apply)](
                             internal::ViewWriter& writer) -> std::unique_ptr<internal::Applier> {
                           return std::make_unique<internal::TypedApplier<Row, Writer, Apply>>(

@@ -63,7 +63,12 @@ class Wait {
       generation_ = live;
     }
     MILLRACE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, read_checkpoint(*database_));
-    return checkpoint.offset >= offset;
+    if (checkpoint.offset >= offset) return true;
+    if (checkpoint.failure.empty()) return false;
+    MILLRACE_ASSIGN_OR_RETURN(const std::string worker, generations_.worker());
+    if (!worker.empty()) return false;  // it tries again
+    return Error(ErrorCode::kFailedPrecondition,
+                 "view " + place_.view + " has stopped: " + checkpoint.failure);
   }
 
   /// False if the time is over.

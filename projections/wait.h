@@ -28,14 +28,17 @@ struct WaitTarget {
 };
 
 /// Read your own writes: after a commit on the source, with the answer of `SELECT
-/// pg_current_wal_lsn()` on the same connection, returns once the live view shows that commit.
-/// False if `timeout` has passed before.
+/// pg_current_wal_insert_lsn()` on the same connection, returns once the live view shows that
+/// commit. False if `timeout` has passed before.
 ///
 /// Another process may keep the view up to date; this one only looks. Where nothing else is written
 /// to the source, its position is known in the store with capture's next heartbeat at the latest.
 ///
-/// Errors: those of the store and of the view's file; kCancelled if `stop` was asked;
-/// kInvalidArgument for an offset that the store has not given yet. Threads: any number.
+/// Positions are those of the source that the store is fed from now.
+///
+/// Errors: those of the store and of the view's file; kFailedPrecondition with the reason if the
+/// view has stopped for good; kCancelled if `stop` was asked; kInvalidArgument for an offset that
+/// the store has not given yet. Threads: any number.
 Result<bool> wait_until_folded(const ViewPlace& place, const WaitTarget& target,
                                std::optional<std::chrono::milliseconds> timeout = {},
                                const std::stop_token& stop = {});

@@ -9,7 +9,10 @@ Result<void> CapturedTables::refuse(const AppendRequest& request) {
   if (!schemas_) {
     MILLRACE_ASSIGN_OR_RETURN(schemas_, SchemaRegistry::open_read_only(directory_, files_));
   }
+  std::string_view last;  // streams of one request are mostly of one category
   for (const StreamAppend& part : request.streams) {
+    if (part.stream.category == last) continue;
+    last = part.stream.category;
     const auto table = schemas_->latest(part.stream.category);
     if (table)
       return Error(ErrorCode::kFailedPrecondition,

@@ -102,7 +102,7 @@ void ParallelCopy::work(PostgresConnection& connection) {
 Result<void> ParallelCopy::read(PostgresConnection& connection, std::size_t number) {
   const CopyJob& job = jobs_[number];
   TableReader table = *job.table;
-  EncodedRows piece(kPieceRoom);
+  EncodedRows piece;  // of a small table there is nothing but this one
   ChangeEncoder encoder(schemas_, catalog_, piece);
   MILLRACE_RETURN_IF_ERROR(encoder.relation(table.relation(), lsn_));
   auto copied =

@@ -161,7 +161,7 @@ Commands
                             takes too long
       --offset N            until they show every event below N
       --lsn LSN             until they show what the source had committed when
-                            SELECT pg_current_wal_lsn() gave this: read your own writes
+                            SELECT pg_current_wal_insert_lsn() gave this: read your own writes
       --timeout SECONDS     but no longer than this
   rollback VIEW...          make the generation before the live one live again, up to date
   describe [VIEW...]        what views are made of

@@ -194,7 +194,11 @@ Result<BuildReport> build_generation(const View& view, const Context& context,
 }
 
 Result<BuildReport> roll_back(const View& view, const Context& context, const BuildHooks& hooks) {
-  return Builder(view, context, hooks).roll_back();
+  // In one transaction: the file is somebody's view, and what waits in memory is lost with the
+  // process.
+  BuildHooks at_once = hooks;
+  at_once.events_per_commit = UINT64_MAX;
+  return Builder(view, context, at_once).roll_back();
 }
 
 }  // namespace millrace::projections

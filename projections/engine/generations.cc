@@ -60,7 +60,9 @@ Result<std::uint32_t> Generations::prepare_next() const {
   MILLRACE_ASSIGN_OR_RETURN(const auto numbers, all());
   for (const std::uint32_t number : numbers)
     if (number > live_one.value_or(0)) MILLRACE_RETURN_IF_ERROR(remove_file(file(number)));
-  return live_one.value_or(0) + 1;
+  // A number that was live once is not given again: whoever has that file open would take it for
+  // the new one.
+  return std::max(live_one.value_or(0), numbers.empty() ? 0 : numbers.back()) + 1;
 }
 
 Result<void> Generations::switch_to(std::uint32_t generation) const {

@@ -35,8 +35,8 @@ class Generations {
   Path link() const { return directory_ / (view_ + ".db"); }
   Path scratch() const { return directory_ / (view_ + ".verify.db"); }
 
-  /// Removes what is above the live generation; gives the number for the next one. Hold the rebuild
-  /// lock.
+  /// Removes what is above the live generation; gives the number for the next one, above all of
+  /// them. Hold the rebuild lock.
   Result<std::uint32_t> prepare_next() const;
   /// The newest one below the live one; nothing if there is none.
   Result<std::optional<std::uint32_t>> previous() const;

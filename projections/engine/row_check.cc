@@ -89,6 +89,13 @@ Result<void> check_source(const View& view, const internal::Source& source,
   }
   if (auto row = check_row(*source.row, **latest); !row)
     return std::move(row).error().context("view " + view.name());
+  const bool has_key = std::any_of((*latest)->columns.begin(), (*latest)->columns.end(),
+                                   [](const ColumnSchema& column) { return column.key; });
+  if (source.needs_key && !has_key)
+    return Error(ErrorCode::kFailedPrecondition,
+                 "view " + view.name() + ": the rows of " + printable(source.category) +
+                     " can't be told apart, since the table has no key")
+        .hint("Give it a primary key, or declare the view by functions of changes: .on<Row>(...).");
   if (source.needs_old_rows && (*latest)->replica_identity != ReplicaIdentity::kFull)
     return Error(ErrorCode::kFailedPrecondition, "view " + view.name() + " needs the old rows of " +
                                                      printable(source.category) +

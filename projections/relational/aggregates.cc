@@ -233,7 +233,7 @@ class DistinctCount final : public Accumulator {
   void add(const Datum& value, int weight) override {
     if (value.is_null()) return;
     std::string member;
-    value.encode(member);
+    value.normalized().encode(member);
     const std::int64_t before = members_.times(member);
     members_.add(member, weight);
     const std::int64_t after = before + weight;
@@ -274,7 +274,7 @@ class Top final : public Accumulator {
         }
         return values.size() < count_;
       });
-    return values.dump();
+    return values.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   }
   void encode(std::string&) const override {}
   bool restore(std::string_view&) override { return true; }

@@ -123,6 +123,25 @@ std::string Datum::key_text() const {
   return std::string(text());
 }
 
+Datum Datum::normalized() const {
+  if (const auto* number = std::get_if<double>(&held_)) return *number == 0 ? Datum(0.0) : *this;
+  const auto* number = std::get_if<Decimal>(&held_);
+  if (number == nullptr || !number->is_finite()) return *this;
+  const Decimal reduced = number->reduced();
+  const auto integer = reduced.integer();
+  return integer ? Datum(*integer) : Datum(reduced);
+}
+
+std::string Datum::key_part() const {
+  if (is_null()) return "\\N";
+  std::string part;
+  for (const char c : key_text()) {
+    if (c == ',' || c == '\\') part += '\\';
+    part += c;
+  }
+  return part;
+}
+
 void Datum::encode(std::string& out) const {
   const struct {
     std::string& out;

@@ -48,14 +48,21 @@ class Datum {
   /// Of text and bytes; else empty.
   std::string_view text() const;
   bool is_text() const { return std::holds_alternative<std::string>(held_); }
+  bool is_blob() const { return std::holds_alternative<Bytes>(held_); }
   bool is_real() const { return std::holds_alternative<double>(held_); }
   bool is_integer() const { return std::holds_alternative<std::int64_t>(held_); }
   bool is_decimal() const { return std::holds_alternative<Decimal>(held_); }
+
+  /// Equal numbers as one: a decimal without zeros at its end, a whole one as an integer, -0 as 0.
+  Datum normalized() const;
 
   /// As a writer of views takes it; of a decimal its text, for which `buffer` is used.
   Value value(std::string& buffer) const;
   /// As a key has it: "42", "19.90", text as it is; of null nothing.
   std::string key_text() const;
+  /// As a part of a key that is made of several: commas and backslashes behind a backslash, null as
+  /// "\\N".
+  std::string key_part() const;
 
   /// Appends bytes that sort as the values do: null, numbers of one kind by size, text and bytes by
   /// byte; and of which none is the beginning of another, so that several in a row sort as a list.

@@ -101,6 +101,12 @@ std::string Decimal::text() const {
   return text;
 }
 
+std::optional<std::int64_t> Decimal::integer() const {
+  if (!is_finite() || scale_ != 0 || digits_ < INT64_MIN || digits_ > INT64_MAX)
+    return std::nullopt;
+  return digits_.convert_to<std::int64_t>();
+}
+
 double Decimal::real() const { return std::strtod(text().c_str(), nullptr); }
 
 Decimal& Decimal::operator+=(const Decimal& other) {
@@ -138,6 +144,15 @@ Decimal Decimal::rescaled(std::uint32_t scale) const {
   if (!is_finite() || scale == scale_) return *this;
   if (scale > scale_) return scaled(digits_ * power_of_ten(scale - scale_), scale);
   return scaled(digits_ / power_of_ten(scale_ - scale), scale);
+}
+
+Decimal Decimal::reduced() const {
+  Decimal number = *this;
+  while (number.scale_ > 0 && number.digits_ % 10 == 0) {
+    number.digits_ /= 10;
+    --number.scale_;
+  }
+  return number;
 }
 
 Decimal operator*(const Decimal& left, const Decimal& right) {

@@ -27,6 +27,8 @@ class Decimal {
   bool is_finite() const { return kind_ == Kind::kFinite; }
   bool is_nan() const { return kind_ == Kind::kNan; }
   double real() const;
+  /// Nothing if it has digits after the point or more than 64 bits.
+  std::optional<std::int64_t> integer() const;
   /// Digits after the point.
   std::uint32_t scale() const { return scale_; }
 
@@ -41,6 +43,8 @@ class Decimal {
   Decimal operator-() const;
   /// The same number with `scale` digits after the point, which must be enough for it.
   Decimal rescaled(std::uint32_t scale) const;
+  /// The same number with no zeros at its end.
+  Decimal reduced() const;
 
   /// Numerically, as PostgreSQL orders them: 1.5 is 1.50, NaN is itself and above all others.
   friend bool operator==(const Decimal& left, const Decimal& right) {

@@ -59,10 +59,10 @@ class EquiJoin final : public Node<U> {
   Datum visible_key(std::string_view key) const override {
     const auto pair = pair_of(key);
     if (!pair) return {};
-    const std::string left = left_.visible_key(pair->left).key_text();
-    return pair->right ? left + "," + right_.visible_key(*pair->right).key_text() : left + ",";
+    const std::string left = left_.visible_key(pair->left).key_part();
+    return left + "," + (pair->right ? right_.visible_key(*pair->right).key_part() : "");
   }
-  std::string key_of(const Datum& reference) const override { return reference.key_text(); }
+  std::string key_of(const Datum&) const override { return {}; }
 
  private:
   class Left final : public Consumer<L> {
@@ -86,7 +86,7 @@ class EquiJoin final : public Node<U> {
   static std::optional<std::string> value_of(const Expression& expression, const T& row) {
     const Datum value(evaluate(expression, row));
     if (value.is_null()) return std::nullopt;
-    return value.key_text();
+    return value.normalized().key_text();
   }
 
   static std::vector<std::string> members(StateIndex& index, std::string_view value) {

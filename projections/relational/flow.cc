@@ -1,5 +1,7 @@
 #include "projections/relational/flow.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 
 #include "base/bytes.h"
@@ -8,7 +10,8 @@
 namespace millrace::projections::internal {
 namespace {
 
-constexpr std::size_t kEntryBytes = 64;  // of a gathered row beside its text
+constexpr std::size_t kEntryBytes = 64;            // of a gathered row beside its text
+constexpr std::uint64_t kPassesBetweenLooks = 64;  // at the memory in use
 
 /// `row` with the fields in `unchanged` as `older` has them. Of a message that was written twice
 /// the parts are joined (https://protobuf.dev/programming-guides/encoding/#last-one-wins), so they
@@ -44,12 +47,19 @@ void SourceTable::take(const RawChange& change) {
   }
   if (change.op == Op::kDelete) {
     // Should the row come back under another key, its unchanged columns are still to be had.
-    moved_ = newest(change.key).value_or(std::string_view());
+    moved_ = newest(change.key);
     return gather(change.key, std::nullopt);
   }
   if (change.unchanged.empty()) return gather(change.key, std::string(change.after));
-  const std::optional<std::string_view> older =
-      change.moved_from ? std::optional<std::string_view>(moved_) : newest(change.key);
+  const std::optional<std::string_view> older = change.moved_from ? moved_ : newest(change.key);
+  if (!older && !warned_) {
+    warned_ = true;
+    spdlog::warn(
+        "row '{}' of {} came without columns that did not change and that the log does not have: "
+        "declared views see null there until the row is written anew or read again, by "
+        "`millrace capture resnapshot --tables {}`",
+        printable(change.key), printable(category_), printable(category_));
+  }
   gather(change.key, completed(change.after, older.value_or(std::string_view()), change.unchanged));
 }
 
@@ -70,28 +80,34 @@ void SourceTable::gather(std::string_view key, std::optional<std::string> row) {
   there->second = std::move(row);
 }
 
-Result<void> SourceTable::drain() {
+Result<void> SourceTable::drain(const std::function<Result<void>()>& relieve) {
   const bool rows_are_needed = std::any_of(
       leaves_.begin(), leaves_.end(), [](const Leaf* leaf) { return leaf->rows_are_needed(); });
+  std::vector<std::string> gone;  // outlives what an error says of it
+  Gathered::node_type entry;
+  std::uint64_t passed = 0;
   try {
     if (truncated_) {
-      std::vector<std::string> gone;
       rows_.for_each([&](std::string_view key, std::string_view) {
         if (!gathered_.contains(key)) gone.emplace_back(key);
       });
       for (const std::string& key : gone) pass(key, std::nullopt, rows_are_needed);
     }
-    for (auto& [key, row] : gathered_) pass(key, std::move(row), rows_are_needed);
+    while (!gathered_.empty()) {
+      entry = gathered_.extract(gathered_.begin());
+      gathered_bytes_ -=
+          entry.key().size() + kEntryBytes + (entry.mapped() ? entry.mapped()->size() : 0);
+      pass(entry.key(), std::move(entry.mapped()), rows_are_needed);
+      if (++passed % kPassesBetweenLooks == 0) MILLRACE_RETURN_IF_ERROR(relieve());
+    }
   } catch (StateFailure& failure) {
     return failure.take();
   } catch (const std::exception& thrown) {
     return Error(ErrorCode::kFailedPrecondition,
                  "row '" + printable(key_) + "' of " + printable(category_) +
                      ": a function of the view threw: " + thrown.what())
-        .hint("The view stays as it was before this row. Mend the function, then start again.");
+        .hint("The view stays as of its last commit. Mend the function, then start again.");
   }
-  gathered_.clear();
-  gathered_bytes_ = 0;
   truncated_ = false;
   return {};
 }
@@ -146,8 +162,8 @@ Result<void> Flow::made() const {
 
 void Flow::take(const RawChange& change) { source(change.category).take(change); }
 
-Result<void> Flow::drain() {
-  for (const auto& source : sources_) MILLRACE_RETURN_IF_ERROR(source->drain());
+Result<void> Flow::drain(const std::function<Result<void>()>& relieve) {
+  for (const auto& source : sources_) MILLRACE_RETURN_IF_ERROR(source->drain(relieve));
   return {};
 }
 

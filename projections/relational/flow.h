@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,7 +62,8 @@ class Node {
   /// Puts the row of that key into `row`. Valid until the next change.
   virtual bool find(std::string_view key, When when, std::optional<T>& row) = 0;
   virtual Datum visible_key(std::string_view key) const = 0;
-  /// The key of the row that a reference with these values names.
+  /// The key of the row that a reference with this value names. Asked only where the plan's Shape
+  /// says that rows can be referred to.
   virtual std::string key_of(const Datum& reference) const = 0;
 
  protected:
@@ -94,8 +96,8 @@ class SourceTable {
   /// Gathers a change.
   void take(const RawChange& change);
   /// Lets all that was gathered through. What a function of the view throws comes as an error that
-  /// names the row.
-  Result<void> drain();
+  /// names the row. Calls `relieve` now and then, where nothing is on its way.
+  Result<void> drain(const std::function<Result<void>()>& relieve);
   std::size_t gathered_bytes() const { return gathered_bytes_; }
 
  private:
@@ -109,8 +111,9 @@ class SourceTable {
   std::vector<Leaf*> leaves_;
   Gathered gathered_;
   std::size_t gathered_bytes_ = 0;
+  bool warned_ = false;     ///< Of columns that were never sent.
   bool truncated_ = false;  ///< Of what was there before what is gathered, nothing is left.
-  std::string moved_;       ///< The row that the last delete removed.
+  std::optional<std::string> moved_;  ///< The row that the last delete removed, if it was known.
   // The change that goes through:
   bool passing_ = false;
   std::string_view key_;
@@ -149,8 +152,8 @@ class Flow {
 
   // --- at work ---
   void take(const RawChange& change);
-  /// Lets through what was gathered.
-  Result<void> drain();
+  /// Lets through what was gathered. `relieve`, which is called meanwhile, may flush().
+  Result<void> drain(const std::function<Result<void>()>& relieve);
   /// State that is in memory goes to the file.
   Result<void> flush();
   std::size_t bytes_in_memory() const;

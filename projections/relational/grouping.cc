@@ -32,6 +32,7 @@ std::vector<Datum> Groups::columns_of(std::string_view key) {
 
 Groups::Group& Groups::load(std::string_view key) {
   Group& group = loaded_[std::string(key)];
+  loaded_bytes_ += kGroupBytes + 2 * key.size();
   group.columns = columns_of(key);
   for (std::size_t i = 0; i < shape_.make.size(); ++i)
     group.accumulators.push_back(
@@ -86,8 +87,9 @@ void Groups::write_back() {
     state_.put(key, std::move(bytes));
   }
   loaded_.clear();
+  loaded_bytes_ = 0;
 }
 
-std::size_t Groups::bytes_in_memory() const { return loaded_.size() * kGroupBytes; }
+std::size_t Groups::bytes_in_memory() const { return loaded_bytes_; }
 
 }  // namespace millrace::projections::internal

@@ -51,6 +51,7 @@ class Groups final : public Flow::Cache {
   StateTable& state_;
   StateIndex& members_;
   StringMap<Group> loaded_;
+  std::size_t loaded_bytes_ = 0;  ///< About.
 };
 
 /// Rows grouped by values, each group one row of its aggregates.
@@ -80,15 +81,20 @@ class GroupBy final : public Consumer<T>, public Node<Record> {
     const std::vector<Datum> columns = Groups::columns_of(key);
     if (columns.size() == 1) return columns.front();
     std::string text;
-    for (const Datum& column : columns) text += (text.empty() ? "" : ",") + column.key_text();
+    for (const Datum& column : columns)
+      text += (&column == &columns.front() ? "" : ",") + column.key_part();
     return text;
   }
-  std::string key_of(const Datum& reference) const override { return Groups::key_of({reference}); }
+  std::string key_of(const Datum& reference) const override {
+    return Groups::key_of({reference.normalized()});
+  }
 
  private:
   void columns_of(const T& row, std::vector<Datum>& columns) const {
     columns.clear();
-    std::apply([&](const auto&... by) { (columns.emplace_back(evaluate(by, row)), ...); }, by_);
+    std::apply(
+        [&](const auto&... by) { (columns.push_back(Datum(evaluate(by, row)).normalized()), ...); },
+        by_);
   }
 
   void change(const std::vector<Datum>& columns, const T* gone, const T* come) {

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <functional>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -36,7 +37,13 @@ class TableLeaf final : public Leaf, public Node<TableRow<Row>> {
     return true;
   }
   Datum visible_key(std::string_view key) const override { return key; }
-  std::string key_of(const Datum& reference) const override { return reference.key_text(); }
+  std::string key_of(const Datum& reference) const override {
+    if (reference.is_real() || reference.is_blob())
+      throw std::invalid_argument(
+          "a reference to a row must be a number without fraction, or text as the row's key has "
+          "it");
+    return reference.key_text();
+  }
 
  private:
   SourceTable& table_;
@@ -131,9 +138,9 @@ class FlatMap final : public Consumer<T>, public Node<U> {
   }
   Datum visible_key(std::string_view key) const override {
     const std::size_t slash = key.rfind('/');
-    return from_.visible_key(key.substr(0, slash)).key_text() + std::string(key.substr(slash));
+    return from_.visible_key(key.substr(0, slash)).key_part() + std::string(key.substr(slash));
   }
-  std::string key_of(const Datum& reference) const override { return reference.key_text(); }
+  std::string key_of(const Datum&) const override { return {}; }
 
  private:
   Node<T>& from_;
@@ -155,14 +162,9 @@ class Union final : public Node<T> {
     return side(key).find(key.substr(1), when, row);
   }
   Datum visible_key(std::string_view key) const override {
-    return std::string(1, key.front()) + "/" + side(key).visible_key(key.substr(1)).key_text();
+    return std::string(1, key.front()) + "/" + side(key).visible_key(key.substr(1)).key_part();
   }
-  std::string key_of(const Datum& reference) const override {
-    std::string key = reference.key_text();
-    if (key.size() < 2) return {};
-    const char side = key.front();
-    return std::string(1, side) + (side == '0' ? first_ : second_).key_of(key.substr(2));
-  }
+  std::string key_of(const Datum&) const override { return {}; }
 
  private:
   class Side final : public Consumer<T> {

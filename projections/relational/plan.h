@@ -28,7 +28,10 @@ struct SourceUse {
 struct Shape {
   std::vector<Column> columns;  ///< Of a Record whose fields the plan knows; else empty.
   std::optional<Column> key{};  ///< What the key is called and of which type.
+  bool key_is_first = false;    ///< It is the first of the columns.
+  bool is_referable = false;    ///< The key is one value, which rows of others may have.
   const google::protobuf::Descriptor* row = nullptr;  ///< Of a table's rows.
+  std::string problem{};                              ///< Why it can't be made.
 };
 
 template <typename T>
@@ -64,7 +67,9 @@ class TablePlan final : public Plan<TableRow<Row>> {
   void sources(std::vector<SourceUse>& out) const override {
     out.push_back({category_, Row::descriptor()});
   }
-  Shape shape() const override { return {.columns = {}, .key = {}, .row = Row::descriptor()}; }
+  Shape shape() const override {
+    return {.columns = {}, .is_referable = true, .row = Row::descriptor()};
+  }
 
  private:
   std::string category_;
@@ -107,10 +112,18 @@ class MapPlan final : public Plan<U> {
     from_->describe(out, depth + 1);
   }
   void sources(std::vector<SourceUse>& out) const override { from_->sources(out); }
-  Shape shape() const override { return {.columns = {}, .key = from_->shape().key}; }
+  Shape shape() const override {
+    const Shape from = from_->shape();
+    if (kMakesSeveral) return {.columns = {}, .problem = from.problem};
+    return {
+        .columns = {}, .key = from.key, .is_referable = from.is_referable, .problem = from.problem};
+  }
 
  private:
   PlanOf<T> from_;
+  static constexpr bool kMakesSeveral =
+      std::is_same_v<Operator<T, U, Function>, FlatMap<T, U, Function>>;
+
   Function function_;
   std::string what_;
 };
@@ -135,9 +148,9 @@ class UnionPlan final : public Plan<T> {
     second_->sources(out);
   }
   Shape shape() const override {
-    Shape shape = first_->shape();
-    shape.key.reset();
-    return shape;
+    const Shape first = first_->shape(), second = second_->shape();
+    return {.columns = first.columns,
+            .problem = first.problem.empty() ? second.problem : first.problem};
   }
 
  private:
@@ -183,8 +196,17 @@ class JoinPlan final : public Plan<U> {
     right_->sources(out);
   }
   Shape shape() const override {
-    if (kByReference) return {.columns = {}, .key = left_->shape().key};
-    return {};
+    const Shape left = left_->shape(), right = right_->shape();
+    Shape shape;
+    shape.problem = left.problem.empty() ? right.problem : left.problem;
+    if (!kByReference) return shape;
+    shape.key = left.key;
+    shape.is_referable = left.is_referable;
+    if (shape.problem.empty() && !right.is_referable)
+      shape.problem =
+          "its join by reference has a right side whose rows have no key of one value: it must be "
+          "a table, or what was grouped by one column; else join by values, on(...)";
+    return shape;
   }
 
  private:
@@ -239,6 +261,8 @@ class GroupPlan final : public Plan<Record> {
   void sources(std::vector<SourceUse>& out) const override { from_->sources(out); }
   Shape shape() const override {
     Shape shape;
+    shape.problem = from_->shape().problem;
+    shape.key_is_first = shape.is_referable = by_columns_.size() == 1;
     shape.columns = by_columns_;
     each([&](const auto& aggregate) {
       shape.columns.push_back({aggregate.name, aggregate.type, aggregate.counter});

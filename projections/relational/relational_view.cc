@@ -15,11 +15,15 @@ using internal::Root;
 /// Gathered rows and state: from here on they are written to the file before their time.
 constexpr std::size_t kMemoryMax = 256 << 20;
 constexpr std::uint32_t kChangesBetweenLooks = 256;  // at the memory in use
+constexpr std::size_t kLargeRow = 64 << 10;          // after which it is looked at in any case
 
 template <typename Writer>
 class WriterRows final : public Root::Rows {
  public:
-  explicit WriterRows(Writer& writer) : writer_(writer) { writer_.at(none_); }
+  WriterRows(Writer& writer, const std::vector<Column>& columns)
+      : writer_(writer), columns_(columns) {
+    writer_.at(none_);
+  }
 
   void put(const Datum& key, const Record& row) override {
     if (key.is_null())
@@ -31,6 +35,12 @@ class WriterRows final : public Root::Rows {
     std::size_t place = 0;
     for (const auto& [name, value] : row.fields())
       assignments_.push_back({name, value.value(texts_[place++])});
+    // A row is what its function makes of it now: what that leaves out is not as it was before.
+    for (const Column& column : columns_) {
+      const auto is_it = [&](const auto& field) { return field.first == column.name; };
+      if (std::none_of(row.fields().begin(), row.fields().end(), is_it))
+        assignments_.push_back({column.name, column.counter ? Value(0) : Value()});
+    }
     writer_.put(key.value(key_), assignments_);
   }
   void erase(const Datum& key) override {
@@ -39,6 +49,7 @@ class WriterRows final : public Root::Rows {
 
  private:
   Writer& writer_;
+  const std::vector<Column>& columns_;
   RawChange none_;  // rows are written by key, not by change
   std::string key_;
   std::vector<std::string> texts_;
@@ -49,14 +60,14 @@ class WriterRows final : public Root::Rows {
 class RelationalWriter final : public internal::ViewWriter {
  public:
   RelationalWriter(sqlite::Database& database, const std::string& name,
-                   std::unique_ptr<internal::ViewWriter> sink, bool is_search_index)
+                   std::unique_ptr<internal::ViewWriter> sink, const RelationalView::Made& made)
       : flow_(database, name, Flow::Purpose::kOpen), sink_(std::move(sink)) {
-    if (is_search_index)
+    if (made.is_search_index)
       rows_ = std::make_unique<WriterRows<SearchIndex::Writer>>(
-          static_cast<SearchIndex::Writer&>(*sink_));
+          static_cast<SearchIndex::Writer&>(*sink_), made.columns);
     else
       rows_ = std::make_unique<WriterRows<CacheTable::Writer>>(
-          static_cast<CacheTable::Writer&>(*sink_));
+          static_cast<CacheTable::Writer&>(*sink_), made.columns);
   }
 
   Result<void> make(const internal::MakeRoot& make_root) {
@@ -66,9 +77,8 @@ class RelationalWriter final : public internal::ViewWriter {
 
   Result<void> take(const RawChange& change) {
     flow_.take(change);
-    if (++changes_ % kChangesBetweenLooks != 0) return {};
-    if (flow_.bytes_in_memory() + root_->bytes_in_memory() < kMemoryMax) return {};
-    return write();
+    if (++changes_ % kChangesBetweenLooks != 0 && change.after.size() < kLargeRow) return {};
+    return has_room() ? Result<void>{} : write();
   }
 
   void flush() override {
@@ -77,16 +87,22 @@ class RelationalWriter final : public internal::ViewWriter {
   }
 
  private:
+  bool has_room() const { return flow_.bytes_in_memory() + root_->bytes_in_memory() < kMemoryMax; }
+
   Result<void> write() {
-    MILLRACE_RETURN_IF_ERROR(flow_.drain());
+    MILLRACE_RETURN_IF_ERROR(
+        flow_.drain([this] { return has_room() ? Result<void>{} : write_drained(); }));
+    return write_drained();
+  }
+
+  Result<void> write_drained() {
     try {
       root_->write(*rows_);
     } catch (internal::StateFailure& failure) {
       return failure.take();
     } catch (const std::exception& thrown) {
-      return Error(ErrorCode::kFailedPrecondition,
-                   std::string("a row can't be written: ") + thrown.what())
-          .hint("The view stays as it was before. Mend the program, then start again.");
+      return Error(ErrorCode::kFailedPrecondition, thrown.what())
+          .hint("The view stays as of its last commit. Mend the program, then start again.");
     }
     sink_->flush();
     if (sink_->failed()) return sink_->take_failure();
@@ -124,7 +140,7 @@ RelationalView::RelationalView(std::string name, Version version, Made made)
       return source.category == use.category && source.row == use.row;
     });
     if (known) continue;
-    sources_.push_back({use.category, use.row, false,
+    sources_.push_back({use.category, use.row, false, true,
                         [](internal::ViewWriter& writer) -> std::unique_ptr<internal::Applier> {
                           return std::make_unique<RelationalApplier>(
                               static_cast<RelationalWriter&>(writer));
@@ -135,10 +151,10 @@ RelationalView::RelationalView(std::string name, Version version, Made made)
 Result<void> RelationalView::check_shape() const {
   if (!made_.missing.empty()) return Error(ErrorCode::kInvalidArgument, made_.missing);
   if (made_.row != nullptr)
-    for (const std::string& column : made_.columns)
-      if (made_.row->FindFieldByName(column) == nullptr)
-        return Error(ErrorCode::kInvalidArgument,
-                     "its column '" + printable(column) + "' is none of " + made_.row->full_name())
+    for (const Column& column : made_.columns)
+      if (made_.row->FindFieldByName(column.name) == nullptr)
+        return Error(ErrorCode::kInvalidArgument, "its column '" + printable(column.name) +
+                                                      "' is none of " + made_.row->full_name())
             .hint("Name it as the table does, or give into() a function that makes the row.");
   return made_.sink->check_shape();
 }
@@ -169,8 +185,7 @@ std::string RelationalView::count_query() const { return made_.sink->count_query
 Result<std::unique_ptr<internal::ViewWriter>> RelationalView::make_writer(
     sqlite::Database& database) const {
   MILLRACE_ASSIGN_OR_RETURN(auto sink, made_.sink->make_writer(database));
-  auto writer =
-      std::make_unique<RelationalWriter>(database, name(), std::move(sink), made_.is_search_index);
+  auto writer = std::make_unique<RelationalWriter>(database, name(), std::move(sink), made_);
   MILLRACE_RETURN_IF_ERROR(writer->make(made_.make_root));
   return std::unique_ptr<internal::ViewWriter>(std::move(writer));
 }
@@ -181,18 +196,21 @@ void complete(CacheTableOptions& options, const Shape& shape, RelationalView::Ma
   if (options.key.name.empty() && shape.key) options.key = *shape.key;
   if (options.key.name.empty())
     made.missing = "it is not said what the key is called: cache_table{.key = integer(\"id\")}";
-  if (options.columns.empty())
-    for (const Column& column : shape.columns)
-      if (column.name != options.key.name) options.columns.push_back(column);
-  for (const Column& column : options.columns) made.columns.push_back(column.name);
+  if (options.columns.empty()) {
+    options.columns = shape.columns;
+    if (shape.key_is_first) options.columns.erase(options.columns.begin());
+  }
+  made.columns = options.columns;
+  if (!shape.problem.empty()) made.missing = shape.problem;
 }
 
 void complete(SearchIndexOptions& options, const Shape& shape, RelationalView::Made& made) {
   if (options.key.name.empty() && shape.key) options.key = *shape.key;
   if (options.key.name.empty())
     made.missing = "it is not said what the key is called: search_index{.key = integer(\"id\")}";
-  made.columns = options.text;
-  made.columns.insert(made.columns.end(), options.stored.begin(), options.stored.end());
+  for (const std::string& name : options.text) made.columns.push_back(text(name));
+  for (const std::string& name : options.stored) made.columns.push_back(text(name));
+  if (!shape.problem.empty()) made.missing = shape.problem;
 }
 
 }  // namespace internal

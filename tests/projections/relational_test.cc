@@ -287,3 +287,120 @@ TEST_CASE("a group that is null can't be a row of a view, and may go again",
   follow(store, view);
   CHECK(query(store.views() / "cities.db", "SELECT * FROM cities") == Rows{"Bern|1"});
 }
+
+TEST_CASE("equal decimals are one group, and one distinct value, whatever their digits",
+          "[projections][relational]") {
+  Both view(projections::view("prices", Version{1})
+                .from(products)
+                .group_by(by("price", decimal(&Products::price)))
+                .aggregate(count("n"), distinct_count("prices", decimal(&Products::price)))
+                .into(cache_table{.key = text("price")}));
+  auto first = product(1, "a"), second = product(2, "b");
+  first.set_price("1.5");
+  second.set_price("1.50");
+  view.commit({inserted(first), inserted(second)});
+  CHECK(view.rows() == Rows{"1.5|2|1"});
+  first.set_price("1.500");
+  view.commit({updated<Products>(first)});
+  CHECK(view.rows() == Rows{"1.5|2|1"});
+  first.set_price("3.00");
+  view.commit({updated<Products>(first)});
+  CHECK(view.rows() == Rows{"1.5|1|1", "3|1|1"});
+}
+
+TEST_CASE("keys of several parts never meet", "[projections][relational]") {
+  Both view(projections::view("places", Version{1})
+                .from(products)
+                .group_by(&Products::name, &Products::description)
+                .aggregate(count("n"))
+                .into(cache_table{}));
+  auto none = product(4, "", "b");
+  none.clear_name();
+  view.commit({inserted(product(1, "a,b", "c")), inserted(product(2, "a", "b,c")),
+               inserted(product(3, "", "b")), inserted(none)});
+  CHECK(view.rows("key") ==
+        Rows{",b||b|1", "\\N,b|null|b|1", "a,b\\,c|a|b,c|1", "a\\,b,c|a,b|c|1"});
+  view.commit({deleted(product(2, "")), deleted(product(3, ""))});
+  CHECK(view.rows("key") == Rows{"\\N,b|null|b|1", "a\\,b,c|a,b|c|1"});
+}
+
+TEST_CASE("a column that a function leaves out is null, whatever it was before",
+          "[projections][relational]") {
+  Both view(projections::view("named", Version{1})
+                .from(products)
+                .into(cache_table{.key = integer("id"), .columns = {text("name"), text("long")}},
+                      [](const Products& p) {
+                        Record row{{"name", p.name()}};
+                        if (p.name().size() > 3) row.add("long", "yes");
+                        return row;
+                      }));
+  view.commit({inserted(product(1, "kettle"))});
+  CHECK(view.rows() == Rows{"1|kettle|yes"});
+  view.commit({updated<Products>(product(1, "pot"))});
+  CHECK(view.rows() == Rows{"1|pot|null"});
+}
+
+TEST_CASE("what can't be referred to, or has no plain key, is refused when it is declared",
+          "[projections][relational]") {
+  const auto problem = [](const View& view) {
+    const auto checked = view.check();
+    return checked ? std::string() : checked.error().to_string();
+  };
+  const auto by_two = orders.group_by(&Orders::customer_id, &Orders::status).aggregate(count("n"));
+  const auto combine = [](const auto&, const auto*) { return Record{{"n", 1}}; };
+  CHECK_THAT(problem(projections::view("v", Version{1})
+                         .from(customers)
+                         .join(by_two, &Customers::id, combine)
+                         .into(cache_table{.key = integer("id"), .columns = {integer("n")}})),
+             Catch::Contains("no key of one value"));
+  const auto several =
+      orders.group_by(&Orders::customer_id).aggregate(count("n")).flat_map([](const Record& row) {
+        return std::vector{row, row};
+      });
+  CHECK_THAT(problem(projections::view("v", Version{1}).from(several).into(cache_table{})),
+             Catch::Contains("what the key is called"));
+  const auto twice = orders.group_by(by("key", &Orders::customer_id), by("day", &Orders::status))
+                         .aggregate(count("n"));
+  CHECK_FALSE(problem(projections::view("v", Version{1}).from(twice).into(cache_table{})).empty());
+}
+
+TEST_CASE("a table without a key can't be declared a view of", "[projections][relational]") {
+  ShopStore store(false);
+  auto keyless = customers_table();
+  for (auto& column : keyless.columns) column.key = false;
+  store.record(keyless);
+  store.commit({inserted(customer(1, "Ada"))});
+  const auto view = projections::view("names", Version{1})
+                        .from(customers)
+                        .into(cache_table{.key = integer("id"), .columns = {text("name")}});
+  const Context context = store.context();
+  const auto run = Worker(view, context, {.until_caught_up = true}).run();
+  REQUIRE_FALSE(run);
+  CHECK_THAT(run.error().to_string(), Catch::Contains("has no key"));
+}
+
+TEST_CASE("a rollback that is killed half way loses nothing, and numbers are not given twice",
+          "[projections][relational][rollback]") {
+  ShopStore store;
+  const auto view = projections::view("totals", Version{1})
+                        .from(orders)
+                        .group_by(&Orders::customer_id)
+                        .aggregate(count("n"))
+                        .into(cache_table{});
+  store.commit({inserted(order(1, 7, 1))});
+  build(store, view);
+  build(store, view);
+  for (int i = 2; i < 40; ++i) store.commit({inserted(order(i, 7, 1))});
+  std::stop_source stop;
+  BuildHooks hooks;
+  hooks.events_per_commit = 1;
+  hooks.progress = [&](Offset done, Offset) {
+    if (done.value > 20) stop.request_stop();
+  };
+  const auto killed = roll_back(view, store.context(stop.get_token()), hooks);
+  REQUIRE_FALSE(killed);
+  CHECK(killed.error().code() == ErrorCode::kCancelled);
+  CHECK(must(roll_back(view, store.context())).generation == 1);
+  CHECK(query(store.views() / "totals.db", "SELECT * FROM totals") == Rows{"7|39"});
+  CHECK(must(build_generation(view, store.context())).generation == 3);
+}
