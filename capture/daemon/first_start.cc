@@ -96,9 +96,9 @@ Result<FirstStart::SnapshotSource> FirstStart::open_snapshot(const Preflight& pr
     if (before == after) return source;
     if (attempt == kSnapshotAttempts)
       return Error(ErrorCode::kUnavailable,
-                   "tables were truncated or rewritten each time the snapshot began")
+                   "tables were truncated or altered each time the snapshot began")
           .hint("Start again when no TRUNCATE or ALTER TABLE runs.");
-    spdlog::warn("a table was truncated or rewritten while the slot was made: it is made again");
+    spdlog::warn("a table was truncated or altered while the slot was made: it is made again");
     MILLRACE_RETURN_IF_ERROR(source.walsender->query("DROP_REPLICATION_SLOT " + name));
   }
 }

@@ -268,7 +268,10 @@ Result<std::string> Catalog::storage_of(const std::vector<SourceTable>& tables) 
     return text(
         session
             .query("SELECT string_agg(p.relid::oid || ':' || "
-                   "coalesce(pg_relation_filenode(p.relid), 0), ' ' ORDER BY p.relid::oid) AS files"
+                   "coalesce(pg_relation_filenode(p.relid), 0) || ':' || coalesce((SELECT "
+                   "md5(string_agg(a.attname || ' ' || a.atttypid, ',' ORDER BY a.attnum)) FROM "
+                   "pg_attribute a WHERE a.attrelid = p.relid AND a.attnum > 0), ''),"
+                   " ' ' ORDER BY p.relid::oid) AS files"
                    " FROM unnest('{" +
                    oids +
                    "}'::oid[]) AS t(oid),"

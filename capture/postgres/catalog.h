@@ -105,8 +105,9 @@ class Catalog final : public CatalogLookup {
     std::string row_filter;
   };
   Result<TableShape> shape(const SourceTable& table, const std::string& publication);
-  /// Which files on the server hold the tables' rows, in one text. TRUNCATE and everything else
-  /// that a snapshot taken before it would not see rightly puts new files in place.
+  /// Which files on the server hold the tables' rows, and which columns they have, in one text.
+  /// TRUNCATE and everything else that a snapshot taken before it would not see rightly puts new
+  /// files in place; a query sees the columns as of now, the catalog of a snapshot those of before.
   Result<std::string> storage_of(const std::vector<SourceTable>& tables);
   /// Whether PostgreSQL takes `condition`, one that may be empty, on rows of `table`. Runs nothing.
   Result<void> check_condition(const SourceTable& table, const std::string& condition);

@@ -65,23 +65,6 @@ class EquiJoin final : public Node<U> {
   std::string key_of(const Datum&) const override { return {}; }
 
  private:
-  class Left final : public Consumer<L> {
-   public:
-    explicit Left(EquiJoin& join) : join_(join) {}
-    void take(const Delta<L>& delta) override { join_.take_left(delta); }
-
-   private:
-    EquiJoin& join_;
-  };
-  class Right final : public Consumer<R> {
-   public:
-    explicit Right(EquiJoin& join) : join_(join) {}
-    void take(const Delta<R>& delta) override { join_.take_right(delta); }
-
-   private:
-    EquiJoin& join_;
-  };
-
   template <typename Expression, typename T>
   static std::optional<std::string> value_of(const Expression& expression, const T& row) {
     const Datum value(evaluate(expression, row));
@@ -183,8 +166,8 @@ class EquiJoin final : public Node<U> {
   RightValue right_value_;
   Combine combine_;
   const bool keeps_unmatched_;
-  Left of_left_;
-  Right of_right_;
+  Input<L, EquiJoin, &EquiJoin::take_left> of_left_;
+  Input<R, EquiJoin, &EquiJoin::take_right> of_right_;
   std::optional<L> left_row_;   // reused
   std::optional<R> right_row_;  // reused
 };

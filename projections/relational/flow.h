@@ -51,6 +51,21 @@ class Consumer {
   virtual bool needs_rows() const { return true; }
 };
 
+/// One of the two inputs of an operator.
+template <typename T, typename Operator, void (Operator::*kTake)(const Delta<T>&)>
+class Input final : public Consumer<T> {
+ public:
+  /// `only_passes_on`: the operator needs the rows only if what it feeds does.
+  explicit Input(Operator& to, bool only_passes_on = false)
+      : to_(to), only_passes_on_(only_passes_on) {}
+  void take(const Delta<T>& delta) override { (to_.*kTake)(delta); }
+  bool needs_rows() const override { return !only_passes_on_ || to_.rows_are_needed(); }
+
+ private:
+  Operator& to_;
+  const bool only_passes_on_;
+};
+
 /// An operator with its result. Keys are bytes of its own; visible_key() is what a view shows.
 template <typename T>
 class Node {

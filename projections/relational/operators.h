@@ -202,7 +202,7 @@ class ReferenceJoin final : public Node<U> {
         combine_(std::move(combine)),
         keeps_unmatched_(keeps_unmatched),
         of_left_(*this),
-        of_right_(*this) {
+        of_right_(*this, true) {
     left.feed(of_left_);
     right.feed(of_right_);
   }
@@ -214,24 +214,6 @@ class ReferenceJoin final : public Node<U> {
   std::string key_of(const Datum& reference) const override { return left_.key_of(reference); }
 
  private:
-  class Left final : public Consumer<L> {
-   public:
-    explicit Left(ReferenceJoin& join) : join_(join) {}
-    void take(const Delta<L>& delta) override { join_.take_left(delta); }
-
-   private:
-    ReferenceJoin& join_;
-  };
-  class Right final : public Consumer<R> {
-   public:
-    explicit Right(ReferenceJoin& join) : join_(join) {}
-    void take(const Delta<R>& delta) override { join_.take_right(delta); }
-    bool needs_rows() const override { return join_.rows_are_needed(); }
-
-   private:
-    ReferenceJoin& join_;
-  };
-
   std::optional<std::string> referred_key(const L& left) const {
     const Datum reference(evaluate(reference_, left));
     if (reference.is_null()) return std::nullopt;
@@ -292,8 +274,8 @@ class ReferenceJoin final : public Node<U> {
   Reference reference_;
   Combine combine_;
   const bool keeps_unmatched_;
-  Left of_left_;
-  Right of_right_;
+  Input<L, ReferenceJoin, &ReferenceJoin::take_left> of_left_;
+  Input<R, ReferenceJoin, &ReferenceJoin::take_right> of_right_;
   std::optional<L> left_row_;   // reused
   std::optional<R> right_row_;  // reused
 };

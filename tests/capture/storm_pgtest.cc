@@ -87,7 +87,7 @@ class Storm {
     const CommandResult last = run_command(command(true), {}, {}, std::chrono::minutes(5));
     INFO(last.err);
     REQUIRE(last.exit_code == 0);
-    const CapturedLog log = read_captured_log(directory_ / "store");
+    const CapturedLog log = read_captured_log(directory_ / "store", {"public.shapes"});
     CHECK(log.faults == std::vector<std::string>());
     std::vector<int> audited;
     for (const auto& event : log.of("public.audit", "c")) audited.push_back(event["after"]["id"]);

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,8 +30,10 @@ struct CapturedLog {
   std::vector<nlohmann::json> of(const std::string& category, const std::string& op) const;
 };
 
-/// Throws std::runtime_error if the store can't be read.
-CapturedLog read_captured_log(const Path& store);
+/// Throws std::runtime_error if the store can't be read. Tables in `made_anew` are dropped and
+/// created again meanwhile: what is changed between that and the reading of the new one's rows is
+/// of rows that the log does not know, and no fault.
+CapturedLog read_captured_log(const Path& store, const std::set<std::string>& made_anew = {});
 
 /// How many events are durable but for those that `notes` holds; 0 if there is no store yet.
 std::uint64_t count_changes(const Path& store);
