@@ -217,8 +217,11 @@ Result<int> wait_for_views(const Views& views, Context context, const Options& o
                               wait_until_folded({context.store, context.views, view->name()},
                                                 options.wait, rest, signals.token()));
     if (folded) continue;
-    spdlog::error("view {} does not show it after {} s", view->name(),
-                  options.timeout->count() / 1000);
+    spdlog::error(
+        "view {} does not show it after {} s; `{} status` tells how far it is, and whether a "
+        "process "
+        "keeps it up to date",
+        view->name(), options.timeout->count() / 1000, context.program);
     return kExitFailed;
   }
   return kExitDone;

@@ -72,6 +72,9 @@ Result<void> Fold::apply_event(const EventView& event, const TransactionInfo& tr
     return Error(ErrorCode::kFailedPrecondition,
                  std::string("its function threw: ") + thrown.what())
         .hint("The view stays as it was before this event. Mend the function, then start again.");
+  } catch (...) {
+    return Error(ErrorCode::kFailedPrecondition, "its function threw what is no std::exception")
+        .hint("The view stays as it was before this event. Mend the function, then start again.");
   }
 }
 

@@ -46,7 +46,13 @@ Result<ViewStatus> status_of(const View& view, const Context& context,
   MILLRACE_ASSIGN_OR_RETURN(const auto reader, LogReader::open(context.store));
   status.store_end = reader->durable_end();
   status.lag = status.store_end.value;
-  MILLRACE_ASSIGN_OR_RETURN(const auto generation, generations.live());
+  const auto linked = generations.live();
+  if (!linked) {
+    status.state = "unreadable";
+    status.reason = linked.error().message();
+    return status;
+  }
+  const auto generation = *linked;
   if (!generation) {
     if (status.worker.empty()) status.state = "unmade";
     return status;

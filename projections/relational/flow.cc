@@ -107,6 +107,11 @@ Result<void> SourceTable::drain(const std::function<Result<void>()>& relieve) {
                  "row '" + printable(key_) + "' of " + printable(category_) +
                      ": a function of the view threw: " + thrown.what())
         .hint("The view stays as of its last commit. Mend the function, then start again.");
+  } catch (...) {
+    return Error(ErrorCode::kFailedPrecondition,
+                 "row '" + printable(key_) + "' of " + printable(category_) +
+                     ": a function of the view threw what is no std::exception")
+        .hint("The view stays as of its last commit. Mend the function, then start again.");
   }
   truncated_ = false;
   return {};

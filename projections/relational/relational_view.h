@@ -61,7 +61,11 @@ class RootOf final : public Root, public Consumer<T> {
       } catch (const StateFailure&) {
         throw;
       } catch (const std::exception& thrown) {
-        throw std::runtime_error("row '" + visible.key_text() + "': " + thrown.what());
+        throw std::runtime_error("its row '" + visible.key_text() +
+                                 "' can't be made: " + thrown.what());
+      } catch (...) {
+        throw std::runtime_error("its row '" + visible.key_text() +
+                                 "' can't be made: a function threw what is no std::exception");
       }
     }
     changed_.clear();

@@ -306,3 +306,17 @@ TEST_CASE("describe tells what views are made of, without a store",
   CHECK(shop_program({"wait", "--offset", "1", "--lsn", "0/1"}).exit_code == 2);
   CHECK(shop_program({"run", "--timeout", "1"}).exit_code == 2);
 }
+
+TEST_CASE("status tells of each view, also where one's file is something else",
+          "[projections][command]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle"))});
+  REQUIRE(shop_program(store, {"run", "--until-caught-up"}).exit_code == 0);
+  std::filesystem::remove(store.views() / "product_search.db");
+  must(write_file_atomically(FileSystem::real(), store.views() / "product_search.db", ""));
+  const auto status = json_lines(shop_program(store, {"status", "--json"}).out);
+  REQUIRE(status.size() == 2);
+  CHECK(status[0]["state"] == "unreadable");
+  CHECK_THAT(status[0]["reason"].get<std::string>(), Catch::Contains("is not a link"));
+  CHECK(status[1]["state"] == "stopped");
+}

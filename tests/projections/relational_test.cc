@@ -404,3 +404,31 @@ TEST_CASE("a rollback that is killed half way loses nothing, and numbers are not
   CHECK(query(store.views() / "totals.db", "SELECT * FROM totals") == Rows{"7|39"});
   CHECK(must(build_generation(view, store.context())).generation == 3);
 }
+
+TEST_CASE("whatever a function throws stops the view, and only that", "[projections][relational]") {
+  ShopStore store;
+  store.commit({inserted(product(41, "kettle"))});
+  const auto in_row = projections::view("bad", Version{1})
+                          .from(products)
+                          .into(cache_table{.key = integer("id"), .columns = {text("name")}},
+                                [](const Products& p) -> Record {
+                                  if (p.id() == 41) throw 42;
+                                  return {};
+                                });
+  const auto made = build_generation(in_row, store.context());
+  REQUIRE_FALSE(made);
+  CHECK_THAT(made.error().to_string(),
+             Catch::Contains("row '41'") && Catch::Contains("no std::exception"));
+  const auto in_group = projections::view("bad", Version{1})
+                            .from(products)
+                            .group_by(by("name",
+                                         [](const Products& p) -> std::string {
+                                           if (p.id() == 41) throw "what";
+                                           return p.name();
+                                         }))
+                            .aggregate(count("n"))
+                            .into(cache_table{});
+  const auto grouped = build_generation(in_group, store.context());
+  REQUIRE_FALSE(grouped);
+  CHECK_THAT(grouped.error().to_string(), Catch::Contains("row '41' of public.products"));
+}
