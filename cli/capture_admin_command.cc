@@ -90,8 +90,8 @@ constexpr CommandText kTeardown{
     "--source URI [--store DIR] [--slot NAME]\n"
     "                                 [--publication NAME] [--yes] [--json]",
     "Tells which slot and publication would be removed, and with --yes removes them, so that the\n"
-    "server keeps no more WAL for a capture that is given up. The store is left alone; no capture\n"
-    "can feed it any more.\n"
+    "server keeps no more WAL for a capture that is given up. The store is left alone: to feed it\n"
+    "again, run `millrace capture setup`, then `millrace capture resync`.\n"
     "\n"
     "A slot that is in use, of another plugin or of another database is never dropped, nor is a\n"
     "publication that capture has not made. With --store the names are those that the store was\n"
