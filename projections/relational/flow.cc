@@ -120,10 +120,16 @@ Result<void> SourceTable::drain(const std::function<Result<void>()>& relieve) {
 void SourceTable::pass(std::string_view key, std::optional<std::string> row, bool rows_are_needed) {
   key_ = key;
   before_.reset();
-  if (rows_are_needed) {
-    if (const auto old = rows_.find(key)) before_.emplace(*old);
-    if (before_ == row) return;
+  if (!rows_are_needed) {  // the key is enough, and nobody asks for the row of before
+    if (row)
+      rows_.put(key, *std::move(row));
+    else
+      rows_.erase(key);
+    for (Leaf* leaf : leaves_) leaf->changed(key, nullptr, nullptr);
+    return;
   }
+  if (const auto old = rows_.find(key)) before_.emplace(*old);
+  if (before_ == row) return;
   passing_ = true;
   if (row)
     rows_.put(key, *row);
