@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "projections/sqlite/change_log.h"
 #include "projections/sqlite/columns.h"
 #include "projections/sqlite/database.h"
 
@@ -109,7 +110,8 @@ Result<void> CacheTable::check_shape() const {
   if (options_.key.type != ColumnType::kInteger && options_.key.type != ColumnType::kText)
     return Error(ErrorCode::kInvalidArgument, "its key must be an integer(...) or a text(...)");
   names.push_back(options_.key.name);
-  return sqlite::check_names(names);
+  MILLRACE_RETURN_IF_ERROR(sqlite::check_names(names));
+  return options_.sink ? options_.sink->check(sink_shape()) : Result<void>{};
 }
 
 void CacheTable::describe(std::string& shape) const {
@@ -156,6 +158,11 @@ std::vector<internal::Comparison> CacheTable::comparisons() const {
            "SELECT * FROM " + identifier(name()) + " ORDER BY " + identifier(options_.key.name)}};
 }
 
+SinkShape CacheTable::sink_shape() const {
+  const SinkShape whole{name(), options_.key, options_.columns, options_.indexes};
+  return options_.sink ? options_.sink->kept(whole) : whole;
+}
+
 std::string CacheTable::count_query() const { return "SELECT count(*) FROM " + identifier(name()); }
 
 // --- its writer ---
@@ -194,7 +201,14 @@ class CacheTable::Writer::Statements {
     if (verb == Verb::kMoveErased) statement->bind(kOldKey, old_key);
     for (const auto& [place, value] : resolved.values)
       statement->bind(kFirstColumn + static_cast<int>(place), value);
+    if (log) note(verb, key, old_key);
     return statement->run();
+  }
+
+  void note(Verb verb, const Value& key, const Value& old_key) {
+    if (verb == Verb::kUpdateAll) return log->all_changed();
+    log->changed(key);
+    if (verb == Verb::kMoveErased) log->changed(old_key);
   }
 
   Result<void> write(Verb verb, const Value& given, Assignments assignments,
@@ -219,6 +233,7 @@ class CacheTable::Writer::Statements {
     if (!pending.is_set()) return {};
     pending.reset();
     erase.bind(1, pending.key());
+    if (log) log->changed(pending.key());
     return erase.run();
   }
 
@@ -236,6 +251,10 @@ class CacheTable::Writer::Statements {
                               sqlite::key_as(key_type, given_from, other_key_text));
     move.bind(kKey, to);
     move.bind(kOldKey, from);
+    if (log) {
+      log->changed(from);
+      log->changed(to);
+    }
     return move.run();
   }
 
@@ -246,13 +265,20 @@ class CacheTable::Writer::Statements {
   std::array<sqlite::StatementsByMask, kVerbs> by_verb;
   sqlite::Statement erase, clear, move, find;
   sqlite::PendingErase pending;
-  sqlite::Resolved resolved;             // reused
-  std::string key_text, other_key_text;  // reused
+  sqlite::Resolved resolved;               // reused
+  std::string key_text, other_key_text;    // reused
+  std::unique_ptr<sqlite::ChangeLog> log;  // for a sink
 };
 
 Result<std::unique_ptr<internal::ViewWriter>> CacheTable::make_writer(
     sqlite::Database& database) const {
   MILLRACE_ASSIGN_OR_RETURN(auto statements, Writer::Statements::make(database, name(), options_));
+  if (options_.sink && database.mode() == sqlite::Mode::kLive) {
+    MILLRACE_ASSIGN_OR_RETURN(statements->log,
+                              sqlite::ChangeLog::open(database, options_.key.type));
+  } else {
+    MILLRACE_RETURN_IF_ERROR(sqlite::ChangeLog::remove(database));
+  }
   return std::unique_ptr<internal::ViewWriter>(new Writer(std::move(statements)));
 }
 
@@ -304,6 +330,7 @@ void CacheTable::Writer::move(Value from, Value to) {
 void CacheTable::Writer::clear() {
   if (failed()) return;
   statements_->pending.reset();
+  if (statements_->log) statements_->log->all_changed();
   if (auto done = statements_->clear.run(); !done) fail(std::move(done).error());
 }
 
@@ -327,6 +354,10 @@ std::optional<StoredRow> CacheTable::Writer::find(Value key) {
 void CacheTable::Writer::flush() {
   if (failed()) return;
   if (auto done = statements_->flush(); !done) fail(std::move(done).error());
+}
+
+Result<void> CacheTable::Writer::before_commit(Offset offset) {
+  return statements_->log ? statements_->log->commit(offset) : Result<void>{};
 }
 
 }  // namespace millrace::projections

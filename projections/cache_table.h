@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "projections/sink.h"
 #include "projections/stored_row.h"
 #include "projections/view.h"
 
@@ -18,6 +19,9 @@ struct CacheTableOptions {
   /// Lists of columns to look rows up by. Each makes writing slower; they are built last in a
   /// rebuild.
   std::vector<std::vector<std::string>> indexes{};
+  /// Where the rows are kept as well, equal to the view's own: postgres_table() and redis_hashes()
+  /// of sinks/, or your own.
+  std::shared_ptr<const SinkKind> sink{};
 };
 
 /// A view that is one SQLite table: one row per key, ready to be read by anything that reads
@@ -42,6 +46,8 @@ class CacheTable final : public ViewBuilder<CacheTable> {
   std::string count_query() const override;
   Result<void> check_shape() const override;
   void describe(std::string& shape) const override;
+  const SinkKind* sink() const override { return options_.sink.get(); }
+  SinkShape sink_shape() const override;
 
  private:
   CacheTableOptions options_;
@@ -79,6 +85,7 @@ class CacheTable::Writer final : public internal::ViewWriter {
 
   ~Writer() override;
   void flush() override;
+  Result<void> before_commit(Offset offset) override;
 
  private:
   friend class CacheTable;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/bytes.h"
+#include "projections/sink.h"
 
 namespace millrace::projections {
 namespace {
@@ -44,5 +45,7 @@ std::string View::shape() const {
     shape += "from " + source.category + (source.needs_old_rows ? " with old rows\n" : "\n");
   return shape;
 }
+
+SinkShape View::sink_shape() const { return {}; }
 
 }  // namespace millrace::projections

@@ -18,6 +18,8 @@ namespace millrace::projections {
 namespace sqlite {
 class Database;
 }
+class SinkKind;
+struct SinkShape;
 
 /// Of what a view's functions compute. Raise it whenever the same events give another view than
 /// before: the program then refuses to go on with the old one until it is rebuilt.
@@ -26,11 +28,12 @@ struct Version {
   auto operator<=>(const Version&) const = default;
 };
 
-enum class ColumnType : std::uint8_t { kInteger, kReal, kText, kBlob };
+enum class ColumnType : std::uint8_t { kInteger, kReal, kText, kBlob, kNumeric };
 
 /// A column of a view: integer("id"), text("name"), real("weight"), blob("image"),
-/// counter("orders"). Any value fits any column, as SQLite has it; the type says how numbers and
-/// text are converted and compared.
+/// counter("orders"), numeric("total"), an exact decimal that stays as it is written. Any value
+/// fits any column, as SQLite has it; the type says how numbers and text are converted and
+/// compared.
 struct Column {
   std::string name;
   ColumnType type = ColumnType::kText;
@@ -40,6 +43,7 @@ inline Column integer(std::string name) { return {std::move(name), ColumnType::k
 inline Column real(std::string name) { return {std::move(name), ColumnType::kReal}; }
 inline Column text(std::string name) { return {std::move(name), ColumnType::kText}; }
 inline Column blob(std::string name) { return {std::move(name), ColumnType::kBlob}; }
+inline Column numeric(std::string name) { return {std::move(name), ColumnType::kNumeric}; }
 inline Column counter(std::string name) { return {std::move(name), ColumnType::kInteger, true}; }
 
 /// Says that a function takes back what the old row had put into the view, so it can't do without
@@ -62,6 +66,8 @@ class ViewWriter {
   /// Carries out what was put off. Comes before each commit that a reader may see: what an erase()
   /// and a put() are to each other in a change of key must hold across those that nobody sees.
   virtual void flush() = 0;
+  /// Comes after flush(), where a commit at the end of a source transaction follows.
+  virtual Result<void> before_commit(Offset) { return {}; }
 
   void at(const RawChange& change) { change_ = &change; }
   bool failed() const { return failure_ != nullptr; }
@@ -167,6 +173,9 @@ class View {
   /// What check() and shape() ask of a kind of view.
   virtual Result<void> check_shape() const = 0;
   virtual void describe(std::string& shape) const = 0;
+  /// Where else it is kept, if anywhere, and what of it.
+  virtual const SinkKind* sink() const { return nullptr; }
+  virtual SinkShape sink_shape() const;
 
  protected:
   View(std::string name, Version version) : name_(std::move(name)), version_(version) {}

@@ -8,6 +8,8 @@
 #include "eventstore/log_reader.h"
 #include "projections/engine/checkpoint.h"
 #include "projections/engine/generations.h"
+#include "projections/engine/sink_status.h"
+#include "projections/sqlite/change_log.h"
 
 namespace millrace::projections {
 namespace {
@@ -63,12 +65,28 @@ class Wait {
       generation_ = live;
     }
     MILLRACE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, read_checkpoint(*database_));
-    if (checkpoint.offset >= offset) return true;
-    if (checkpoint.failure.empty()) return false;
+    if (checkpoint.offset >= offset) return sink_shows(offset);
+    return still_going(checkpoint.failure);
+  }
+
+  /// True also where the view has no sink.
+  Result<bool> sink_shows(Offset offset) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto head, sqlite::read_change_log_head(*database_));
+    if (!head) return true;
+    const auto status = read_sink_status(generations_.sink_status());
+    if (!status) return still_going({});
+    if (status->shown && status->shown->lineage == head->lineage && status->shown->offset >= offset)
+      return true;
+    return still_going(status->failure);
+  }
+
+  /// False, unless nobody is there to make it true.
+  Result<bool> still_going(const std::string& failure) {
+    if (failure.empty()) return false;
     MILLRACE_ASSIGN_OR_RETURN(const std::string worker, generations_.worker());
     if (!worker.empty()) return false;  // it tries again
     return Error(ErrorCode::kFailedPrecondition,
-                 "view " + place_.view + " has stopped: " + checkpoint.failure);
+                 "view " + place_.view + " has stopped: " + failure);
   }
 
   /// False if the time is over.

@@ -113,6 +113,13 @@ std::string table_row(std::size_t width, const std::string& view, const Cells&..
   return view + std::string(width - view.size(), ' ') + text;
 }
 
+std::string sink_line(const SinkStatus& sink) {
+  std::string text = "also kept in " + sink.where;
+  if (sink.shown) text += ", as of offset " + grouped(sink.shown->offset.value);
+  if (!sink.shown && sink.failure.empty()) text += ", where it was not written yet";
+  return sink.failure.empty() ? text : text + "; not now: " + sink.failure;
+}
+
 std::string to_table(const std::vector<ViewStatus>& all) {
   std::size_t width = 4;
   for (const auto& status : all) width = std::max(width, status.view.size());
@@ -128,6 +135,7 @@ std::string to_table(const std::vector<ViewStatus>& all) {
                          status.rows ? grouped(*status.rows) : "-", grouped(status.bytes / 1024));
     if (!status.worker.empty()) text += "\n  kept up to date by " + printable(status.worker);
     if (!status.reason.empty()) text += "\n  " + status.reason;
+    if (status.sink) text += "\n  " + sink_line(*status.sink);
   }
   return text;
 }
@@ -250,6 +258,8 @@ Result<int> describe_views(const Views& views) {
     std::string text = view->name() + "\n  ";
     for (const char c : view->shape()) text += c == '\n' ? std::string("\n  ") : std::string(1, c);
     while (text.ends_with(' ') || text.ends_with('\n')) text.pop_back();
+    if (view->sink() != nullptr)
+      text += "\n  kept in " + view->sink()->describe(view->sink_shape()) + " as well";
     MILLRACE_RETURN_IF_ERROR(lines.add(text));
   }
   MILLRACE_RETURN_IF_ERROR(lines.flush());

@@ -24,6 +24,11 @@ Checkpoint Context::beginning(const View& view, const StoreId& store_id) const {
   return checkpoint;
 }
 
+bool may_pass(ErrorCode code) {
+  return code == ErrorCode::kNoSpace || code == ErrorCode::kIo || code == ErrorCode::kUnavailable ||
+         code == ErrorCode::kLocked;
+}
+
 Result<void> check_store(const Path& directory) {
   MILLRACE_ASSIGN_OR_RETURN(const bool there, FileSystem::real().exists(directory / "store.json"));
   if (there) return {};

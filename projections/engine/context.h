@@ -29,6 +29,9 @@ struct Context {
   Checkpoint beginning(const View& view, const StoreId& store) const;
 };
 
+/// Whether an error passes by itself: the disk fills and empties, servers and locks come back.
+bool may_pass(ErrorCode code);
+
 /// The path as a user may give it; kNotFound if there is no store.
 Result<void> check_store(const Path& directory);
 

@@ -123,6 +123,7 @@ void Fold::advance_to(Offset end) { checkpoint_.offset = std::max(checkpoint_.of
 Result<void> Fold::commit() {
   writer_->flush();
   if (writer_->failed()) return writer_->take_failure().context("view " + view_.name());
+  MILLRACE_RETURN_IF_ERROR(writer_->before_commit(checkpoint_.offset));
   return commit_part();
 }
 

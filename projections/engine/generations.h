@@ -19,6 +19,7 @@ namespace millrace::projections {
 ///     orders.lock                  held by the worker that writes the live one
 ///     orders.rebuild.lock          held by whoever makes a new one
 ///     orders.verify.db, .verify.lock
+///     orders.sink.json what is known of the view's sink, if it has one
 ///
 /// A generation above the live one that nobody is making is what a killed rebuild left behind.
 /// Errors: kIo, kLocked with the holder. Threads: all of it, from any.
@@ -34,6 +35,7 @@ class Generations {
   Path file(std::uint32_t generation) const;
   Path link() const { return directory_ / (view_ + ".db"); }
   Path scratch() const { return directory_ / (view_ + ".verify.db"); }
+  Path sink_status() const { return directory_ / (view_ + ".sink.json"); }
 
   /// Removes what is above the live generation; gives the number for the next one, above all of
   /// them. Hold the rebuild lock.

@@ -34,6 +34,12 @@ Result<void> read_file_of(const View& view, const Context& context, const LogRea
   return {};
 }
 
+SinkStatus sink_status_of(const View& view, const Generations& generations) {
+  SinkStatus known = read_sink_status(generations.sink_status()).value_or(SinkStatus{});
+  const std::string where = view.sink()->describe(view.sink_shape());
+  return known.where == where ? known : SinkStatus{where, std::nullopt, {}};
+}
+
 }  // namespace
 
 Result<ViewStatus> status_of(const View& view, const Context& context,
@@ -58,6 +64,7 @@ Result<ViewStatus> status_of(const View& view, const Context& context,
     return status;
   }
   status.generation = *generation;
+  if (view.sink() != nullptr) status.sink = sink_status_of(view, generations);
   if (auto read = read_file_of(view, context, *reader, options, status); !read) {
     status.state = "unreadable";
     status.reason = read.error().message();
@@ -89,6 +96,12 @@ std::string to_json(const ViewStatus& status) {
   json["commit_time"] = status.checkpoint.commit_time.value == 0
                             ? nlohmann::ordered_json()
                             : nlohmann::ordered_json(to_iso8601(status.checkpoint.commit_time));
+  if (status.sink)
+    json["sink"] = {
+        {"where", status.sink->where},
+        {"offset", status.sink->shown ? nlohmann::ordered_json(status.sink->shown->offset.value)
+                                      : nlohmann::ordered_json()},
+        {"failure", or_null(status.sink->failure)}};
   // Reasons may quote bytes that are no UTF-8.
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "projections/engine/context.h"
+#include "projections/engine/sink_status.h"
 
 namespace millrace::projections {
 
@@ -20,6 +21,7 @@ struct ViewStatus {
   std::uint64_t lag = 0;              ///< Events of the log, of any table, that are not folded yet.
   std::optional<std::uint64_t> rows;  ///< Where they were to be counted.
   std::uint64_t bytes = 0;            ///< Of the generation's file.
+  std::optional<SinkStatus> sink;     ///< Of a view with one, as its worker last knew it.
 };
 
 /// `count_rows` reads the whole view, all else is told at once.

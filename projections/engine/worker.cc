@@ -16,11 +16,6 @@ constexpr auto kWaitMax = std::chrono::milliseconds(250);
 /// How often the position is written while nothing happens but events that the view does not take.
 constexpr auto kPositionInterval = std::chrono::seconds(1);
 
-bool may_pass(ErrorCode code) {
-  return code == ErrorCode::kNoSpace || code == ErrorCode::kIo || code == ErrorCode::kUnavailable ||
-         code == ErrorCode::kLocked;
-}
-
 /// SQLite calls a wait for a lock that was given up "locked".
 bool is_of_a_stop(ErrorCode code) {
   return code == ErrorCode::kCancelled || code == ErrorCode::kLocked;
@@ -52,6 +47,9 @@ Result<void> Worker::follow() {
   MILLRACE_ASSIGN_OR_RETURN(const bool can_start, wait_for_tables());
   if (!can_start) return {};
   MILLRACE_RETURN_IF_ERROR(open_live());
+  if (view_.sink() != nullptr && !mirror_)
+    mirror_ = std::make_unique<Mirror>(view_, context_,
+                                       Mirror::Pauses{options_.retry_first, options_.retry_max});
   const Offset target = reader_->durable_end();
   while (!stopping()) {
     // Asked before next(): when that finds nothing more, everything below this has been read.
@@ -63,6 +61,8 @@ Result<void> Worker::follow() {
     }
     const bool caught_up = is_to_end() && end >= target;
     MILLRACE_RETURN_IF_ERROR(settle(end, caught_up));
+    if (mirror_)
+      MILLRACE_RETURN_IF_ERROR(caught_up ? mirror_->wait_until_equal() : mirror_->failure());
     caught_up_ = caught_up;
     if (caught_up) return {};
     MILLRACE_RETURN_IF_ERROR(reader_->wait(kWaitMax, context_.stop));
@@ -168,7 +168,9 @@ Result<void> Worker::commit() {
   in_transaction_ = false;
   committed_ = std::chrono::steady_clock::now();
   goes_well();
-  return {};
+  if (!mirror_) return {};
+  mirror_->committed();
+  return mirror_->failure();
 }
 
 /// At the end of the log, where all transactions are whole: shows what was folded. A mere position

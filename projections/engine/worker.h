@@ -7,6 +7,7 @@
 #include "projections/engine/build.h"
 #include "projections/engine/context.h"
 #include "projections/engine/fold.h"
+#include "projections/engine/mirror.h"
 
 namespace millrace::projections {
 
@@ -74,9 +75,10 @@ class Worker {
   std::unique_ptr<sqlite::Database> database_;
   std::unique_ptr<Fold> fold_;
   std::unique_ptr<LogReader> reader_;
-  bool in_transaction_ = false;  ///< Of the database.
-  bool whole_ = true;            ///< What was taken ends with the end of a source transaction.
-  bool caught_up_ = false;       ///< As far as `until_caught_up` asks.
+  std::unique_ptr<Mirror> mirror_;  ///< Of a view with a sink.
+  bool in_transaction_ = false;     ///< Of the database.
+  bool whole_ = true;               ///< What was taken ends with the end of a source transaction.
+  bool caught_up_ = false;          ///< As far as `until_caught_up` asks.
   std::uint64_t events_at_begin_ = 0;
   std::chrono::steady_clock::time_point began_, committed_;
   std::chrono::milliseconds pause_{0};  ///< The last one, while attempts fail; else 0.

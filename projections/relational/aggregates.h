@@ -93,14 +93,14 @@ Aggregate<Expression> count(std::string name, Expression expression) {
 /// column's text a Decimal, of reals the real next to the true sum. Null where there is no value.
 template <typename Expression>
 Aggregate<Expression> sum(std::string name, Expression expression) {
-  return {std::move(name), ColumnType::kBlob,     false,
+  return {std::move(name), ColumnType::kNumeric,  false,
           "sum",           std::move(expression), internal::make_sum};
 }
 /// The sum over the count: of integers and decimals a Decimal with the digits that PostgreSQL
 /// gives.
 template <typename Expression>
 Aggregate<Expression> avg(std::string name, Expression expression) {
-  return {std::move(name), ColumnType::kBlob,     false,
+  return {std::move(name), ColumnType::kNumeric,  false,
           "avg",           std::move(expression), internal::make_average};
 }
 /// Text compares byte by byte, as with COLLATE "C". A numeric column is text: say

@@ -10,7 +10,7 @@
 #include <variant>
 #include <vector>
 
-#include "projections/relational/decimal.h"
+#include "projections/decimal.h"
 #include "projections/value.h"
 
 namespace millrace::projections {

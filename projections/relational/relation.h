@@ -55,6 +55,7 @@ struct Identity {
 template <typename R>
 constexpr ColumnType column_type() {
   using Plain = std::remove_cvref_t<R>;
+  if constexpr (std::is_same_v<Plain, Decimal>) return ColumnType::kNumeric;
   if constexpr (std::is_integral_v<Plain>) return ColumnType::kInteger;
   if constexpr (std::is_floating_point_v<Plain>) return ColumnType::kReal;
   if constexpr (std::is_convertible_v<Plain, std::string_view>) return ColumnType::kText;

@@ -85,6 +85,7 @@ class RelationalWriter final : public internal::ViewWriter {
     if (failed()) return;
     if (auto written = write(); !written) fail(std::move(written).error());
   }
+  Result<void> before_commit(Offset offset) override { return sink_->before_commit(offset); }
 
  private:
   bool has_room() const { return flow_.bytes_in_memory() + root_->bytes_in_memory() < kMemoryMax; }

@@ -111,6 +111,8 @@ class RelationalView final : public View {
       sqlite::Database& database) const override;
   std::vector<internal::Comparison> comparisons() const override;
   std::string count_query() const override;
+  const SinkKind* sink() const override { return made_.sink->sink(); }
+  SinkShape sink_shape() const override { return made_.sink->sink_shape(); }
 
   // --- for into() ---
   /// What a sink of into() needs beside the relation itself.

@@ -93,7 +93,8 @@ std::string_view type_name(ColumnType type) {
     case ColumnType::kInteger: return "INTEGER";
     case ColumnType::kReal: return "REAL";
     case ColumnType::kText: return "TEXT";
-    case ColumnType::kBlob: return "BLOB";
+    case ColumnType::kBlob:
+    case ColumnType::kNumeric: return "BLOB";  // SQLite's NUMERIC would make a real of a decimal
   }
   return "";
 }

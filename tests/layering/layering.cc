@@ -13,8 +13,8 @@ namespace {
 namespace fs = std::filesystem;
 using Names = std::set<std::string, std::less<>>;
 
-// Folder -> what it may include beside itself. Includes point down only; capture, projections and
-// sinks are siblings, so are eventstore and schemas.
+// Folder -> what it may include beside itself. Includes point down only; capture and projections
+// are siblings, so are eventstore and schemas.
 const std::map<std::string, Names, std::less<>> kMayInclude = {
     {"base", {}},
     {"eventstore", {"base"}},
@@ -22,7 +22,7 @@ const std::map<std::string, Names, std::less<>> kMayInclude = {
     {"service", {"base", "eventstore", "schemas"}},
     {"capture", {"base", "eventstore", "schemas", "service"}},
     {"projections", {"base", "eventstore", "schemas", "service"}},
-    {"sinks", {"base", "eventstore", "schemas", "service"}},
+    {"sinks", {"base", "eventstore", "schemas", "service", "projections"}},
     {"cli", {"base", "eventstore", "schemas", "service", "capture", "projections", "sinks"}},
     {"examples", {"base", "eventstore", "schemas", "service", "capture", "projections", "sinks"}},
 };
@@ -39,8 +39,9 @@ const std::map<std::string, Names, std::less<>> kSubfolderMayInclude = {
 
 // Beginning of a third-party header -> the only folders that may know the library.
 const std::map<std::string, Names, std::less<>> kWrappedIn = {
-    {"pqxx/", {"capture/postgres", "tests", "bench"}},
-    {"libpq-fe.h", {"capture/postgres", "tests", "bench"}},
+    {"pqxx/", {"capture/postgres", "sinks/postgres", "tests", "bench"}},
+    {"libpq-fe.h", {"capture/postgres", "sinks/postgres", "tests", "bench"}},
+    {"hiredis/", {"sinks/redis"}},
     {"zstd.h", {"eventstore/log", "tests", "bench"}},
     {"prometheus/", {"capture/metrics", "tests", "bench"}},
     {"boost/asio", {"capture/metrics", "tests", "bench"}},

@@ -1,4 +1,4 @@
-#include "projections/relational/decimal.h"
+#include "projections/decimal.h"
 
 #include <random>
 

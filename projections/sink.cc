@@ -1,0 +1,40 @@
+#include "projections/sink.h"
+
+#include <array>
+#include <charconv>
+
+#include "projections/decimal.h"
+
+namespace millrace::projections {
+
+std::optional<std::string> sink_text(const Value& value) {
+  switch (value.kind()) {
+    case Value::Kind::kInteger: return std::to_string(value.integer());
+    case Value::Kind::kReal: {
+      std::array<char, 32> text;
+      const auto end = std::to_chars(text.data(), text.data() + text.size(), value.real()).ptr;
+      return std::string(text.data(), end);
+    }
+    case Value::Kind::kText:
+    case Value::Kind::kBlob: return std::string(value.text());
+    default: return std::nullopt;
+  }
+}
+
+bool same_in_sink(const Column& column, const std::optional<std::string>& here,
+                  const std::optional<std::string>& there) {
+  if (here == there) return true;
+  if (column.type != ColumnType::kNumeric || !here || !there) return false;
+  const auto number = Decimal::parse(*here), other = Decimal::parse(*there);
+  return number && other && *number == *other;
+}
+
+Error fenced_off(const std::string& where) {
+  return Error(ErrorCode::kFailedPrecondition,
+               "FENCED: another process has taken over to write " + where)
+      .hint(
+          "One program may write a view there. Find the other one and stop it, or give one of "
+          "the two another place.");
+}
+
+}  // namespace millrace::projections

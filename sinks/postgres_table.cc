@@ -1,0 +1,464 @@
+#include "sinks/postgres_table.h"
+
+#include <charconv>
+
+#include "base/bytes.h"
+#include "sinks/postgres/session.h"
+
+namespace millrace::projections {
+namespace {
+
+using postgres::Parameters;
+using postgres::quote_identifier;
+using postgres::ServerAddress;
+using postgres::Session;
+
+/// One statement writes this many rows, or this many bytes if they are sooner there.
+constexpr std::size_t kRowsPerStatement = 2'000;
+constexpr std::size_t kBytesPerStatement = 1 << 20;
+constexpr int kRowsPerFetch = 5'000;
+
+/// A table as its own schema and name.
+struct TableName {
+  std::string schema = "public", table;
+
+  static TableName of(const std::string& given, const std::string& view) {
+    const std::size_t dot = given.find('.');
+    if (given.empty()) return {"public", view};
+    if (dot == given.npos) return {"public", given};
+    return {given.substr(0, dot), given.substr(dot + 1)};
+  }
+  std::string in_schema(const std::string& name) const {
+    return quote_identifier(schema) + "." + quote_identifier(name);
+  }
+  std::string quoted() const { return in_schema(table); }
+  std::string shown() const { return printable(schema + "." + table); }
+};
+
+std::string usual_type(const Column& column) {
+  switch (column.type) {
+    case ColumnType::kInteger: return "bigint";
+    case ColumnType::kReal: return "double precision";
+    case ColumnType::kText: return "text";
+    case ColumnType::kBlob: return "bytea";
+    case ColumnType::kNumeric: return "numeric";
+  }
+  return "";
+}
+
+/// The table that a shape makes, in SQL, part by part.
+class Layout {
+ public:
+  Layout(SinkShape shape, const PostgresTableOptions& options)
+      : shape_(std::move(shape)), table_(TableName::of(options.table, shape_.view)) {
+    add(shape_.key, options);
+    for (const Column& column : shape_.columns) add(column, options);
+  }
+
+  const SinkShape& shape() const { return shape_; }
+  const TableName& table() const { return table_; }
+  std::string views() const { return table_.in_schema("millrace_views"); }
+  /// The key, then the columns.
+  const std::vector<Column>& columns() const { return columns_; }
+
+  std::string create(const std::string& table) const {
+    std::string sql = "CREATE TABLE " + table + "(";
+    for (std::size_t i = 0; i < columns_.size(); ++i)
+      sql += (i == 0 ? "" : ", ") + quote_identifier(columns_[i].name) + " " + types_[i] +
+             (i == 0                ? " PRIMARY KEY"
+              : columns_[i].counter ? " NOT NULL DEFAULT 0"
+                                    : "");
+    return sql + ")";
+  }
+  std::vector<std::string> create_indexes(const std::string& table) const {
+    std::vector<std::string> statements;
+    for (const auto& index : shape_.indexes) {
+      std::string columns;
+      for (const auto& name : index)
+        columns += (columns.empty() ? "" : ", ") + quote_identifier(name);
+      statements.push_back("CREATE INDEX ON " + table + "(" + columns + ")");
+    }
+    return statements;
+  }
+  /// One array a column.
+  std::string upsert(const std::string& table) const {
+    std::string names, arrays, updates;
+    for (std::size_t i = 0; i < columns_.size(); ++i) {
+      const std::string name = quote_identifier(columns_[i].name);
+      names += (i == 0 ? "" : ", ") + name;
+      arrays += (i == 0 ? "$" : ", $") + std::to_string(i + 1) + "::" + types_[i] + "[]";
+      if (i > 0) updates += (i == 1 ? "" : ", ") + name + " = EXCLUDED." + name;
+    }
+    return "INSERT INTO " + table + "(" + names + ") SELECT * FROM unnest(" + arrays +
+           ") ON CONFLICT (" + quote_identifier(columns_[0].name) + ") DO " +
+           (updates.empty() ? "NOTHING" : "UPDATE SET " + updates);
+  }
+  std::string erase(const std::string& table) const {
+    return "DELETE FROM " + table + " WHERE " + quote_identifier(columns_[0].name) +
+           " = ANY($1::" + types_[0] + "[])";
+  }
+  std::string select() const {
+    std::string names;
+    for (const Column& column : columns_)
+      names += (names.empty() ? "" : ", ") + quote_identifier(column.name) + "::text";
+    return "SELECT " + names + " FROM " + table_.quoted();
+  }
+
+ private:
+  void add(const Column& column, const PostgresTableOptions& options) {
+    const auto given = options.types.find(column.name);
+    columns_.push_back(column);
+    types_.push_back(given == options.types.end() ? usual_type(column) : given->second);
+  }
+
+  SinkShape shape_;
+  TableName table_;
+  std::vector<Column> columns_;
+  std::vector<std::string> types_;
+};
+
+/// Values of one column on their way into an array's text.
+/// https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+class ArrayText {
+ public:
+  void add(const Value& value, bool is_bytes) {
+    text_ += text_.empty() ? '{' : ',';
+    switch (value.kind()) {
+      case Value::Kind::kText:
+      case Value::Kind::kBlob:
+        add_quoted(is_bytes ? "\\x" + to_hex(value.text()) : std::string(value.text()));
+        break;
+      case Value::Kind::kInteger:
+      case Value::Kind::kReal: text_ += *sink_text(value); break;
+      default: text_ += "NULL";
+    }
+  }
+  std::size_t size() const { return text_.size(); }
+  std::string take() {
+    std::string text = text_.empty() ? "{}" : std::move(text_) + "}";
+    text_.clear();
+    return text;
+  }
+
+ private:
+  void add_quoted(std::string_view text) {
+    text_ += '"';
+    for (const char c : text) {
+      if (c == '"' || c == '\\') text_ += '\\';
+      text_ += c;
+    }
+    text_ += '"';
+  }
+
+  std::string text_;
+};
+
+/// Why a value can't be in a column; empty if it can. What SQLite lets into any column, PostgreSQL
+/// does not.
+std::string mismatch(const Column& column, const Value& value) {
+  const Value::Kind kind = value.kind();
+  const bool is_number = kind == Value::Kind::kInteger || kind == Value::Kind::kReal;
+  const bool is_text = kind == Value::Kind::kText || kind == Value::Kind::kBlob;
+  if (value.is_null()) return "";
+  if (is_text && column.type != ColumnType::kBlob && value.text().find('\0') != std::string::npos)
+    return "holds a NUL, which PostgreSQL's text can't";
+  switch (column.type) {
+    case ColumnType::kInteger: return kind == Value::Kind::kInteger ? "" : "holds no integer";
+    case ColumnType::kReal: return is_number ? "" : "holds no number";
+    case ColumnType::kBlob: return is_text ? "" : "holds a number, not bytes";
+    default: return "";
+  }
+}
+
+class PostgresSink final : public Sink {
+ public:
+  PostgresSink(SinkShape shape, const PostgresTableOptions& options)
+      : layout_(std::move(shape), options), server_(options.server) {}
+
+  Result<std::optional<SinkCheckpoint>> open(const SinkWriter& writer) override {
+    writer_ = writer.name;
+    MILLRACE_RETURN_IF_ERROR(connect());
+    std::optional<SinkCheckpoint> shown;
+    std::string refusal;
+    bool fenced = false;
+    MILLRACE_RETURN_IF_ERROR(session_->run([&] {
+      session_->begin();
+      make_views_table();
+      fenced = writer.again && somebody_else_writes();
+      if (fenced) return;
+      end_predecessor();
+      refusal = take_over(shown);
+      if (refusal.empty()) session_->commit();
+    }));
+    if (fenced) return fenced_off(where_);
+    if (!refusal.empty())
+      return Error(ErrorCode::kFailedPrecondition, refusal)
+          .hint(
+              "Drop it if it is not needed any more, or give .table another name. To let go of a "
+              "view's place: DROP TABLE " +
+              layout_.table().quoted() + "; DELETE FROM " + layout_.views() +
+              " WHERE table_name = '" + layout_.table().table + "'");
+    is_new_ = !shown;
+    target_ = is_new_ ? layout_.table().in_schema("millrace_new_" + layout_.table().table)
+                      : layout_.table().quoted();
+    return shown;
+  }
+
+  Result<void> begin() override {
+    for (auto& column : rows_) column.take();
+    rows_.resize(layout_.columns().size());
+    return session_->run([&] {
+      session_->begin();
+      if (!is_new_) return;
+      session_->exec("DROP TABLE IF EXISTS " + target_);
+      session_->exec(layout_.create(target_));
+    });
+  }
+
+  Result<void> write(const SinkRow& row) override {
+    const auto& columns = layout_.columns();
+    if (!row.columns) {
+      erased_.add(row.key, false);
+      if (++erased_count_ >= kRowsPerStatement) return flush();
+      return {};
+    }
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+      const Value& value = i == 0 ? row.key : (*row.columns)[i - 1];
+      if (const std::string why = mismatch(columns[i], value); !why.empty()) [[unlikely]]
+        return Error(ErrorCode::kFailedPrecondition,
+                     layout_.table().shown() + ": column " + printable(columns[i].name) +
+                         " of the row '" + printable(*sink_text(row.key)) + "' " + why)
+            .hint("Declare the column with the type of what it is to hold.");
+      rows_[i].add(value, columns[i].type == ColumnType::kBlob);
+      bytes += rows_[i].size();
+    }
+    return ++row_count_ >= kRowsPerStatement || bytes >= kBytesPerStatement ? flush()
+                                                                            : Result<void>{};
+  }
+
+  Result<void> checkpoint(const SinkCheckpoint& checkpoint) override {
+    MILLRACE_RETURN_IF_ERROR(flush());
+    bool mine = false;
+    MILLRACE_RETURN_IF_ERROR(session_->run([&] {
+      if (is_new_) put_in_place();
+      mine = session_
+                 ->exec("UPDATE " + layout_.views() +
+                            " SET store_id = $3, lineage = $4, commit_number = $5, log_offset = "
+                            "$6, shape = $7, shown_since = now() WHERE table_name = $1 AND writer "
+                            "= $2",
+                        {layout_.table().table, writer_, checkpoint.store_id, checkpoint.lineage,
+                         std::to_string(checkpoint.commit), std::to_string(checkpoint.offset.value),
+                         layout_.create("")})
+                 .affected_rows() == 1;
+    }));
+    return mine ? Result<void>{} : fenced_off(where_);
+  }
+
+  Result<void> commit() override {
+    MILLRACE_RETURN_IF_ERROR(session_->run([&] { session_->commit(); }));
+    is_new_ = false;
+    target_ = layout_.table().quoted();
+    return {};
+  }
+
+  Result<std::optional<SinkCheckpoint>> position() override {
+    MILLRACE_RETURN_IF_ERROR(connect());
+    std::optional<SinkCheckpoint> shown;
+    MILLRACE_RETURN_IF_ERROR(session_->run([&] {
+      session_->begin();
+      if (exists(layout_.views())) {
+        const auto rows = session_->exec(
+            "SELECT * FROM " + layout_.views() + " WHERE table_name = $1", {layout_.table().table});
+        if (!rows.empty()) shown = checkpoint_in(rows[0]);
+      }
+      session_->rollback();
+    }));
+    return shown;
+  }
+
+  Result<void> read(const Visit& visit) override {
+    MILLRACE_RETURN_IF_ERROR(connect());
+    MILLRACE_RETURN_IF_ERROR(session_->run([&] {
+      session_->begin();
+      session_->exec("DECLARE millrace_rows NO SCROLL CURSOR FOR " + layout_.select());
+    }));
+    Result<void> visited;
+    for (bool more = true; more && visited;) {
+      pqxx::result rows;
+      MILLRACE_RETURN_IF_ERROR(session_->run([&] {
+        rows = session_->exec("FETCH " + std::to_string(kRowsPerFetch) + " FROM millrace_rows");
+      }));
+      more = !rows.empty();
+      for (std::size_t i = 0; i < static_cast<std::size_t>(rows.size()) && visited; ++i)
+        visited = visit_row(rows[static_cast<pqxx::result::size_type>(i)], visit);
+    }
+    session_->rollback();
+    return visited;
+  }
+
+ private:
+  Result<void> connect() {
+    if (session_) return {};
+    MILLRACE_ASSIGN_OR_RETURN(const auto address, ServerAddress::parse(server_));
+    where_ = "table " + layout_.table().shown() + " of " + address.describe();
+    MILLRACE_ASSIGN_OR_RETURN(session_, Session::open(address));
+    return {};
+  }
+
+  bool exists(const std::string& table) {
+    return !session_->exec("SELECT to_regclass($1)", {table})[0][0].is_null();
+  }
+
+  void make_views_table() {
+    if (exists(layout_.views())) return;
+    // Two that come at once: one waits for the other.
+    session_->exec("SELECT pg_advisory_xact_lock(7811883231)");
+    session_->exec("CREATE TABLE IF NOT EXISTS " + layout_.views() +
+                   "(table_name text PRIMARY KEY, view text NOT NULL, writer text NOT NULL, "
+                   "backend integer NOT NULL, backend_start timestamptz, store_id text, "
+                   "lineage text, commit_number bigint, log_offset bigint, shape text, "
+                   "shown_since timestamptz)");
+  }
+
+  bool somebody_else_writes() {
+    return !session_
+                ->exec(
+                    "SELECT 1 FROM " + layout_.views() + " WHERE table_name = $1 AND writer <> $2",
+                    {layout_.table().table, writer_})
+                .empty();
+  }
+
+  /// A session that took no notice of its end would hold the rows that it has written for as long
+  /// as it likes.
+  void end_predecessor() {
+    session_->exec("SELECT pg_terminate_backend(a.pid) FROM " + layout_.views() +
+                       " v JOIN pg_stat_activity a ON a.pid = v.backend AND a.backend_start = "
+                       "v.backend_start WHERE v.table_name = $1 AND a.usename = current_user AND "
+                       "a.pid <> pg_backend_pid()",
+                   {layout_.table().table});
+  }
+
+  /// Why not, if it can't.
+  std::string take_over(std::optional<SinkCheckpoint>& shown) {
+    const auto before =
+        session_->exec("SELECT * FROM " + layout_.views() + " WHERE table_name = $1 FOR UPDATE",
+                       {layout_.table().table});
+    const bool there = exists(layout_.table().quoted());
+    if (before.empty() && there)
+      return "table " + layout_.table().shown() +
+             " is there already, and no view of millrace has written it";
+    if (!before.empty() && before[0]["view"].as<std::string>() != layout_.shape().view)
+      return "table " + layout_.table().shown() + " is where view " +
+             before[0]["view"].as<std::string>() + " is kept";
+    if (!before.empty() && there) shown = checkpoint_in(before[0]);
+    session_->exec("INSERT INTO " + layout_.views() +
+                       "(table_name, view, writer, backend, backend_start) SELECT $1, $2, $3, pid, "
+                       "backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid() ON "
+                       "CONFLICT (table_name) DO UPDATE SET writer = EXCLUDED.writer, backend = "
+                       "EXCLUDED.backend, backend_start = EXCLUDED.backend_start",
+                   {layout_.table().table, layout_.shape().view, writer_});
+    return "";
+  }
+
+  /// Nothing if what is there is of another shape, or was never finished.
+  std::optional<SinkCheckpoint> checkpoint_in(const pqxx::row& row) const {
+    if (row["lineage"].is_null() || row["shape"].as<std::string>() != layout_.create(""))
+      return std::nullopt;
+    return SinkCheckpoint{row["store_id"].as<std::string>(), row["lineage"].as<std::string>(),
+                          row["commit_number"].as<std::uint64_t>(),
+                          Offset{row["log_offset"].as<std::uint64_t>()}};
+  }
+
+  void put_in_place() {
+    for (const std::string& statement : layout_.create_indexes(target_)) session_->exec(statement);
+    session_->exec("DROP TABLE IF EXISTS " + layout_.table().quoted());
+    session_->exec("ALTER TABLE " + target_ + " RENAME TO " +
+                   quote_identifier(layout_.table().table));
+  }
+
+  Result<void> flush() {
+    return session_->run([&] {
+      if (row_count_ > 0) {
+        Parameters arrays;
+        for (ArrayText& column : rows_) arrays.push_back(column.take());
+        session_->exec(layout_.upsert(target_), arrays);
+      }
+      if (erased_count_ > 0) session_->exec(layout_.erase(target_), {erased_.take()});
+      row_count_ = erased_count_ = 0;
+    });
+  }
+
+  Result<void> visit_row(const pqxx::row& row, const Visit& visit) {
+    const auto& columns = layout_.columns();
+    texts_.assign(columns.size() - 1, std::nullopt);
+    for (std::size_t i = 1; i < columns.size(); ++i) {
+      const auto field = row[static_cast<pqxx::row::size_type>(i)];
+      if (field.is_null()) continue;
+      const std::string text = field.as<std::string>();
+      if (columns[i].type == ColumnType::kBlob) {
+        MILLRACE_ASSIGN_OR_RETURN(texts_[i - 1], from_hex(std::string_view(text).substr(2)));
+      } else if (columns[i].type == ColumnType::kReal) {
+        double number = 0;
+        std::from_chars(text.data(), text.data() + text.size(), number);
+        texts_[i - 1] = sink_text(number);
+      } else {
+        texts_[i - 1] = text;
+      }
+    }
+    return visit(row[0].as<std::string>(), texts_);
+  }
+
+  const Layout layout_;
+  const std::string server_;
+  std::string where_;
+  std::string writer_;
+  std::unique_ptr<Session> session_;
+  bool is_new_ = false;  ///< All of it is written to another table, which then takes its place.
+  std::string target_;
+  std::vector<ArrayText> rows_;
+  ArrayText erased_;
+  std::size_t row_count_ = 0, erased_count_ = 0;
+  Texts texts_;  // reused
+};
+
+class PostgresTable final : public SinkKind {
+ public:
+  explicit PostgresTable(PostgresTableOptions options) : options_(std::move(options)) {}
+
+  Result<void> check(const SinkShape& shape) const override {
+    MILLRACE_RETURN_IF_ERROR(ServerAddress::parse(options_.server));
+    for (const auto& [name, type] : options_.types) {
+      const auto is_it = [&](const Column& column) { return column.name == name; };
+      if (!is_it(shape.key) && std::none_of(shape.columns.begin(), shape.columns.end(), is_it))
+        return Error(ErrorCode::kInvalidArgument,
+                     "its sink gives a type for '" + printable(name) + "', which is no column");
+    }
+    const TableName table = TableName::of(options_.table, shape.view);
+    if (table.schema.empty() || table.table.empty() || table.table == "millrace_views")
+      return Error(ErrorCode::kInvalidArgument,
+                   "its sink's table can't be called '" + printable(options_.table) + "'");
+    return {};
+  }
+
+  std::string describe(const SinkShape& shape) const override {
+    const auto address = ServerAddress::parse(options_.server);
+    return "table " + TableName::of(options_.table, shape.view).shown() + " of " +
+           (address ? address->describe() : "no server");
+  }
+
+  std::unique_ptr<Sink> make(const SinkShape& shape) const override {
+    return std::make_unique<PostgresSink>(shape, options_);
+  }
+
+ private:
+  const PostgresTableOptions options_;
+};
+
+}  // namespace
+
+std::shared_ptr<const SinkKind> postgres_table(PostgresTableOptions options) {
+  return std::make_shared<PostgresTable>(std::move(options));
+}
+
+}  // namespace millrace::projections
