@@ -55,6 +55,10 @@ std::vector<Figure> run_latency(const Settings& settings);
 std::vector<Figure> run_project_table(const Settings& settings);
 std::vector<Figure> run_rebuild_table(const Settings& settings);
 std::vector<Figure> run_project_search(const Settings& settings);
+std::vector<Figure> run_project_sinks(const Settings& settings);
+std::vector<Figure> run_join_update(const Settings& settings);
+std::vector<Figure> run_min_max(const Settings& settings);
+std::vector<Figure> run_rebuild_keys(const Settings& settings);
 
 class Stopwatch {
  public:

@@ -28,6 +28,13 @@
 //                   loop that writes the same rows with its settings, as many in a commit
 //   project_search  the same into a SQLite FTS5 index
 //   rebuild_table   a rebuild of that table, against a bare loop with a rebuild's settings
+//   rebuild_keys    a rebuild of a declared table from 10,000,000 events on 1,000,000 keys, against
+//   a
+//                   bare loop that applies every event as an upsert; and of an aggregation
+//   project_sinks   a worker and its sinks: PostgreSQL against a bare libpq pipeline of the same
+//                   upserts, Redis against redis-benchmark -P 64 with the same HSET
+//   join_update     fold time of one update of a join of two tables of 1,000,000 rows each
+//   min_max         min and max whose values are deleted and inserted, against sum and count
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -58,7 +65,11 @@ std::vector<Workload> workloads() {
           {"latency", "commit to durable", run_latency},
           {"project_table", "events into a cache table", run_project_table},
           {"project_search", "events into a search index", run_project_search},
-          {"rebuild_table", "all events into a new cache table", run_rebuild_table}};
+          {"rebuild_table", "all events into a new cache table", run_rebuild_table},
+          {"rebuild_keys", "ten events for each of a million keys", run_rebuild_keys},
+          {"project_sinks", "events into PostgreSQL and Redis", run_project_sinks},
+          {"join_update", "one row of a join of a million each", run_join_update},
+          {"min_max", "aggregates of groups that lose rows", run_min_max}};
 }
 
 double percentile(std::vector<double> values, double share) {
