@@ -29,7 +29,7 @@ class BarePipeline {
  public:
   explicit BarePipeline(const std::string& uri) : connection_(PQconnectdb(uri.c_str()), &PQfinish) {
     check(PQexec(connection_.get(),
-                 "DROP TABLE IF EXISTS bare; CREATE TABLE bare(id bigint PRIMARY KEY, customer_id "
+                 "CREATE TABLE bare(id bigint PRIMARY KEY, customer_id "
                  "bigint, status text, total text, note text, created_at bigint, paid bigint)"));
     check(
         PQprepare(connection_.get(), "put",
@@ -135,7 +135,7 @@ std::vector<Figure> run_project_sinks(const Settings& settings) {
   const auto count = static_cast<double>(orders.size());
   // fsync and all else as a server has it by itself.
   PostgresServer postgres(
-      {.settings = {{"fsync", "on"}, {"shared_buffers", "'512MB'"}, {"max_wal_size", "'4GB'"}}});
+      {.settings = {{"fsync", "on"}, {"shared_buffers", "512MB"}, {"max_wal_size", "4GB"}}});
   postgres.create_database("views");
   RedisServer redis;
   const Path store = settings.directory / "sinks.store";

@@ -104,8 +104,10 @@ class Filler {
     must(encoder_->update(update_, Lsn{position_}));
     end();
   }
-  void remove(const std::vector<std::string>& values) {
-    remove_.before = tuple(values);
+  /// The first of `columns` is the key.
+  void remove(const std::string& key, std::size_t columns) {
+    remove_.before.assign(columns, {pgoutput::FieldState::kNull, {}});
+    remove_.before.front() = {pgoutput::FieldState::kText, key};
     begin();
     must(encoder_->remove(remove_, Lsn{position_}));
     end();
