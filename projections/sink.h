@@ -93,6 +93,10 @@ class Sink {
   using Texts = std::vector<std::optional<std::string>>;
   using Visit = std::function<Result<void>(const std::string& key, const Texts& columns)>;
   virtual Result<void> read(const Visit& visit) = 0;
+
+  /// Has what another thread waits for in this Sink fail soon, as far as that can be: the program is
+  /// to end. Threads: from any.
+  virtual void interrupt() {}
 };
 
 /// What a sink's Sink is made by; of `sink` in cache_table{.sink = ...}. Threads: may be used by

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "base/bytes.h"
+#include "sinks/open_socket.h"
 #include "sinks/postgres/session.h"
 
 namespace millrace::projections {
@@ -297,12 +298,15 @@ class PostgresSink final : public Sink {
     return visited;
   }
 
+  void interrupt() override { socket_.shut_down(); }
+
  private:
   Result<void> connect() {
     if (session_) return {};
     MILLRACE_ASSIGN_OR_RETURN(const auto address, ServerAddress::parse(server_));
     where_ = "table " + layout_.table().shown() + " of " + address.describe();
     MILLRACE_ASSIGN_OR_RETURN(session_, Session::open(address));
+    socket_.is(session_->socket());
     return {};
   }
 
@@ -414,6 +418,7 @@ class PostgresSink final : public Sink {
   std::string where_;
   std::string writer_;
   std::unique_ptr<Session> session_;
+  OpenSocket socket_;    // goes before the session
   bool is_new_ = false;  ///< All of it is written to another table, which then takes its place.
   std::string target_;
   std::vector<ArrayText> rows_;

@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "projections/decimal.h"
+#include "sinks/open_socket.h"
 #include "sinks/redis/connection.h"
 
 namespace millrace::projections {
@@ -342,12 +343,15 @@ class RedisSink final : public Sink {
     return layout_->read(*connection_, visit);
   }
 
+  void interrupt() override { socket_.shut_down(); }
+
  private:
   Result<void> connect() {
     if (connection_) return {};
     MILLRACE_ASSIGN_OR_RETURN(const auto address, ServerAddress::parse(server_));
     where_ = layout_->describe() + " of " + address.describe();
     MILLRACE_ASSIGN_OR_RETURN(connection_, Connection::open(address));
+    socket_.is(connection_->socket());
     return {};
   }
 
@@ -442,6 +446,7 @@ class RedisSink final : public Sink {
   std::string where_;
   std::string writer_;
   std::unique_ptr<Connection> connection_;
+  OpenSocket socket_;  // goes before the connection
   bool is_new_ = false;
   std::size_t commands_ = 0;  ///< Of the portion.
 };

@@ -36,6 +36,15 @@ Mirror::Mirror(const View& view, const Context& context, Pauses pauses)
 Mirror::~Mirror() {
   thread_.request_stop();
   changed_.notify_all();
+  const std::lock_guard lock(mutex_);
+  if (sink_) sink_->interrupt();
+}
+
+/// The thread alone changes it; who interrupts it must not find it half gone.
+void Mirror::take_sink(std::unique_ptr<Sink> sink) {
+  const std::lock_guard lock(mutex_);
+  sink_.swap(sink);
+  if (sink_ && thread_.get_stop_token().stop_requested()) sink_->interrupt();
 }
 
 void Mirror::committed() {
@@ -81,7 +90,8 @@ void Mirror::follow(const std::stop_token& stop) {
       changed_.wait_for(lock, stop, kLook, [&] { return asked_ != target; });
       continue;
     }
-    sink_.reset();
+    take_sink(nullptr);
+    if (stop.stop_requested()) return;  // it was interrupted
     const bool passes = may_pass(done.error().code());
     settle(std::move(done));
     if (!passes || !pause(stop)) return;
@@ -119,11 +129,10 @@ Result<void> Mirror::bring_up_to_date() {
 }
 
 Result<void> Mirror::open_sink(const Checkpoint& live) {
-  auto sink = view_.sink()->make(shape_);
-  MILLRACE_ASSIGN_OR_RETURN(shown_, sink->open(writer_));
+  take_sink(view_.sink()->make(shape_));
+  MILLRACE_ASSIGN_OR_RETURN(shown_, sink_->open(writer_));
   writer_.again = true;
   if (shown_) MILLRACE_RETURN_IF_ERROR(check_origin(*shown_, live));
-  sink_ = std::move(sink);
   tell({});
   return {};
 }

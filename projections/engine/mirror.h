@@ -43,6 +43,7 @@ class Mirror {
  private:
   void follow(const std::stop_token& stop);
   Result<void> bring_up_to_date();
+  void take_sink(std::unique_ptr<Sink> sink);
   Result<bool> open_live();
   Result<void> open_sink(const Checkpoint& live);
   Result<void> check_origin(const SinkCheckpoint& shown, const Checkpoint& live) const;

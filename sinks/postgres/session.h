@@ -59,6 +59,8 @@ class Session {
   pqxx::result exec(const std::string& sql) { return transaction_->exec(sql); }
   pqxx::result exec(const std::string& sql, const Parameters& parameters);
 
+  int socket() const { return connection_->sock(); }
+
  private:
   explicit Session(const ServerAddress& address) : where_(address.describe()) {}
   Error failure() const;  ///< Of the exception that is being handled.

@@ -194,6 +194,8 @@ Result<Reply> Connection::call(const Words& words) {
   return receive_all();
 }
 
+int Connection::socket() const { return context_->fd; }
+
 Result<Reply> Connection::checked(Reply reply) const {
   if (!reply.is_error()) return reply;
   const std::string_view why = reply.text();

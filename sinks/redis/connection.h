@@ -64,6 +64,8 @@ class Connection {
   Result<Reply> receive_all();
   Result<Reply> call(const Words& words);
 
+  int socket() const;
+
   /// `reply`, or the error that it is.
   Result<Reply> checked(Reply reply) const;
 

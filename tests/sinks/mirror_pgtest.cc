@@ -440,6 +440,26 @@ TEST_CASE("F111: what Redis refuses for now is tried again", "[sink][mirror]") {
          {"CONFIG", "SET", "min-replicas-to-write", "0"});  // NOREPLICAS
 }
 
+TEST_CASE("F111: a worker ends soon, though its sink does not answer", "[sink][mirror]") {
+  ShopStore store;
+  Bookings bookings(19);
+  RedisServer redis;
+  const auto view = balances(redis_hashes({.server = redis.url()}));
+  store.commit(bookings.transaction());
+  must(catch_up(store, view));
+  Running worker(store, view);
+  CHECK(comes_true([&] { return redis.run({"HGET", "millrace.view.balances", "writer"}) != ""; }));
+  ::kill(redis.pid(), SIGSTOP);
+  store.commit(bookings.transaction());
+  CHECK(comes_true([&] { return has_folded(store, "balances", store.end()); }));
+  const auto begin = std::chrono::steady_clock::now();
+  CHECK(worker.stop());
+  CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(20));
+  ::kill(redis.pid(), SIGCONT);
+  must(catch_up(store, view));
+  CHECK(rows_in(redis) == bookings.expected());
+}
+
 TEST_CASE("F112: of two workers for one place the first one ends", "[sink][mirror]") {
   TestDatabase database;
   RedisServer redis;
