@@ -9,14 +9,13 @@
 #include "projections/engine/verify.h"
 #include "projections/engine/worker.h"
 #include "tests/projections/fault_vfs.h"
+#include "tests/projections/joined_totals.h"
 #include "tests/projections/shop_store.h"
 #include "tests/projections/shop_workload.h"
 
 using namespace millrace;
 using namespace millrace::projections;
 using namespace millrace::projections::test;
-using shop::Customers;
-using shop::Orders;
 
 namespace {
 
@@ -30,23 +29,6 @@ Result<void> catch_up(ShopStore& store, const View& view, WorkerOptions options 
 
 /// Each transaction is a commit of the view: faults and crashes come between them, too.
 WorkerOptions commit_each() { return {.events_per_commit = 1, .commit_interval = {}}; }
-
-/// One that keeps state of its own beside its rows, in the same file.
-RelationalView joined_totals() {
-  const auto totals = table<Orders>("public.orders")
-                          .group_by(&Orders::customer_id)
-                          .aggregate(count("orders"), sum("spent", &Orders::total_cents));
-  return view("joined_totals", Version{1})
-      .from(table<Customers>("public.customers"))
-      .left_join(totals, &Customers::id,
-                 [](const Customers& customer, const Record* sums) {
-                   return Record{{"name", customer.name()},
-                                 {"orders", sums ? (*sums)["orders"] : 0},
-                                 {"spent", sums ? (*sums)["spent"] : 0}};
-                 })
-      .into(cache_table{.key = integer("id"),
-                        .columns = {text("name"), integer("orders"), integer("spent")}});
-}
 
 /// A store, what a view of it shows at each offset where a transaction ends, and the view's files
 /// as of the first of them.
