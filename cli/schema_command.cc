@@ -1,18 +1,18 @@
-#include <google/protobuf/descriptor.h>
-
 #include <boost/program_options.hpp>
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 
 #include "base/bytes.h"
 #include "base/output.h"
+#include "capture/source_schemas.h"
 #include "capture/source_state.h"
+#include "capture/table_patterns.h"
 #include "cli/command.h"
 #include "cli/json.h"
 #include "cli/text.h"
 #include "eventstore/inspect.h"
-#include "millrace/v1/values.pb.h"
 #include "schemas/lsn.h"
 #include "schemas/proto_file.h"
 #include "schemas/registry.h"
@@ -102,14 +102,23 @@ class SchemaList final : public Command {
 
 constexpr CommandText kExport{
     "schema export", "write the rows' types as .proto files",
-    "--store DIR [--out DIR] [--package NAME] [--json]",
+    "--store DIR | --source URI [--tables PATTERNS] [--out DIR]\n"
+    "                              [--package NAME] [--publication NAME] [--outbox TABLES] "
+    "[--json]",
     "Writes one .proto file per captured table, in its latest version, ready for protoc, and\n"
     "millrace/v1/values.proto, which they may import. Field numbers never change their meaning, "
     "so\n"
     "programs built from an older export keep reading newer rows. Prints the files' names.\n"
     "\n"
+    "With --source a project starts before its first capture: the files are those that the first\n"
+    "capture of these tables would give, read from the database, in which nothing is changed. "
+    "Once\n"
+    "a store has captured tables, only it knows the fields of columns that were changed since: "
+    "with\n"
+    "both options the source is asked where the store has none yet.\n"
+    "\n"
     "Example:\n"
-    "  millrace schema export --store ./store --out ./proto\n"
+    "  millrace schema export --source postgresql://localhost/shop --out ./proto\n"
     "  protoc -I ./proto --python_out . ./proto/*.proto"};
 
 /// Leaves a file alone that has this content already, so that build tools see no change.
@@ -126,37 +135,74 @@ Result<void> write_text_file(const Path& path, const std::string& text) {
   return {};
 }
 
+/// What an export is made of: tables, sorted by category, and the database that they come from.
+struct ExportedSchemas {
+  std::string database;
+  std::vector<SchemaRegistry::Schema> tables;
+};
+
+/// Of each table the latest version. Nothing where nothing was captured, or there is no store yet.
+Result<std::optional<ExportedSchemas>> schemas_of_store(const std::string& store,
+                                                        const TablePatterns& patterns) {
+  std::error_code unknown;
+  if (!std::filesystem::exists(store, unknown)) return std::nullopt;
+  MILLRACE_ASSIGN_OR_RETURN(auto registry, open_registry(store));
+  MILLRACE_ASSIGN_OR_RETURN(const auto schemas, registry->all());
+  if (schemas.empty()) return std::nullopt;
+  std::map<std::string, SchemaRegistry::Schema> latest;  // all() is sorted by version
+  for (const auto& schema : schemas)
+    if (!patterns.given() || patterns.match(schema->schema_name, schema->table_name))
+      latest[schema->category] = schema;
+  MILLRACE_ASSIGN_OR_RETURN(const auto source, load_source_state(store));
+  ExportedSchemas exported{.database = source ? source->database : "store", .tables = {}};
+  for (auto& [category, schema] : latest) exported.tables.push_back(std::move(schema));
+  if (exported.tables.empty())
+    return Error(ErrorCode::kNotFound, "no captured table matches --tables")
+        .hint("`millrace schema list` tells which tables " + store + " has.");
+  return exported;
+}
+
 class SchemaExport final : public Command {
  public:
   SchemaExport() : Command(kExport) {}
 
   void declare(po::options_description& options) override {
-    options.add_options()                                                                      //
-        ("store", po::value(&store_)->value_name("DIR")->required(), "the store's directory")  //
+    options.add_options()                                                          //
+        ("store", po::value(&store_)->value_name("DIR"), "the store's directory")  //
+        ("source", po::value(&live_.source)->value_name("URI"),
+         "the database, where the store has no tables yet or none is given")  //
+        ("tables", po::value(&live_.tables)->value_name("PATTERNS"),
+         "which tables: schema.table with '*' and '?', several with ',' between, '!' in front "
+         "leaves out; by default all of the store, those of the publication, or public.*")  //
         ("out", po::value(&out_)->value_name("DIR")->default_value("."),
          "where the files go; made if missing")  //
         ("package", po::value(&package_)->value_name("NAME"),
          "Protobuf package of the tables in schema public; by default the database's name")  //
+        ("publication",
+         po::value(&live_.publication)->value_name("NAME")->default_value(live_.publication),
+         "of the source: which tables and columns, where it is there already")  //
+        ("outbox", po::value(&live_.outbox)->value_name("TABLES"),
+         "of the source: tables whose rows are domain events, as for `capture run`; they have no "
+         "row type")  //
         ("json", po::bool_switch(&json_), "one JSON object per file");
   }
 
   Result<void> check() override {
+    if (store_.empty() && live_.source.empty())
+      return Error(ErrorCode::kInvalidArgument,
+                   "--store or --source is missing (or MILLRACE_STORE, MILLRACE_SOURCE)");
+    MILLRACE_ASSIGN_OR_RETURN(patterns_, TablePatterns::parse(live_.tables));
+    MILLRACE_RETURN_IF_ERROR(parse_table_names(live_.outbox));
     if (package_.empty() || package_name(package_) == package_) return {};
     return Error(ErrorCode::kInvalidArgument, "--package '" + package_ + "' is no package name; '" +
                                                   package_name(package_) + "' would be one");
   }
 
   Result<void> run() override {
-    MILLRACE_ASSIGN_OR_RETURN(auto registry, open_registry(store_));
-    MILLRACE_ASSIGN_OR_RETURN(const auto schemas, registry->all());
-    if (schemas.empty())
-      return Error(ErrorCode::kNotFound, "no table was captured into " + store_ + " yet");
-    MILLRACE_ASSIGN_OR_RETURN(const std::string package, package_of_store());
-    std::map<std::string, SchemaRegistry::Schema> latest;  // all() is sorted by version
-    for (const auto& schema : schemas) latest[schema->category] = schema;
-
+    MILLRACE_ASSIGN_OR_RETURN(const ExportedSchemas exported, find_schemas());
+    const std::string package = package_.empty() ? package_name(exported.database) : package_;
     Output output;
-    for (const auto& [category, schema] : latest) {
+    for (const auto& schema : exported.tables) {
       const bool sub_package = schema->schema_name != "public";
       const std::string name = proto_file_name(*schema);
       const std::string full_package =
@@ -165,17 +211,24 @@ class SchemaExport final : public Command {
           write_text_file(Path(out_) / name, to_proto_file(*schema, full_package)));
       report(output.text(), name, schema.get());
     }
-    const auto* values = v1::Interval::descriptor()->file();
-    MILLRACE_RETURN_IF_ERROR(write_text_file(Path(out_) / values->name(), values->DebugString()));
-    report(output.text(), values->name(), nullptr);
+    const std::string values(kValuesProtoPath);
+    MILLRACE_RETURN_IF_ERROR(write_text_file(Path(out_) / values, values_proto_file()));
+    report(output.text(), values, nullptr);
     return output.flush();
   }
 
  private:
-  Result<std::string> package_of_store() const {
-    if (!package_.empty()) return package_;
-    MILLRACE_ASSIGN_OR_RETURN(const auto source, load_source_state(store_));
-    return source ? package_name(source->database) : std::string("store");
+  Result<ExportedSchemas> find_schemas() const {
+    if (!store_.empty()) {
+      if (live_.source.empty()) MILLRACE_RETURN_IF_ERROR(summarize_store(store_));
+      MILLRACE_ASSIGN_OR_RETURN(auto stored, schemas_of_store(store_, patterns_));
+      if (stored) return *std::move(stored);
+      if (live_.source.empty())
+        return Error(ErrorCode::kNotFound, "no table was captured into " + store_ + " yet")
+            .hint("--source URI gives the tables of a database that is not captured yet.");
+    }
+    MILLRACE_ASSIGN_OR_RETURN(SourceSchemas live, read_source_schemas(live_));
+    return ExportedSchemas{.database = std::move(live.database), .tables = std::move(live.tables)};
   }
 
   void report(std::string& out, const std::string& name, const TableSchema* schema) const {
@@ -190,6 +243,8 @@ class SchemaExport final : public Command {
   }
 
   std::string store_, out_, package_;
+  SourceSchemasQuestion live_;
+  TablePatterns patterns_;
   bool json_ = false;
 };
 

@@ -103,6 +103,7 @@ Result<bool> Worker::wait_for_tables() {
 
 Result<void> Worker::open_live() {
   fold_.reset();
+  database_.reset();  // first: two with different WALs beside one file would ruin it
   in_transaction_ = false;
   whole_ = true;
   MILLRACE_ASSIGN_OR_RETURN(auto live, generations_.live());
@@ -133,14 +134,19 @@ Result<void> Worker::open_live() {
   return {};
 }
 
-/// Gets the file's write lock. False if a rebuild has made another generation the live one, which
-/// is open now.
+/// Gets the file's write lock. False if a rebuild has made another generation the live one, or
+/// somebody has moved, removed or replaced the file: what is there now is open then.
 Result<bool> Worker::begin() {
   MILLRACE_RETURN_IF_ERROR(database_->begin());
   MILLRACE_ASSIGN_OR_RETURN(const auto live, generations_.live());
-  if (live != generation_) {
+  const bool in_place = database_->is_in_place();
+  if (live != generation_ || !in_place) {
     database_->rollback();
-    spdlog::info("view {}: going on with a new generation", view_.name());
+    if (in_place)
+      spdlog::info("view {}: going on with a new generation", view_.name());
+    else
+      spdlog::warn("view {}: {} was moved, removed or replaced, or what SQLite keeps beside it",
+                   view_.name(), database_->file().string());
     MILLRACE_RETURN_IF_ERROR(open_live());
     return false;
   }

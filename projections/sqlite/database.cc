@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <thread>
 #include <utility>
 
@@ -245,6 +246,16 @@ Result<void> Database::commit() { return commit_.run(); }
 void Database::rollback() noexcept {
   if (handle_ != nullptr && sqlite3_get_autocommit(handle_) == 0)
     sqlite3_exec(handle_, "ROLLBACK", nullptr, nullptr, nullptr);
+}
+
+bool Database::is_in_place() const {
+  int moved = 0;
+  sqlite3_file_control(handle_, "main", SQLITE_FCNTL_HAS_MOVED, &moved);
+  const auto is_beside = [&](const char* ending) {
+    std::error_code unknown;
+    return std::filesystem::exists(Path(file_) += ending, unknown) || unknown;
+  };
+  return moved == 0 && is_beside("-wal") && is_beside("-shm");
 }
 
 std::int64_t Database::changes() const { return sqlite3_changes64(handle_); }

@@ -85,6 +85,11 @@ class Database {
   Result<void> commit();
   void rollback() noexcept;  ///< Also where no transaction is open.
 
+  /// Whether the file, and what SQLite keeps beside one that is open for writing, are still where
+  /// they were opened. Where they are not, somebody moved, removed or replaced them, and what is
+  /// written is written unseen. Ask in a write transaction of a kLive file.
+  bool is_in_place() const;
+
   std::int64_t changes() const;  ///< Rows that the last statement changed.
   std::int64_t last_insert_id() const;
   const Path& file() const { return file_; }

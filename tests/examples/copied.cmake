@@ -11,9 +11,9 @@ endforeach()
 file(REMOVE_RECURSE ${WORK}/source) # the build folder stays: a second run is a short one
 file(COPY ${SOURCE}/ DESTINATION ${WORK}/source)
 
-# Without a clone it must say what is missing.
+# With neither a clone nor an installed package it must say what is missing.
 execute_process(
-  COMMAND ${CMAKE_COMMAND} -S ${WORK}/source -B ${WORK}/nothing -G ${GENERATOR}
+  COMMAND ${CMAKE_COMMAND} -S ${WORK}/source -B ${WORK}/nothing -G ${GENERATOR} -D CMAKE_DISABLE_FIND_PACKAGE_millrace=ON
   RESULT_VARIABLE result OUTPUT_QUIET ERROR_VARIABLE said)
 file(REMOVE_RECURSE ${WORK}/nothing)
 if(result EQUAL 0 OR NOT said MATCHES "MILLRACE_SOURCE_DIR=")

@@ -6,6 +6,7 @@
 #include "projections/engine/status.h"
 #include "projections/engine/verify.h"
 #include "projections/engine/worker.h"
+#include "tests/projections/joined_totals.h"
 #include "tests/projections/shop_store.h"
 #include "tests/projections/shop_workload.h"
 
@@ -15,16 +16,17 @@ using namespace millrace::projections::test;
 
 namespace {
 
-/// Rebuilds in a process that is killed at its `step`th step; false if it got to the end before
-/// that.
-bool rebuild_killed_at(ShopStore& store, const View& view, int step) {
+/// Rebuilds (or what else `build` does) in a process that is killed at its `step`th step; false if
+/// it got to the end before that.
+bool rebuild_killed_at(ShopStore& store, const View& view, int step,
+                       decltype(&build_generation) build = &build_generation) {
   const pid_t child = ::fork();
   if (child == 0) {
     int steps = 0;
     const Context context = store.context();
-    const auto built = build_generation(view, context, {.at_step = [&](std::string_view) {
-                                          if (++steps == step) ::raise(SIGKILL);
-                                        }});
+    const auto built = build(view, context, {.at_step = [&](std::string_view) {
+                               if (++steps == step) ::raise(SIGKILL);
+                             }});
     ::_exit(built ? 0 : 1);
   }
   int status = 0;
@@ -122,6 +124,59 @@ TEST_CASE("F114: a rebuild killed at any step leaves the old view live and can b
   CHECK(files_of(store) == std::vector<std::string>{name + std::to_string(live - 1) + ".db",
                                                     name + std::to_string(live) + ".db",
                                                     name + "db"});
+}
+
+TEST_CASE("F114: a declared view's rebuild killed at any step leaves the old one live",
+          "[projections][rebuild][relational]") {
+  ShopStore store;
+  ShopWorkload workload(7);
+  const auto view = joined_totals();
+  for (int i = 0; i < 30; ++i) store.commit(workload.transaction());
+  must(build_generation(view, store.context()));
+  store.close();
+  const auto expected = workload.expected_totals();
+  int step = 1;
+  for (; rebuild_killed_at(store, view, step); ++step) {
+    INFO("step " << step);
+    CHECK(rows_of(store, "joined_totals") == expected);
+    CHECK(must(verify_view(view, store.context())).different == 0);
+  }
+  CHECK(step > 8);
+  // What it keeps beside its rows is whole, too: it goes on rightly.
+  store.open();
+  for (int i = 0; i < 30; ++i) store.commit(workload.transaction());
+  const Context context = store.context();
+  must(Worker(view, context, {.until_caught_up = true}).run());
+  CHECK(rows_of(store, "joined_totals") == workload.expected_totals());
+}
+
+TEST_CASE(
+    "F114: a rollback killed at any step leaves one generation live, and can be started again",
+    "[projections][rebuild]") {
+  ShopStore store;
+  ShopWorkload workload(8);
+  const auto search = product_search();
+  const auto joined = joined_totals();
+  for (const View* view : std::initializer_list<const View*>{&search, &joined}) {
+    for (int i = 0; i < 20; ++i) store.commit(workload.transaction());
+    must(build_generation(*view, store.context()));
+    for (int i = 0; i < 20; ++i) store.commit(workload.transaction());
+    must(build_generation(*view, store.context()));
+    store.close();
+    const auto expected = view == &search ? workload.expected_search() : workload.expected_totals();
+    const auto before = must(status_of(*view, store.context())).generation;
+    int step = 1;
+    for (; rebuild_killed_at(store, *view, step, &roll_back); ++step) {
+      INFO(view->name() << ", step " << step);
+      CHECK(rows_of(store, view->name()) == expected);
+      CHECK(must(verify_view(*view, store.context())).different == 0);
+      if (must(status_of(*view, store.context())).generation < before) break;  // it had switched
+    }
+    CHECK(step > 2);
+    CHECK(must(status_of(*view, store.context())).generation < before);
+    CHECK(rows_of(store, view->name()) == expected);
+    store.open();
+  }
 }
 
 TEST_CASE("a first build killed at any step leaves nothing in the way", "[projections][rebuild]") {
