@@ -62,6 +62,18 @@ Result<void> check_field(const Descriptor& row, const TableSchema& schema,
                   "the program has " + described(field) + ", the store has no such column");
 }
 
+Result<void> check_is_no_table(const View& view, const internal::Source& source,
+                               const Result<SchemaRegistry::Schema>& latest) {
+  if (latest)
+    return Error(ErrorCode::kFailedPrecondition,
+                 "view " + view.name() + ": " + printable(source.category) +
+                     " is a captured table, whose changes are no events of streams")
+        .hint("Declare it as one: table<Row>(\"" + printable(source.category) +
+              "\"), or .on<Row>(...).");
+  if (latest.error().code() != ErrorCode::kNotFound) return latest.error();
+  return {};
+}
+
 }  // namespace
 
 Result<void> check_row(const Descriptor& row, const TableSchema& schema) {
@@ -73,6 +85,7 @@ Result<void> check_row(const Descriptor& row, const TableSchema& schema) {
 Result<void> check_source(const View& view, const internal::Source& source,
                           SchemaRegistry& schemas) {
   const auto latest = schemas.latest(source.category);
+  if (source.is_events) return check_is_no_table(view, source, latest);
   if (!latest) {
     if (latest.error().code() != ErrorCode::kNotFound) return latest.error();
     MILLRACE_ASSIGN_OR_RETURN(const auto all, schemas.all());

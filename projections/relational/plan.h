@@ -21,7 +21,8 @@ namespace millrace::projections::internal {
 
 struct SourceUse {
   std::string category;
-  const google::protobuf::Descriptor* row = nullptr;
+  const google::protobuf::Descriptor* row = nullptr;  ///< Of a table.
+  bool is_events = false;
 };
 
 /// What is known of a relation before there is any row.

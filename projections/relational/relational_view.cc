@@ -140,11 +140,12 @@ RelationalView::RelationalView(std::string name, Version version, Made made)
       return source.category == use.category && source.row == use.row;
     });
     if (known) continue;
-    sources_.push_back({use.category, use.row, false, true,
+    sources_.push_back({use.category, use.row, false, !use.is_events,
                         [](internal::ViewWriter& writer) -> std::unique_ptr<internal::Applier> {
                           return std::make_unique<RelationalApplier>(
                               static_cast<RelationalWriter&>(writer));
-                        }});
+                        },
+                        use.is_events});
   }
 }
 
@@ -211,6 +212,14 @@ void complete(SearchIndexOptions& options, const Shape& shape, RelationalView::M
   for (const std::string& name : options.text) made.columns.push_back(text(name));
   for (const std::string& name : options.stored) made.columns.push_back(text(name));
   if (!shape.problem.empty()) made.missing = shape.problem;
+}
+
+void check_event_columns(RelationalView::Made& made) {
+  for (const Column& column : made.columns)
+    if (made.missing.empty() && !EventFields::has_column(column.name))
+      made.missing = "its column '" + printable(column.name) +
+                     "' is none of an event, which has key, type, version, data, time and offset; "
+                     "give into() a function that makes the row";
 }
 
 }  // namespace internal
