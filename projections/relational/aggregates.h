@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "projections/relational/flow.h"
@@ -49,6 +50,16 @@ class Members {
 };
 
 using MakeAccumulator = std::function<std::unique_ptr<Accumulator>(const Members&)>;
+
+/// Of a column that holds what a function gives.
+template <typename R>
+constexpr ColumnType column_type() {
+  using Plain = std::remove_cvref_t<R>;
+  if constexpr (std::is_integral_v<Plain>) return ColumnType::kInteger;
+  if constexpr (std::is_floating_point_v<Plain>) return ColumnType::kReal;
+  if constexpr (std::is_convertible_v<Plain, std::string_view>) return ColumnType::kText;
+  return ColumnType::kBlob;  // whatever it holds stays as it is
+}
 
 std::unique_ptr<Accumulator> make_count(const Members& members);
 std::unique_ptr<Accumulator> make_sum(const Members& members);

@@ -240,7 +240,10 @@ class GroupPlan final : public Plan<Record> {
     for (const Column& column : by_columns_) shape.columns.push_back(column.name);
     each([&](const auto& aggregate) {
       shape.aggregates.push_back(aggregate.name);
-      shape.make.push_back(aggregate.make);
+      if constexpr (kIsOwnFold<std::remove_cvref_t<decltype(aggregate.expression)>>)
+        shape.make.push_back(aggregate.expression.maker(from));
+      else
+        shape.make.push_back(aggregate.make);
     });
     Groups& groups = flow.add<Groups>(std::move(shape), flow);
     auto expressions = std::apply(

@@ -52,15 +52,6 @@ struct Identity {
   Version version;
 };
 
-template <typename R>
-constexpr ColumnType column_type() {
-  using Plain = std::remove_cvref_t<R>;
-  if constexpr (std::is_integral_v<Plain>) return ColumnType::kInteger;
-  if constexpr (std::is_floating_point_v<Plain>) return ColumnType::kReal;
-  if constexpr (std::is_convertible_v<Plain, std::string_view>) return ColumnType::kText;
-  return ColumnType::kBlob;  // whatever it holds stays as it is
-}
-
 /// A column's getter is named by its column.
 template <typename T, typename Expression>
 struct Grouping {
