@@ -191,8 +191,7 @@ std::string_view EventFields::data() const {
 
 EventMetadata EventFields::metadata() const {
   auto metadata = decode_metadata(metadata_);
-  if (!metadata)
-    throw BadEvent("the metadata of its " + called() + ": " + metadata.error().message());
+  if (!metadata) throw BadEvent("the metadata of " + called() + ": " + metadata.error().message());
   return *metadata;
 }
 
@@ -201,7 +200,7 @@ Value EventFields::operator[](std::string_view member) const {
     try {
       members_ = std::make_unique<JsonMembers>(data());
     } catch (const BadEvent& bad) {
-      throw BadEvent("the payload of its " + called() + " is no JSON: " + bad.what());
+      throw BadEvent("the payload of " + called() + " is no JSON: " + bad.what());
     }
     is_parsed_ = true;
   }

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -125,7 +126,7 @@ class Event : public internal::EventFields {
     if (is_erased()) static_cast<void>(data());  // which throws
     auto decoded = (*decoder_)(type(), data());
     if (!decoded)
-      throw internal::BadEvent("the payload of its " + called() +
+      throw internal::BadEvent("the payload of " + called() +
                                " can't be decoded: " + decoded.error().message());
     return decoded_.emplace(*std::move(decoded));
   }
