@@ -63,6 +63,9 @@ class ViewWriter {
   /// Carries out what was put off. Comes before each commit that a reader may see: what an erase()
   /// and a put() are to each other in a change of key must hold across those that nobody sees.
   virtual void flush() = 0;
+  /// Of a source that needs a key, before the first change and whenever the schema is another one:
+  /// `columns` name the key of the row in `change`.
+  virtual Result<void> keyed_by(const RawChange&, const std::string& /*columns*/) { return {}; }
 
   void at(const RawChange& change) { change_ = &change; }
   bool failed() const { return failure_ != nullptr; }
@@ -165,6 +168,19 @@ class EventApplier final : public Applier {
 /// Logical messages that are no domain events.
 inline constexpr std::string_view kMessagesCategory = "$messages";
 
+/// What a view does with a column of a table, or with its key, where the table's types can make
+/// nonsense of it.
+struct ColumnUse {
+  enum class Kind : std::uint8_t {
+    kOrdered,   ///< Values of the column are compared by size.
+    kMatched,   ///< They are compared with others for being equal.
+    kReferred,  ///< Rows of the table are referred to by a value of this type.
+  };
+  Kind kind = Kind::kOrdered;
+  std::string column;                   ///< kReferred: the one that refers; empty for a function.
+  ColumnType type = ColumnType::kBlob;  ///< kReferred; kBlob where it is not known.
+};
+
 /// One table, or one category of events, that a view is made of.
 struct Source {
   std::string category;
@@ -173,6 +189,7 @@ struct Source {
   bool needs_key = false;  ///< Rows must be told apart by it.
   std::function<std::unique_ptr<Applier>(ViewWriter&)> make_applier;
   bool is_events = false;  ///< Of streams, or messages: no table, and `row` is nullptr.
+  std::vector<ColumnUse> uses{};
 };
 
 /// A query whose rows are the view's content in a definite order; the first column is the key, to

@@ -73,6 +73,8 @@ Result<void> Fold::apply_event(const EventView& event, const TransactionInfo& tr
   } else {
     MILLRACE_RETURN_IF_ERROR(decode_change(event, transaction, change_));
     MILLRACE_RETURN_IF_ERROR(check_change(*table));
+    if (change_.schema != table->keyed_schema) [[unlikely]]
+      MILLRACE_RETURN_IF_ERROR(tell_key(*table));
   }
   ++checkpoint_.events;
   try {
@@ -96,6 +98,19 @@ Result<void> Fold::check_change(Table& table) const {
     return Error(ErrorCode::kFailedPrecondition,
                  "it came without the old row, which the view needs")
         .hint("It was written while the table was not REPLICA IDENTITY FULL.");
+  return {};
+}
+
+Result<void> Fold::tell_key(Table& table) {
+  if (table.source->needs_key) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto schema,
+                              schemas_.find(table.source->category, change_.schema));
+    std::string columns;
+    for (const ColumnSchema& column : schema->columns)
+      if (column.key) columns += (columns.empty() ? "" : ", ") + column.name;
+    MILLRACE_RETURN_IF_ERROR(writer_->keyed_by(change_, columns));
+  }
+  table.keyed_schema = change_.schema;
   return {};
 }
 

@@ -80,6 +80,7 @@ struct Aggregate {
   std::string what;
   Expression expression;
   internal::MakeAccumulator make;
+  bool orders = false;  ///< Compares values by size.
 };
 
 /// Stands for the row itself.
@@ -118,13 +119,13 @@ Aggregate<Expression> avg(std::string name, Expression expression) {
 /// decimal(&Row::column).
 template <typename Expression>
 Aggregate<Expression> min(std::string name, Expression expression) {
-  return {std::move(name), ColumnType::kBlob,     false,
-          "min",           std::move(expression), internal::make_minimum};
+  return {std::move(name),       ColumnType::kBlob,      false, "min",
+          std::move(expression), internal::make_minimum, true};
 }
 template <typename Expression>
 Aggregate<Expression> max(std::string name, Expression expression) {
-  return {std::move(name), ColumnType::kBlob,     false,
-          "max",           std::move(expression), internal::make_maximum};
+  return {std::move(name),       ColumnType::kBlob,      false, "max",
+          std::move(expression), internal::make_maximum, true};
 }
 /// How many different values.
 template <typename Expression>
@@ -140,7 +141,8 @@ Aggregate<Expression> top(std::string name, std::size_t k, Expression expression
           false,
           "top " + std::to_string(k),
           std::move(expression),
-          [k](const internal::Members& members) { return internal::make_top(members, k); }};
+          [k](const internal::Members& members) { return internal::make_top(members, k); },
+          true};
 }
 
 /// A numeric column as the number that it is: min("cheapest", decimal(&Products::price)).

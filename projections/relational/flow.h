@@ -161,6 +161,9 @@ class Flow {
   Flow(sqlite::Database& database, std::string name, Purpose purpose)
       : database_(database), name_(std::move(name)), purpose_(purpose) {}
 
+  sqlite::Database& database() { return database_; }
+  const std::string& name() const { return name_; }
+
   // --- for plans ---
   template <typename Source = SourceTable>
   SourceTable& source(std::string_view category) {

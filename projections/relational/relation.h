@@ -60,13 +60,7 @@ struct Grouping {
     static_assert(IsGetter<Expression, T>::value,
                   "group_by a function: name what it gives, by(\"name\", function)");
     const FieldDescriptor* field = column_of<T>(expression);
-    switch (field->cpp_type()) {
-      case FieldDescriptor::CPPTYPE_DOUBLE:
-      case FieldDescriptor::CPPTYPE_FLOAT: return {field->name(), ColumnType::kReal};
-      case FieldDescriptor::CPPTYPE_STRING:
-        return {field->name(), is_bytes(*field) ? ColumnType::kBlob : ColumnType::kText};
-      default: return {field->name(), ColumnType::kInteger};
-    }
+    return {field->name(), type_of(*field)};
   }
 };
 template <typename T, typename Expression>

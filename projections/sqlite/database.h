@@ -88,6 +88,7 @@ class Database {
   std::int64_t changes() const;  ///< Rows that the last statement changed.
   std::int64_t last_insert_id() const;
   const Path& file() const { return file_; }
+  Mode mode() const { return mode_; }
 
  private:
   Database(Path file, Mode mode, std::stop_token stop);
