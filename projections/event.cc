@@ -125,10 +125,8 @@ EventFields::EventFields(EventFields&&) noexcept = default;
 EventFields& EventFields::operator=(EventFields&&) noexcept = default;
 EventFields::~EventFields() = default;
 
-void EventFields::reset() { is_parsed_ = false; }
-
 void EventFields::assign(const RawChange& change) {
-  reset();
+  is_parsed_ = false;
   key_ = change.key;
   type_ = change.type;
   payload_ = change.after;
@@ -162,7 +160,7 @@ std::string_view stream_of(std::string_view encoded) {
 }
 
 void EventFields::assign_copy(Offset offset, std::string_view bytes) {
-  reset();
+  is_parsed_ = false;
   copy_.assign(bytes.begin(), bytes.end());
   ByteReader in({copy_.data(), copy_.size()});
   const std::uint64_t version = in.varint();

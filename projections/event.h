@@ -85,8 +85,6 @@ class EventFields {
   std::string called() const;  ///< "event 17 'ItemAdded'"
 
  private:
-  void reset();
-
   std::string_view key_, type_, payload_, metadata_;
   std::optional<std::uint64_t> version_;
   Offset offset_;

@@ -244,6 +244,43 @@ TEST_CASE("payloads that are Protobuf messages come by their types", "[projectio
                     Catch::Contains("it is no message shop.Products"));
 }
 
+TEST_CASE("a function of events may be given them decoded, by whatever decodes them",
+          "[projections][events]") {
+  CacheTable names("names", Version{1}, {.key = text("key"), .columns = {text("name")}});
+  names.on_event("shop", protobuf<Products>(),
+                 [](const Event<Products>& event, CacheTable::Writer& writer) -> Result<void> {
+                   if (event->name().empty())
+                     return Error(ErrorCode::kFailedPrecondition, "it has no name");
+                   writer.put(event.key(), {{"name", event->name()}});
+                   return {};
+                 });
+  names.on_event(
+      "lengths", [](std::string_view, std::string_view payload) { return payload.size(); },
+      [](const Event<std::size_t>& event, CacheTable::Writer& writer) {
+        writer.put(event.key(), {{"name", std::to_string(*event)}});
+      });
+  ViewTester tester(names);
+  tester.given({appended("shop", "1", "Products", product(1, "pot").SerializeAsString()),
+                appended("lengths", "2", "Any", "four")});
+  CHECK(tester.rows() == Rows{"1|pot", "2|4"});
+  CHECK_THROWS_WITH(
+      tester.given({appended("shop", "1", "Products", product(1, "").SerializeAsString())}),
+      Catch::Contains("it has no name"));
+  CHECK_FALSE(CacheTable("twice", Version{1}, {.key = text("key"), .columns = {text("n")}})
+                  .on_event("cart", [](const Event<>&, CacheTable::Writer&) {})
+                  .on_event("cart", [](const Event<>&, CacheTable::Writer&) {})
+                  .check());
+}
+
+TEST_CASE("a view of events alone begins with an empty store", "[projections][events]") {
+  ShopStore store(false);
+  follow(store, popular());
+  CHECK(shown(store, popular()).empty());
+  append(store, "a", Cart::ItemAdded{"pot", 2, 250});
+  follow(store, popular());
+  CHECK(shown(store, popular()) == Rows{"pot|1|2"});
+}
+
 TEST_CASE("logical messages are a source, by both levels", "[projections][events][messages]") {
   ShopStore store;
   const auto table =
