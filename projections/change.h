@@ -47,6 +47,10 @@ struct RawChange {
   Offset offset;
   std::string_view category, key;
   const TransactionInfo* transaction = nullptr;
+  // Of an event that is no change of a row, whose payload is `after`; kDelete of one that stands
+  // for a stream that was erased.
+  std::string_view type, metadata;
+  std::optional<std::uint64_t> version;
 
   bool is_unchanged(std::uint32_t field) const {
     for (const std::uint32_t number : unchanged)

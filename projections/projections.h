@@ -5,6 +5,8 @@
 #include "projections/app.h"
 #include "projections/cache_table.h"
 #include "projections/change.h"
+#include "projections/event.h"
+#include "projections/relational/events.h"
 #include "projections/relational/relation.h"
 #include "projections/search_index.h"
 #include "projections/values.h"

@@ -78,6 +78,27 @@ TestChange truncated(std::string category) {
   return change;
 }
 
+TestChange appended(std::string category, std::string key, std::string type, std::string payload) {
+  TestChange event;
+  event.category = std::move(category);
+  event.key = std::move(key);
+  event.after = std::move(payload);
+  event.type = std::move(type);
+  return event;
+}
+
+TestChange erased(std::string category, std::string key) {
+  TestChange event = appended(std::move(category), std::move(key), "Erased", {});
+  event.op = Op::kDelete;
+  return event;
+}
+
+TestChange messaged(std::string prefix, std::string content) {
+  const std::string type = prefix;
+  return appended(std::string(internal::kMessagesCategory), std::move(prefix), type,
+                  std::move(content));
+}
+
 ViewTester::ViewTester(const View& view) : view_(view) {
   must(view.check());
   database_ = must(sqlite::Database::open(":memory:", sqlite::Mode::kBulk));
@@ -104,7 +125,11 @@ void ViewTester::apply(const TestChange& change) {
   const auto source =
       std::find_if(view_.sources().begin(), view_.sources().end(),
                    [&](const auto& of_view) { return of_view.category == change.category; });
-  const Offset offset{offset_++};
+  const Offset offset{place_.offset++};
+  const bool is_versioned = !change.type.empty() && change.op != Op::kDelete &&
+                            change.category != internal::kMessagesCategory;
+  std::optional<std::uint64_t> version;
+  if (is_versioned) version = place_.versions[{change.category, change.key}]++;
   if (source == view_.sources().end()) return;
   if (!in_transaction_) must(database_->begin());
   in_transaction_ = true;
@@ -117,11 +142,14 @@ void ViewTester::apply(const TestChange& change) {
   if (change.moved_from) raw.moved_from = *change.moved_from;
   raw.unchanged = change.unchanged;
   raw.offset = offset;
+  raw.type = change.type;
+  raw.version = version;
   raw.transaction = &info;
   must(appliers_[static_cast<std::size_t>(source - view_.sources().begin())]->apply(raw));
 }
 
 void ViewTester::commit() {
+  committed_ = place_;
   if (!in_transaction_) return;
   writer_->flush();
   if (writer_->failed()) throw std::runtime_error(writer_->take_failure().to_string());
@@ -134,6 +162,7 @@ void ViewTester::crash() {
   writer_.reset();
   if (in_transaction_) database_->rollback();
   in_transaction_ = false;
+  place_ = committed_;
   open();
 }
 

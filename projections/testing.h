@@ -3,11 +3,13 @@
 #include <google/protobuf/message.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <random>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "projections/change.h"
@@ -23,10 +25,13 @@
 // and for all that can befall them:
 //
 //     CHECK(first_difference(customer_totals(), transactions, seed) == std::nullopt);
+//
+// Events of streams are given alike: appended("cart", "9f3a", "ItemAdded", R"({"sku":"A-1"})"), of
+// an aggregate appended<Cart>("9f3a", Cart::ItemAdded{"A-1"}).
 
 namespace millrace::projections::testing {
 
-/// A change of a row as capture sends it.
+/// A change of a row as capture sends it, or an event.
 struct TestChange {
   Op op = Op::kInsert;
   std::string category, key;
@@ -34,6 +39,7 @@ struct TestChange {
   std::optional<std::string> before;  ///< The same; sent under REPLICA IDENTITY FULL only.
   std::optional<std::string> moved_from;
   std::vector<std::uint32_t> unchanged;  ///< Numbers of fields that were not sent.
+  std::string type = {};  ///< Of an event, whose payload is `after`; empty of a change.
 };
 using Transaction = std::vector<TestChange>;
 
@@ -44,6 +50,21 @@ TestChange updated(std::string category, std::string key, const google::protobuf
 TestChange deleted(std::string category, std::string key,
                    const google::protobuf::Message* before = nullptr);
 TestChange truncated(std::string category);
+
+/// An event of the stream `category/key`, as `stream append` writes it. A tester gives it the next
+/// version of its stream.
+TestChange appended(std::string category, std::string key, std::string type, std::string payload);
+/// One of an aggregate.
+template <internal::AggregateEvents A>
+TestChange appended(std::string key, const typename A::Event& event) {
+  auto encoded = A::encode(event);
+  return appended(std::string(A::kCategory), std::move(key), std::move(encoded.type),
+                  std::move(encoded.payload));
+}
+/// What `log erase` leaves of a stream.
+TestChange erased(std::string category, std::string key);
+/// A logical message that is no domain event.
+TestChange messaged(std::string prefix, std::string content);
 
 /// A view in memory, fed by hand. What fails is thrown as std::runtime_error. Threads: one.
 class ViewTester {
@@ -70,7 +91,12 @@ class ViewTester {
   std::unique_ptr<sqlite::Database> database_;
   std::unique_ptr<internal::ViewWriter> writer_;
   std::vector<std::unique_ptr<internal::Applier>> appliers_;
-  std::uint64_t offset_ = 0;
+  /// Where the log is; what is committed is what a crash goes back to.
+  struct Place {
+    std::uint64_t offset = 0;
+    std::map<std::pair<std::string, std::string>, std::uint64_t> versions;  ///< By stream.
+  };
+  Place place_, committed_;
   bool in_transaction_ = false;
 };
 

@@ -26,6 +26,9 @@ Result<void> View::check() const {
         .hint(
             "Use lower case letters, digits and '_', at most 64, not beginning with millrace_ or "
             "sqlite_.");
+  if (version_.value == 0)
+    return Error(ErrorCode::kInvalidArgument, view + ": its version is 0")
+        .hint("Versions begin with 1: Version{1}. Raise it whenever the view's functions change.");
   if (sources_.empty())
     return Error(ErrorCode::kInvalidArgument, view + " has no source")
         .hint("Add .on<Row>(\"schema.table\", function) to it.");

@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "projections/change.h"
+#include "projections/event.h"
 #include "projections/value.h"
 
 namespace millrace::projections {
@@ -68,6 +69,9 @@ class ViewWriter {
   virtual void flush() = 0;
   /// Comes after flush(), where a commit at the end of a source transaction follows.
   virtual Result<void> before_commit(Offset) { return {}; }
+  /// Of a source that needs a key, before the first change and whenever the schema is another one:
+  /// `columns` name the key of the row in `change`.
+  virtual Result<void> keyed_by(const RawChange&, const std::string& /*columns*/) { return {}; }
 
   void at(const RawChange& change) { change_ = &change; }
   bool failed() const { return failure_ != nullptr; }
@@ -126,13 +130,72 @@ class TypedApplier final : public Applier {
   Writer& writer_;
 };
 
-/// One table that a view is made of.
+/// As TypedApplier, of the events of a category. Messages of another prefix than `prefix`, unless
+/// it is empty, are passed over.
+template <typename Decode, typename Writer, typename Apply>
+class EventApplier final : public Applier {
+ public:
+  EventApplier(EventMaker<Decode> maker, std::string prefix, Apply function, Writer& writer)
+      : maker_(std::move(maker)),
+        event_(maker_.make()),
+        prefix_(std::move(prefix)),
+        apply_(std::move(function)),
+        writer_(writer) {}
+
+  Result<void> apply(const RawChange& raw) override {
+    if (!prefix_.empty() && raw.key != prefix_) return {};
+    event_.assign(raw);
+    writer_.at(raw);
+    try {
+      using Returned = std::invoke_result_t<Apply&, decltype(std::as_const(event_)), Writer&>;
+      if constexpr (std::is_convertible_v<Returned, Result<void>>)
+        MILLRACE_RETURN_IF_ERROR(apply_(std::as_const(event_), writer_));
+      else
+        apply_(std::as_const(event_), writer_);
+    } catch (const BadEvent& bad) {  // it is decoded when its function asks for it
+      return Error(ErrorCode::kCorruption, bad.what())
+          .hint(
+              "The view stays as it was before this event. Mend the function, or the program's "
+              "idea of such events, then start again.");
+    }
+    if (writer_.failed()) [[unlikely]]
+      return writer_.take_failure();
+    return {};
+  }
+
+ private:
+  EventMaker<Decode> maker_;
+  Event<Decoded<Decode>> event_;
+  const std::string prefix_;
+  Apply apply_;
+  Writer& writer_;
+};
+
+/// Logical messages that are no domain events.
+inline constexpr std::string_view kMessagesCategory = "$messages";
+
+/// What a view does with a column of a table, or with its key, where the table's types can make
+/// nonsense of it.
+struct ColumnUse {
+  enum class Kind : std::uint8_t {
+    kOrdered,   ///< Values of the column are compared by size.
+    kMatched,   ///< They are compared with others for being equal.
+    kReferred,  ///< Rows of the table are referred to by a value of this type.
+  };
+  Kind kind = Kind::kOrdered;
+  std::string column;                   ///< kReferred: the one that refers; empty for a function.
+  ColumnType type = ColumnType::kBlob;  ///< kReferred; kBlob where it is not known.
+};
+
+/// One table, or one category of events, that a view is made of.
 struct Source {
   std::string category;
   const google::protobuf::Descriptor* row = nullptr;
   bool needs_old_rows = false;
   bool needs_key = false;  ///< Rows must be told apart by it.
   std::function<std::unique_ptr<Applier>(ViewWriter&)> make_applier;
+  bool is_events = false;  ///< Of streams, or messages: no table, and `row` is nullptr.
+  std::vector<ColumnUse> uses{};
 };
 
 /// A query whose rows are the view's content in a definite order; the first column is the key, to
@@ -214,6 +277,48 @@ class ViewBuilder : public View {
     return add_source<Row>(std::move(category), true, std::move(apply));
   }
 
+  /// Calls `apply` with each event of the streams "<category>/...", in the order of the log, also
+  /// with one that says that a stream was erased (Event::is_erased). It takes (const Event<T>&,
+  /// Derived::Writer&), where T is what `decode(type, payload)` gives, directly or as a Result<T>;
+  /// without it Event<>. An aggregate brings both: on_event<Cart>(apply).
+  template <typename Decode, typename Apply>
+  Derived&& on_event(std::string category, Decode decode, Apply apply) && {
+    return std::move(add_events(std::move(category), {}, std::move(decode), std::move(apply)));
+  }
+  template <typename Apply>
+  Derived&& on_event(std::string category, Apply apply) && {
+    return std::move(add_events(std::move(category), {}, internal::AsItIs{}, std::move(apply)));
+  }
+  template <internal::AggregateEvents A, typename Apply>
+  Derived&& on_event(Apply apply) && {
+    return std::move(add_events(std::string(A::kCategory), {}, &A::decode, std::move(apply)));
+  }
+  template <typename Decode, typename Apply>
+  Derived& on_event(std::string category, Decode decode, Apply apply) & {
+    return add_events(std::move(category), {}, std::move(decode), std::move(apply));
+  }
+  template <typename Apply>
+  Derived& on_event(std::string category, Apply apply) & {
+    return add_events(std::move(category), {}, internal::AsItIs{}, std::move(apply));
+  }
+  template <internal::AggregateEvents A, typename Apply>
+  Derived& on_event(Apply apply) & {
+    return add_events(std::string(A::kCategory), {}, &A::decode, std::move(apply));
+  }
+
+  /// Calls `apply` with each logical message that is no domain event and has that prefix, or with
+  /// all of them if it is empty. It takes (const Event<>&, Derived::Writer&).
+  template <typename Apply>
+  Derived&& on_message(std::string prefix, Apply apply) && {
+    return std::move(add_events(std::string(internal::kMessagesCategory), std::move(prefix),
+                                internal::AsItIs{}, std::move(apply)));
+  }
+  template <typename Apply>
+  Derived& on_message(std::string prefix, Apply apply) & {
+    return add_events(std::string(internal::kMessagesCategory), std::move(prefix),
+                      internal::AsItIs{}, std::move(apply));
+  }
+
  protected:
   using View::View;
 
@@ -231,6 +336,25 @@ class ViewBuilder : public View {
                           return std::make_unique<internal::TypedApplier<Row, Writer, Apply>>(
                               function, static_cast<Writer&>(writer));
                         }});
+    return static_cast<Derived&>(*this);
+  }
+
+  template <typename Decode, typename Apply>
+  Derived& add_events(std::string category, std::string prefix, Decode decode, Apply apply) {
+    using Writer = typename Derived::Writer;
+    static_assert(internal::DecodesEvents<Decode>,
+                  "an event is decoded by a function of (type, payload), two std::string_view");
+    using Given = Event<internal::Decoded<Decode>>;
+    static_assert(std::is_invocable_v<Apply&, const Given&, Writer&>,
+                  "the function takes (const Event<T>&, Writer&), T being what is decoded");
+    sources_.push_back({std::move(category), nullptr, false, false,
+                        [maker = internal::EventMaker<Decode>(std::move(decode)),
+                         prefix = std::move(prefix), function = std::move(apply)](
+                            internal::ViewWriter& writer) -> std::unique_ptr<internal::Applier> {
+                          return std::make_unique<internal::EventApplier<Decode, Writer, Apply>>(
+                              maker, prefix, function, static_cast<Writer&>(writer));
+                        },
+                        true});
     return static_cast<Derived&>(*this);
   }
 };

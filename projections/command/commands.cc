@@ -15,6 +15,7 @@
 #include "projections/engine/build.h"
 #include "projections/engine/row_check.h"
 #include "projections/engine/status.h"
+#include "projections/engine/unseen_events.h"
 #include "projections/engine/verify.h"
 #include "projections/engine/worker.h"
 
@@ -45,6 +46,7 @@ int worse(int code, int other) { return code != kExitDone ? code : other; }
 Result<void> check_sources(const View& view, const Context& context) {
   for (const auto& source : view.sources())
     MILLRACE_RETURN_IF_ERROR(check_source(view, source, *context.schemas));
+  warn_of_unseen_events(view, context);
   return {};
 }
 

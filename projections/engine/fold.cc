@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "projections/engine/envelope.h"
+#include "projections/engine/event_envelope.h"
 #include "projections/engine/row_check.h"
 
 namespace millrace::projections {
@@ -20,6 +21,10 @@ Result<std::unique_ptr<Fold>> Fold::make(const View& view, sqlite::Database& dat
   MILLRACE_ASSIGN_OR_RETURN(fold->writer_, view.make_writer(database));
   for (const auto& source : view.sources()) {
     Table table{&source, source.make_applier(*fold->writer_)};
+    if (source.is_events) {
+      fold->tables_.push_back(std::move(table));
+      continue;
+    }
     const auto latest = schemas.latest(source.category);
     if (latest) {
       // Also where the program checked it at its start: a new shape may have come since.
@@ -63,8 +68,14 @@ Result<void> Fold::apply(Batch& batch, Offset until) {
 Result<void> Fold::apply_event(const EventView& event, const TransactionInfo& transaction) {
   Table* table = table_of(event.category);
   if (table == nullptr) return {};
-  MILLRACE_RETURN_IF_ERROR(decode_change(event, transaction, change_));
-  MILLRACE_RETURN_IF_ERROR(check_change(*table));
+  if (table->source->is_events) {
+    MILLRACE_RETURN_IF_ERROR(decode_event(event, transaction, change_));
+  } else {
+    MILLRACE_RETURN_IF_ERROR(decode_change(event, transaction, change_));
+    MILLRACE_RETURN_IF_ERROR(check_change(*table));
+    if (change_.schema != table->keyed_schema) [[unlikely]]
+      MILLRACE_RETURN_IF_ERROR(tell_key(*table));
+  }
   ++checkpoint_.events;
   try {
     return table->applier->apply(change_);
@@ -87,6 +98,19 @@ Result<void> Fold::check_change(Table& table) const {
     return Error(ErrorCode::kFailedPrecondition,
                  "it came without the old row, which the view needs")
         .hint("It was written while the table was not REPLICA IDENTITY FULL.");
+  return {};
+}
+
+Result<void> Fold::tell_key(Table& table) {
+  if (table.source->needs_key) {
+    MILLRACE_ASSIGN_OR_RETURN(const auto schema,
+                              schemas_.find(table.source->category, change_.schema));
+    std::string columns;
+    for (const ColumnSchema& column : schema->columns)
+      if (column.key) columns += (columns.empty() ? "" : ", ") + column.name;
+    MILLRACE_RETURN_IF_ERROR(writer_->keyed_by(change_, columns));
+  }
+  table.keyed_schema = change_.schema;
   return {};
 }
 

@@ -56,6 +56,7 @@ class Fold {
     std::unique_ptr<internal::Applier> applier;
     std::uint32_t checked_schema = 0;  ///< Rows of this version and older can be read.
     std::vector<std::uint32_t> older_seen{};
+    std::uint32_t keyed_schema = 0;  ///< Of which the writer knows the key.
   };
 
   Fold(const View& view, sqlite::Database& database, SchemaRegistry& schemas, Checkpoint from)
@@ -68,6 +69,7 @@ class Fold {
   Table* table_of(std::string_view category);
   Result<void> apply_event(const EventView& event, const TransactionInfo& transaction);
   Result<void> check_change(Table& table) const;
+  Result<void> tell_key(Table& table);
   Result<void> check_schema(Table& table) const;
 
   const View& view_;

@@ -62,6 +62,83 @@ Result<void> check_field(const Descriptor& row, const TableSchema& schema,
                   "the program has " + described(field) + ", the store has no such column");
 }
 
+using Use = internal::ColumnUse;
+
+bool is_number(ValueKind kind) {
+  return kind == ValueKind::kInt32 || kind == ValueKind::kInt64 || kind == ValueKind::kUInt32;
+}
+
+/// Whether a key has the text of a value of that type: docs/events.md tells how keys look.
+bool can_name(ColumnType type, ValueKind key) {
+  switch (type) {
+    case ColumnType::kInteger: return is_number(key) || key == ValueKind::kNumeric;
+    case ColumnType::kText: return !is_number(key);
+    case ColumnType::kReal: return false;
+    case ColumnType::kBlob: return true;  // whatever it is
+  }
+  return true;
+}
+
+Result<void> check_reference(const TableSchema& schema, const Use& use) {
+  const std::string reference =
+      use.column.empty() ? "a function" : "column '" + printable(use.column) + "'";
+  const ColumnSchema* key = nullptr;
+  std::size_t columns = 0;
+  for (const ColumnSchema& column : schema.columns)
+    if (column.key && ++columns == 1) key = &column;
+  if (columns > 1 && (use.type == ColumnType::kInteger || !use.column.empty()))
+    return Error(ErrorCode::kFailedPrecondition,
+                 "it refers to rows of " + printable(schema.category) + " by " + reference +
+                     ", but their key is of " + std::to_string(columns) + " columns")
+        .hint(
+            "Refer to them by a function that makes the key's text, \"42,de\"; or join by "
+            "values, on(...).");
+  if (columns != 1 || can_name(use.type, key->kind)) return {};
+  return Error(ErrorCode::kFailedPrecondition,
+               "it refers to rows of " + printable(schema.category) + " by " + reference + ", " +
+                   (use.type == ColumnType::kInteger ? "a whole number"
+                    : use.type == ColumnType::kReal  ? "a real"
+                                                     : "text") +
+                   ", but their key '" + printable(key->name) + "' is " + key->type_name +
+                   (key->type_name.empty() ? std::string(name_of(key->kind)) : std::string()))
+      .hint(
+          "Refer to them by a function that makes of it what the key is; docs/events.md tells how "
+          "keys look.");
+}
+
+/// Of columns that the message has as text though they are numbers.
+Result<void> check_numeric(const TableSchema& schema, const Use& use) {
+  const ColumnSchema* column = nullptr;
+  for (const ColumnSchema& one : schema.columns)
+    if (field_name(schema, one) == use.column) column = &one;
+  if (column == nullptr || column->kind != ValueKind::kNumeric || column->array) return {};
+  return Error(ErrorCode::kFailedPrecondition,
+               "it compares column '" + printable(use.column) + "' of " +
+                   printable(schema.category) + ", which is numeric, as text: " +
+                   (use.kind == Use::Kind::kOrdered ? "10 would be less than 9"
+                                                    : "1.5 would not be 1.50"))
+      .hint("Say decimal(&Row::" + printable(use.column) + ") in the place of the column.");
+}
+
+Result<void> check_uses(const internal::Source& source, const TableSchema& schema) {
+  for (const Use& use : source.uses)
+    MILLRACE_RETURN_IF_ERROR(use.kind == Use::Kind::kReferred ? check_reference(schema, use)
+                                                              : check_numeric(schema, use));
+  return {};
+}
+
+Result<void> check_is_no_table(const View& view, const internal::Source& source,
+                               const Result<SchemaRegistry::Schema>& latest) {
+  if (latest)
+    return Error(ErrorCode::kFailedPrecondition,
+                 "view " + view.name() + ": " + printable(source.category) +
+                     " is a captured table, whose changes are no events of streams")
+        .hint("Declare it as one: table<Row>(\"" + printable(source.category) +
+              "\"), or .on<Row>(...).");
+  if (latest.error().code() != ErrorCode::kNotFound) return latest.error();
+  return {};
+}
+
 }  // namespace
 
 Result<void> check_row(const Descriptor& row, const TableSchema& schema) {
@@ -73,6 +150,7 @@ Result<void> check_row(const Descriptor& row, const TableSchema& schema) {
 Result<void> check_source(const View& view, const internal::Source& source,
                           SchemaRegistry& schemas) {
   const auto latest = schemas.latest(source.category);
+  if (source.is_events) return check_is_no_table(view, source, latest);
   if (!latest) {
     if (latest.error().code() != ErrorCode::kNotFound) return latest.error();
     MILLRACE_ASSIGN_OR_RETURN(const auto all, schemas.all());
@@ -89,6 +167,8 @@ Result<void> check_source(const View& view, const internal::Source& source,
   }
   if (auto row = check_row(*source.row, **latest); !row)
     return std::move(row).error().context("view " + view.name());
+  if (auto uses = check_uses(source, **latest); !uses)
+    return std::move(uses).error().context("view " + view.name());
   const bool has_key = std::any_of((*latest)->columns.begin(), (*latest)->columns.end(),
                                    [](const ColumnSchema& column) { return column.key; });
   if (source.needs_key && !has_key)

@@ -16,9 +16,10 @@ namespace millrace::projections {
 /// kFailedPrecondition names the first difference and how to mend it.
 Result<void> check_row(const google::protobuf::Descriptor& row, const TableSchema& schema);
 
-/// check_row() of a view's source against the latest schema, and that its old rows are sent where
-/// it needs them. kNotFound, naming the tables that there are, if the store has never seen the
-/// table.
+/// check_row() of a view's source against the latest schema, that its old rows are sent where it
+/// needs them, and that what it compares can be compared. kNotFound, naming the tables that there
+/// are, if the store has never seen the table. A source of events must not be a table; whether
+/// there are any can't be told from schemas.
 Result<void> check_source(const View& view, const internal::Source& source,
                           SchemaRegistry& schemas);
 

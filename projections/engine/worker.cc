@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "projections/engine/row_check.h"
+#include "projections/engine/unseen_events.h"
 
 namespace millrace::projections {
 namespace {
@@ -25,6 +26,7 @@ bool is_of_a_stop(ErrorCode code) {
 
 Result<void> Worker::run() {
   MILLRACE_ASSIGN_OR_RETURN(const auto lock, generations_.lock_worker(context_.holder("run")));
+  warn_of_unseen_events(view_, context_);
   for (;;) {
     auto done = follow();
     if (done || (stopping() && is_of_a_stop(done.error().code()))) return ended();

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "projections/relational/flow.h"
@@ -50,6 +51,16 @@ class Members {
 
 using MakeAccumulator = std::function<std::unique_ptr<Accumulator>(const Members&)>;
 
+/// Of a column that holds what a function gives.
+template <typename R>
+constexpr ColumnType column_type() {
+  using Plain = std::remove_cvref_t<R>;
+  if constexpr (std::is_integral_v<Plain>) return ColumnType::kInteger;
+  if constexpr (std::is_floating_point_v<Plain>) return ColumnType::kReal;
+  if constexpr (std::is_convertible_v<Plain, std::string_view>) return ColumnType::kText;
+  return ColumnType::kBlob;  // whatever it holds stays as it is
+}
+
 std::unique_ptr<Accumulator> make_count(const Members& members);
 std::unique_ptr<Accumulator> make_sum(const Members& members);
 std::unique_ptr<Accumulator> make_average(const Members& members);
@@ -69,6 +80,7 @@ struct Aggregate {
   std::string what;
   Expression expression;
   internal::MakeAccumulator make;
+  bool orders = false;  ///< Compares values by size.
 };
 
 /// Stands for the row itself.
@@ -107,13 +119,13 @@ Aggregate<Expression> avg(std::string name, Expression expression) {
 /// decimal(&Row::column).
 template <typename Expression>
 Aggregate<Expression> min(std::string name, Expression expression) {
-  return {std::move(name), ColumnType::kBlob,     false,
-          "min",           std::move(expression), internal::make_minimum};
+  return {std::move(name),       ColumnType::kBlob,      false, "min",
+          std::move(expression), internal::make_minimum, true};
 }
 template <typename Expression>
 Aggregate<Expression> max(std::string name, Expression expression) {
-  return {std::move(name), ColumnType::kBlob,     false,
-          "max",           std::move(expression), internal::make_maximum};
+  return {std::move(name),       ColumnType::kBlob,      false, "max",
+          std::move(expression), internal::make_maximum, true};
 }
 /// How many different values.
 template <typename Expression>
@@ -129,7 +141,8 @@ Aggregate<Expression> top(std::string name, std::size_t k, Expression expression
           false,
           "top " + std::to_string(k),
           std::move(expression),
-          [k](const internal::Members& members) { return internal::make_top(members, k); }};
+          [k](const internal::Members& members) { return internal::make_top(members, k); },
+          true};
 }
 
 /// A numeric column as the number that it is: min("cheapest", decimal(&Products::price)).

@@ -155,7 +155,7 @@ class EquiJoin final : public Node<U> {
   template <typename Visit>
   void each_left(std::string_view value, const Visit& visit) {
     for (const std::string& key : members(lefts_, value))
-      if (left_.find(key, When::kAfter, left_row_)) visit(key, std::as_const(*left_row_));
+      if (left_.find(key, When::kAfter, passed_left_)) visit(key, std::as_const(*passed_left_));
   }
 
   Node<L>& left_;
@@ -170,6 +170,8 @@ class EquiJoin final : public Node<U> {
   Input<R, EquiJoin, &EquiJoin::take_right> of_right_;
   std::optional<L> left_row_;   // reused
   std::optional<R> right_row_;  // reused
+  /// Reused, and not by find(), which what is fed may call.
+  std::optional<L> passed_left_;
 };
 
 }  // namespace millrace::projections::internal

@@ -83,16 +83,12 @@ void SourceTable::gather(std::string_view key, std::optional<std::string> row) {
 Result<void> SourceTable::drain(const std::function<Result<void>()>& relieve) {
   const bool rows_are_needed = std::any_of(
       leaves_.begin(), leaves_.end(), [](const Leaf* leaf) { return leaf->rows_are_needed(); });
-  std::vector<std::string> gone;  // outlives what an error says of it
+  std::vector<std::string> gone_keys;  // outlive what an error says of them
   Gathered::node_type entry;
   std::uint64_t passed = 0;
   try {
-    if (truncated_) {
-      rows_.for_each([&](std::string_view key, std::string_view) {
-        if (!gathered_.contains(key)) gone.emplace_back(key);
-      });
-      for (const std::string& key : gone) pass(key, std::nullopt, rows_are_needed);
-    }
+    gone_keys = gone();
+    for (const std::string& key : gone_keys) pass(key, std::nullopt, rows_are_needed);
     while (!gathered_.empty()) {
       entry = gathered_.extract(gathered_.begin());
       gathered_bytes_ -=
@@ -104,17 +100,28 @@ Result<void> SourceTable::drain(const std::function<Result<void>()>& relieve) {
     return failure.take();
   } catch (const std::exception& thrown) {
     return Error(ErrorCode::kFailedPrecondition,
-                 "row '" + printable(key_) + "' of " + printable(category_) +
-                     ": a function of the view threw: " + thrown.what())
+                 called(key_) + ": a function of the view threw: " + thrown.what())
         .hint("The view stays as of its last commit. Mend the function, then start again.");
   } catch (...) {
     return Error(ErrorCode::kFailedPrecondition,
-                 "row '" + printable(key_) + "' of " + printable(category_) +
-                     ": a function of the view threw what is no std::exception")
+                 called(key_) + ": a function of the view threw what is no std::exception")
         .hint("The view stays as of its last commit. Mend the function, then start again.");
   }
   truncated_ = false;
   return {};
+}
+
+std::vector<std::string> SourceTable::gone() {
+  std::vector<std::string> keys;
+  if (!truncated_) return keys;
+  rows_.for_each([&](std::string_view key, std::string_view) {
+    if (!gathered_.contains(key)) keys.emplace_back(key);
+  });
+  return keys;
+}
+
+std::string SourceTable::called(std::string_view key) {
+  return "row '" + printable(key) + "' of " + printable(category_);
 }
 
 void SourceTable::pass(std::string_view key, std::optional<std::string> row, bool rows_are_needed) {
@@ -140,12 +147,10 @@ void SourceTable::pass(std::string_view key, std::optional<std::string> row, boo
   passing_ = false;
 }
 
-SourceTable& Flow::source(std::string_view category) {
+SourceTable* Flow::find_source(std::string_view category) {
   for (const auto& source : sources_)
-    if (source->category() == category) return *source;
-  StateTable& rows = state_table();
-  sources_.push_back(std::make_unique<SourceTable>(std::string(category), rows));
-  return *sources_.back();
+    if (source->category() == category) return source.get();
+  return nullptr;
 }
 
 template <typename State>
@@ -171,7 +176,7 @@ Result<void> Flow::made() const {
   return {};
 }
 
-void Flow::take(const RawChange& change) { source(change.category).take(change); }
+void Flow::take(const RawChange& change) { find_source(change.category)->take(change); }
 
 Result<void> Flow::drain(const std::function<Result<void>()>& relieve) {
   for (const auto& source : sources_) MILLRACE_RETURN_IF_ERROR(source->drain(relieve));

@@ -97,11 +97,12 @@ class Leaf {
   virtual bool rows_are_needed() const = 0;
 };
 
-/// The present rows of one captured table.
+/// The present rows of one source: of a captured table, unless a derived class says otherwise.
 class SourceTable {
  public:
   SourceTable(std::string category, StateTable& rows)
       : category_(std::move(category)), rows_(rows) {}
+  virtual ~SourceTable() = default;
 
   const std::string& category() const { return category_; }
   void add(Leaf& leaf) { leaves_.push_back(&leaf); }
@@ -109,15 +110,23 @@ class SourceTable {
   std::optional<std::string_view> find(std::string_view key, When when);
 
   /// Gathers a change.
-  void take(const RawChange& change);
+  virtual void take(const RawChange& change);
   /// Lets all that was gathered through. What a function of the view throws comes as an error that
   /// names the row. Calls `relieve` now and then, where nothing is on its way.
   Result<void> drain(const std::function<Result<void>()>& relieve);
   std::size_t gathered_bytes() const { return gathered_bytes_; }
 
- private:
+ protected:
   using Gathered = StringMap<std::optional<std::string>>;
   void gather(std::string_view key, std::optional<std::string> row);
+  const Gathered& gathered() const { return gathered_; }
+  StateTable& rows() { return rows_; }
+  /// Keys of rows in rows() that are gone though that was not gathered, as drain() begins.
+  virtual std::vector<std::string> gone();
+  /// Names the row that goes through, in errors.
+  virtual std::string called(std::string_view key);
+
+ private:
   std::optional<std::string_view> newest(std::string_view key);
   void pass(std::string_view key, std::optional<std::string> row, bool rows_are_needed);
 
@@ -152,8 +161,16 @@ class Flow {
   Flow(sqlite::Database& database, std::string name, Purpose purpose)
       : database_(database), name_(std::move(name)), purpose_(purpose) {}
 
+  sqlite::Database& database() { return database_; }
+  const std::string& name() const { return name_; }
+
   // --- for plans ---
-  SourceTable& source(std::string_view category);
+  template <typename Source = SourceTable>
+  SourceTable& source(std::string_view category) {
+    if (SourceTable* there = find_source(category)) return *there;
+    sources_.push_back(std::make_unique<Source>(std::string(category), state_table()));
+    return *sources_.back();
+  }
   template <typename N, typename... Arguments>
   N& add(Arguments&&... arguments) {
     auto node = std::make_shared<N>(std::forward<Arguments>(arguments)...);
@@ -176,6 +193,7 @@ class Flow {
   Result<void> made() const;
 
  private:
+  SourceTable* find_source(std::string_view category);
   template <typename State>
   void prepare(State& state);
 

@@ -10,6 +10,7 @@
 
 #include "projections/relational/aggregates.h"
 #include "projections/relational/flow.h"
+#include "projections/relational/own_fold.h"
 
 namespace millrace::projections::internal {
 
@@ -67,9 +68,9 @@ class GroupBy final : public Consumer<T>, public Node<Record> {
     if (delta.before) columns_of(*delta.before, old_columns_);
     if (delta.after) columns_of(*delta.after, columns_);
     const bool stays = delta.before && delta.after && old_columns_ == columns_;
-    if (stays) return change(columns_, delta.before, delta.after);
-    if (delta.before) change(old_columns_, delta.before, nullptr);
-    if (delta.after) change(columns_, nullptr, delta.after);
+    if (stays) return change(columns_, delta.key, delta.before, delta.after);
+    if (delta.before) change(old_columns_, delta.key, delta.before, nullptr);
+    if (delta.after) change(columns_, delta.key, nullptr, delta.after);
   }
 
   /// What a join asks for as of before has not been touched yet: see flow.h.
@@ -97,26 +98,30 @@ class GroupBy final : public Consumer<T>, public Node<Record> {
         by_);
   }
 
-  void change(const std::vector<Datum>& columns, const T* gone, const T* come) {
+  void change(const std::vector<Datum>& columns, std::string_view row_key, const T* gone,
+              const T* come) {
     const std::string key = Groups::key_of(columns);
     const bool passes_rows = this->rows_are_needed();
     Groups::Group& group = groups_.touch(key);
     std::optional<Record> before = passes_rows ? groups_.row_of(group) : std::nullopt;
-    if (gone) count(group, *gone, -1);
-    if (come) count(group, *come, 1);
+    if (gone) count(group, row_key, *gone, -1);
+    if (come) count(group, row_key, *come, 1);
     if (!passes_rows) return this->emit({key});
     const std::optional<Record> after = groups_.row_of(group);
     if (before || after) this->emit({key, before ? &*before : nullptr, after ? &*after : nullptr});
   }
 
-  void count(Groups::Group& group, const T& row, int weight) {
+  void count(Groups::Group& group, std::string_view row_key, const T& row, int weight) {
     group.rows += weight;
     std::size_t i = 0;
-    std::apply(
-        [&](const auto&... expression) {
-          (group.accumulators[i++]->add(Datum(evaluate(expression, row)), weight), ...);
-        },
-        expressions_);
+    const auto add = [&](const auto& expression) {
+      Accumulator& accumulator = *group.accumulators[i++];
+      if constexpr (kIsOwnFold<std::remove_cvref_t<decltype(expression)>>)
+        static_cast<RowAccumulator<T>&>(accumulator).change(row, row_key, weight);
+      else
+        accumulator.add(Datum(evaluate(expression, row)), weight);
+    };
+    std::apply([&](const auto&... expression) { (add(expression), ...); }, expressions_);
   }
 
   By by_;

@@ -21,8 +21,39 @@ namespace millrace::projections::internal {
 
 struct SourceUse {
   std::string category;
-  const google::protobuf::Descriptor* row = nullptr;
+  const google::protobuf::Descriptor* row = nullptr;  ///< Of a table.
+  bool is_events = false;
+  std::vector<ColumnUse> uses{};
 };
+
+/// The type of a column's value in a row message.
+inline ColumnType type_of(const FieldDescriptor& field) {
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+    case FieldDescriptor::CPPTYPE_FLOAT: return ColumnType::kReal;
+    case FieldDescriptor::CPPTYPE_STRING:
+      return is_bytes(field) ? ColumnType::kBlob : ColumnType::kText;
+    default: return ColumnType::kInteger;
+  }
+}
+
+/// The same of whatever an expression gives; kBlob if that is any.
+template <typename T, typename Expression>
+ColumnType type_given_by(const Expression& expression) {
+  if constexpr (IsGetter<Expression, T>::value)
+    return type_of(T::field_of(expression));
+  else
+    return column_type<std::invoke_result_t<const Expression&, const T&>>();
+}
+
+/// Tells the sources from `first` on that have the column of it, if it is one.
+inline void add_use(std::vector<SourceUse>& sources, std::size_t first, ColumnUse::Kind kind,
+                    const FieldDescriptor* column) {
+  if (column == nullptr) return;
+  for (; first < sources.size(); ++first)
+    if (sources[first].row == column->containing_type())
+      sources[first].uses.push_back({.kind = kind, .column = column->name()});
+}
 
 /// What is known of a relation before there is any row.
 struct Shape {
@@ -192,14 +223,30 @@ class JoinPlan final : public Plan<U> {
     right_->describe(out, depth + 1);
   }
   void sources(std::vector<SourceUse>& out) const override {
+    const std::size_t first = out.size();
     left_->sources(out);
+    const std::size_t first_right = out.size();
     right_->sources(out);
+    if constexpr (!kByReference) {
+      add_use(out, first, ColumnUse::Kind::kMatched, column_of<L>(left_value_));
+      add_use(out, first_right, ColumnUse::Kind::kMatched, column_of<R>(right_value_));
+    } else if constexpr (IsTableRow<R>) {
+      const FieldDescriptor* column = column_of<L>(left_value_);
+      for (std::size_t i = first_right; i < out.size(); ++i)
+        if (out[i].row == right_->shape().row)
+          out[i].uses.push_back({.kind = ColumnUse::Kind::kReferred,
+                                 .column = column ? column->name() : std::string(),
+                                 .type = type_given_by<L>(left_value_)});
+    }
   }
   Shape shape() const override {
     const Shape left = left_->shape(), right = right_->shape();
     Shape shape;
     shape.problem = left.problem.empty() ? right.problem : left.problem;
-    if (!kByReference) return shape;
+    if constexpr (!kByReference) {
+      if (shape.problem.empty()) shape.problem = mismatch();
+      return shape;
+    }
     shape.key = left.key;
     shape.is_referable = left.is_referable;
     if (shape.problem.empty() && !right.is_referable)
@@ -211,6 +258,20 @@ class JoinPlan final : public Plan<U> {
 
  private:
   static constexpr bool kByReference = std::is_same_v<Right, std::nullptr_t>;
+  /// Of columns that can't be equal.
+  std::string mismatch() const {
+    const FieldDescriptor* left = column_of<L>(left_value_);
+    const FieldDescriptor* right = column_of<R>(right_value_);
+    if (left == nullptr || right == nullptr) return {};
+    const auto is_number = [](const FieldDescriptor& field) {
+      const ColumnType type = type_of(field);
+      return type == ColumnType::kInteger || type == ColumnType::kReal;
+    };
+    if (is_number(*left) == is_number(*right)) return {};
+    return "its join compares column '" + left->name() + "' of " + left->containing_type()->name() +
+           " with '" + right->name() + "' of " + right->containing_type()->name() +
+           ", a number with what is none: give on() a function that makes the one of the other";
+  }
   static std::string name(const FieldDescriptor* column) {
     return column ? " " + column->name() : std::string();
   }
@@ -239,7 +300,10 @@ class GroupPlan final : public Plan<Record> {
     for (const Column& column : by_columns_) shape.columns.push_back(column.name);
     each([&](const auto& aggregate) {
       shape.aggregates.push_back(aggregate.name);
-      shape.make.push_back(aggregate.make);
+      if constexpr (kIsOwnFold<std::remove_cvref_t<decltype(aggregate.expression)>>)
+        shape.make.push_back(aggregate.expression.maker(from));
+      else
+        shape.make.push_back(aggregate.make);
     });
     Groups& groups = flow.add<Groups>(std::move(shape), flow);
     auto expressions = std::apply(
@@ -258,7 +322,14 @@ class GroupPlan final : public Plan<Record> {
     });
     from_->describe(out, depth + 1);
   }
-  void sources(std::vector<SourceUse>& out) const override { from_->sources(out); }
+  void sources(std::vector<SourceUse>& out) const override {
+    const std::size_t first = out.size();
+    from_->sources(out);
+    each([&](const auto& aggregate) {
+      if (aggregate.orders)
+        add_use(out, first, ColumnUse::Kind::kOrdered, column_of<T>(aggregate.expression));
+    });
+  }
   Shape shape() const override {
     Shape shape;
     shape.problem = from_->shape().problem;

@@ -52,16 +52,6 @@ struct Identity {
   Version version;
 };
 
-template <typename R>
-constexpr ColumnType column_type() {
-  using Plain = std::remove_cvref_t<R>;
-  if constexpr (std::is_same_v<Plain, Decimal>) return ColumnType::kNumeric;
-  if constexpr (std::is_integral_v<Plain>) return ColumnType::kInteger;
-  if constexpr (std::is_floating_point_v<Plain>) return ColumnType::kReal;
-  if constexpr (std::is_convertible_v<Plain, std::string_view>) return ColumnType::kText;
-  return ColumnType::kBlob;  // whatever it holds stays as it is
-}
-
 /// A column's getter is named by its column.
 template <typename T, typename Expression>
 struct Grouping {
@@ -70,13 +60,7 @@ struct Grouping {
     static_assert(IsGetter<Expression, T>::value,
                   "group_by a function: name what it gives, by(\"name\", function)");
     const FieldDescriptor* field = column_of<T>(expression);
-    switch (field->cpp_type()) {
-      case FieldDescriptor::CPPTYPE_DOUBLE:
-      case FieldDescriptor::CPPTYPE_FLOAT: return {field->name(), ColumnType::kReal};
-      case FieldDescriptor::CPPTYPE_STRING:
-        return {field->name(), is_bytes(*field) ? ColumnType::kBlob : ColumnType::kText};
-      default: return {field->name(), ColumnType::kInteger};
-    }
+    return {field->name(), type_of(*field)};
   }
 };
 template <typename T, typename Expression>

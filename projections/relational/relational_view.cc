@@ -1,5 +1,7 @@
 #include "projections/relational/relational_view.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <stdexcept>
 
@@ -16,6 +18,8 @@ using internal::Root;
 constexpr std::size_t kMemoryMax = 256 << 20;
 constexpr std::uint32_t kChangesBetweenLooks = 256;  // at the memory in use
 constexpr std::size_t kLargeRow = 64 << 10;          // after which it is looked at in any case
+
+std::string keys_name(const std::string& view) { return view + "_state_keys"; }
 
 template <typename Writer>
 class WriterRows final : public Root::Rows {
@@ -61,7 +65,9 @@ class RelationalWriter final : public internal::ViewWriter {
  public:
   RelationalWriter(sqlite::Database& database, const std::string& name,
                    std::unique_ptr<internal::ViewWriter> sink, const RelationalView::Made& made)
-      : flow_(database, name, Flow::Purpose::kOpen), sink_(std::move(sink)) {
+      : is_live_(database.mode() == sqlite::Mode::kLive),
+        flow_(database, name, Flow::Purpose::kOpen),
+        sink_(std::move(sink)) {
     if (made.is_search_index)
       rows_ = std::make_unique<WriterRows<SearchIndex::Writer>>(
           static_cast<SearchIndex::Writer&>(*sink_), made.columns);
@@ -72,7 +78,24 @@ class RelationalWriter final : public internal::ViewWriter {
 
   Result<void> make(const internal::MakeRoot& make_root) {
     root_ = make_root(flow_);
-    return flow_.made();
+    MILLRACE_RETURN_IF_ERROR(flow_.made());
+    return keys_.open(flow_.database(), keys_name(flow_.name()));
+  }
+
+  /// Rows stay under the keys that they came with. A table that is emptied may begin with others,
+  /// and what is deleted under an old key is what should be.
+  Result<void> keyed_by(const RawChange& change, const std::string& columns) override {
+    if (change.op == Op::kDelete) return {};
+    try {
+      const auto known = keys_.find(change.category);
+      if (known == columns) return {};
+      const std::string before(known.value_or(std::string_view()));
+      const bool differs = known && change.op != Op::kTruncate;
+      keys_.put(change.category, columns);
+      return differs ? other_key(change, before, columns) : Result<void>{};
+    } catch (internal::StateFailure& failure) {
+      return failure.take();
+    }
   }
 
   Result<void> take(const RawChange& change) {
@@ -88,6 +111,24 @@ class RelationalWriter final : public internal::ViewWriter {
   Result<void> before_commit(Offset offset) override { return sink_->before_commit(offset); }
 
  private:
+  Result<void> other_key(const RawChange& change, const std::string& before,
+                         const std::string& now) const {
+    const std::string what = "the key of " + printable(change.category) + " was (" +
+                             printable(before) + ") and is (" + printable(now) + ") from here on";
+    if (is_live_)
+      return Error(ErrorCode::kFailedPrecondition,
+                   what + ": rows that the view has under old keys would stay in it")
+          .hint(
+              "Run `millrace capture resync`, which takes the old keys out of the log, then "
+              "rebuild the view.");
+    spdlog::warn(
+        "event {}: {}: rows that were not written since stay under their old keys, unless "
+        "`millrace "
+        "capture resync` has taken those out of the log",
+        change.offset.value, what);
+    return {};
+  }
+
   bool has_room() const { return flow_.bytes_in_memory() + root_->bytes_in_memory() < kMemoryMax; }
 
   Result<void> write() {
@@ -107,10 +148,13 @@ class RelationalWriter final : public internal::ViewWriter {
     }
     sink_->flush();
     if (sink_->failed()) return sink_->take_failure();
+    MILLRACE_RETURN_IF_ERROR(keys_.flush());
     return flow_.flush();
   }
 
+  const bool is_live_;
   Flow flow_;
+  internal::StateTable keys_;  ///< By category, the columns of the key of its rows.
   std::unique_ptr<internal::ViewWriter> sink_;
   std::unique_ptr<Root::Rows> rows_;
   std::unique_ptr<Root> root_;
@@ -137,15 +181,19 @@ class RelationalApplier final : public internal::Applier {
 RelationalView::RelationalView(std::string name, Version version, Made made)
     : View(std::move(name), version), made_(std::move(made)) {
   for (const internal::SourceUse& use : made_.sources) {
-    const bool known = std::any_of(sources_.begin(), sources_.end(), [&](const auto& source) {
+    const auto known = std::find_if(sources_.begin(), sources_.end(), [&](const auto& source) {
       return source.category == use.category && source.row == use.row;
     });
-    if (known) continue;
-    sources_.push_back({use.category, use.row, false, true,
+    if (known != sources_.end()) {
+      known->uses.insert(known->uses.end(), use.uses.begin(), use.uses.end());
+      continue;
+    }
+    sources_.push_back({use.category, use.row, false, !use.is_events,
                         [](internal::ViewWriter& writer) -> std::unique_ptr<internal::Applier> {
                           return std::make_unique<RelationalApplier>(
                               static_cast<RelationalWriter&>(writer));
-                        }});
+                        },
+                        use.is_events, use.uses});
   }
 }
 
@@ -169,7 +217,8 @@ Result<void> RelationalView::create(sqlite::Database& database) const {
   MILLRACE_RETURN_IF_ERROR(made_.sink->create(database));
   Flow flow(database, name(), Flow::Purpose::kCreate);
   made_.make_root(flow);
-  return flow.made();
+  MILLRACE_RETURN_IF_ERROR(flow.made());
+  return internal::StateTable::create(database, keys_name(name()));
 }
 
 Result<void> RelationalView::begin_bulk(sqlite::Database& database) const {
@@ -212,6 +261,14 @@ void complete(SearchIndexOptions& options, const Shape& shape, RelationalView::M
   for (const std::string& name : options.text) made.columns.push_back(text(name));
   for (const std::string& name : options.stored) made.columns.push_back(text(name));
   if (!shape.problem.empty()) made.missing = shape.problem;
+}
+
+void check_event_columns(RelationalView::Made& made) {
+  for (const Column& column : made.columns)
+    if (made.missing.empty() && !EventFields::has_column(column.name))
+      made.missing = "its column '" + printable(column.name) +
+                     "' is none of an event, which has key, type, version, data, time and offset; "
+                     "give into() a function that makes the row";
 }
 
 }  // namespace internal

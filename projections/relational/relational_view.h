@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "projections/cache_table.h"
+#include "projections/relational/event_source.h"
 #include "projections/relational/plan.h"
 #include "projections/search_index.h"
 #include "projections/view.h"
@@ -86,7 +87,7 @@ class RootOf final : public Root, public Consumer<T> {
 template <typename T>
 Record by_name(const T& row, const std::vector<std::string>& columns) {
   Record record;
-  if constexpr (IsTableRow<T>) {
+  if constexpr (IsTableRow<T> || IsEvent<T>) {
     for (const std::string& name : columns) record.add(name, row.column(name));
   } else {
     static_assert(std::is_same_v<T, Record>,
@@ -141,6 +142,9 @@ namespace internal {
 void complete(CacheTableOptions& options, const Shape& shape, RelationalView::Made& made);
 void complete(SearchIndexOptions& options, const Shape& shape, RelationalView::Made& made);
 
+/// Of a view whose rows are events as they are.
+void check_event_columns(RelationalView::Made& made);
+
 inline std::vector<std::string> names_of(const std::vector<Column>& columns) {
   std::vector<std::string> names;
   for (const Column& column : columns) names.push_back(column.name);
@@ -158,6 +162,9 @@ RelationalView make_view(const std::string& name, Version version, PlanOf<T> pla
   if constexpr (IsTableRow<T> &&
                 std::is_same_v<Function, Record (*)(const T&, const std::vector<std::string>&)>)
     made.row = plan->shape().row;
+  if constexpr (IsEvent<T> &&
+                std::is_same_v<Function, Record (*)(const T&, const std::vector<std::string>&)>)
+    check_event_columns(made);
   made.sink = std::make_shared<Sink>(name, version, std::move(options));
   plan->sources(made.sources);
   plan->describe(made.plan, 0);

@@ -1,6 +1,7 @@
 #include <cstdlib>
 #include <random>
 
+#include "projections/engine/build.h"
 #include "projections/engine/context.h"
 #include "projections/engine/verify.h"
 #include "projections/engine/worker.h"
@@ -233,4 +234,51 @@ TEST_CASE("declared views hold what the same queries give on the source",
       }
     }
   }
+}
+
+TEST_CASE("a table with another primary key stops its view, until it was resynced and rebuilt",
+          "[projections][relational][pg][resync]") {
+  TestDatabase database;
+  TemporaryDirectory temporary("millrace-rekeyed");
+  const std::filesystem::path store = temporary / "store", views = temporary / "views";
+  const auto millrace = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {MILLRACE_PROGRAM, "capture"});
+    for (const auto& argument : {std::string("--source"), database.uri(), std::string("--store"),
+                                 store.string(), std::string("--log-level"), std::string("warn")})
+      arguments.push_back(argument);
+    const auto done = run_command(arguments);
+    INFO(done.err);
+    REQUIRE(done.exit_code == 0);
+  };
+  const auto view = projections::view("names", Version{1})
+                        .from(table<Customers>("public.customers"))
+                        .into(cache_table{.key = text("key"), .columns = {text("name")}});
+  database.exec(
+      "CREATE TABLE customers(id bigint PRIMARY KEY, name text, email text NOT NULL, city text, "
+      "created_at timestamptz);"
+      "INSERT INTO customers VALUES(1, 'Ada', 'a@x'), (2, 'Bob', 'b@x')");
+  millrace({"run", "--until-caught-up"});
+  const auto follow = [&] {
+    const auto schemas = must(SchemaRegistry::open_read_only(store));
+    const Context context{
+        .store = store, .views = views, .program = "views", .schemas = schemas.get()};
+    return Worker(view, context, {.until_caught_up = true}).run();
+  };
+  must(follow());
+  database.exec(
+      "ALTER TABLE customers DROP CONSTRAINT customers_pkey, ADD PRIMARY KEY(email);"
+      "UPDATE customers SET name = 'Ann' WHERE id = 1");
+  millrace({"run", "--until-caught-up"});
+  const auto stopped = follow();
+  REQUIRE_FALSE(stopped);
+  CHECK_THAT(stopped.error().to_string(), Catch::Contains("was (id) and is (email)"));
+  millrace({"resync"});
+  millrace({"run", "--until-caught-up"});
+  const auto schemas = must(SchemaRegistry::open_read_only(store));
+  const Context context{
+      .store = store, .views = views, .program = "views", .schemas = schemas.get()};
+  must(build_generation(view, context));
+  must(follow());
+  CHECK(rows_of(views / "names.db", "SELECT * FROM names ORDER BY 1") ==
+        std::vector<std::string>{"a@x|Ann", "b@x|Bob"});
 }

@@ -7,8 +7,8 @@
 #include "public.orders.pb.h"
 #include "tests/support/catch.h"
 
-// Every operator against SQL: random changes of two tables go through views, and into the same
-// tables of a SQL database; at the end each view must hold what a query gives.
+// Every operator against SQL: random changes of two tables and events of streams go through views,
+// and into the same tables of a SQL database; at the end each view must hold what a query gives.
 
 using namespace millrace;
 using namespace millrace::projections;
@@ -20,6 +20,8 @@ namespace {
 
 const auto customers = table<Customers>("public.customers");
 const auto orders = table<Orders>("public.orders");
+
+const auto visits = events("visit");
 
 struct Case {
   RelationalView view;
@@ -147,6 +149,89 @@ std::vector<Case> cases() {
                  "FROM customers)"
                  " SELECT n, count(*) FROM (SELECT n FROM u UNION ALL SELECT n + 1 FROM u) GROUP "
                  "BY 1 ORDER BY 1"});
+  all.push_back(
+      {v("visits")
+           .from(visits.left_join(customers, member("customer"),
+                                  [](const Event<>& visit, const TableRow<Customers>* c) {
+                                    return Record{
+                                        {"visitor", visit.key()},
+                                        {"version", visit.column("version")},
+                                        {"cents", visit["cents"]},
+                                        {"name", c ? Datum((*c)[&Customers::name]) : Datum("?")}};
+                                  }))
+           .into(cache_table{
+               .columns = {text("visitor"), integer("version"), integer("cents"), text("name")}}),
+       "SELECT v.at, v.visitor, v.version, v.cents, CASE WHEN c.id IS NULL THEN '?' ELSE c.name END"
+       " FROM visits v LEFT JOIN customers c ON c.id = v.customer ORDER BY 1"});
+  all.push_back(
+      {v("visitors")
+           .from(visits)
+           .where([](const Event<>& visit) { return visit.type() != "Left"; })
+           .group_by(by("visitor", &Event<>::key))
+           .aggregate(count("n"), count("paid", member("cents")), sum("cents", member("cents")),
+                      projections::max("most", member("cents")),
+                      fold("way", std::string(),
+                           [](std::string way, const Event<>& visit) {
+                             return way + (way.empty() ? "" : ">") +
+                                    std::to_string(visit["customer"].integer());
+                           }))
+           .into(cache_table{.key = text("visitor")}),
+       "SELECT visitor, count(*), count(cents), sum(cents), max(cents), group_concat(customer, '>')"
+       " FROM (SELECT * FROM visits WHERE type <> 'Left' ORDER BY at) GROUP BY 1 ORDER BY 1"});
+  all.push_back(
+      {v("visits_of_customers")
+           .from(customers.left_join(
+               visits
+                   .group_by(
+                       by("customer", [](const Event<>& e) { return e["customer"].integer(); }))
+                   .aggregate(count("n")),
+               &Customers::id,
+               [](const TableRow<Customers>& c, const Record* visited) {
+                 return Record{{"city", c[&Customers::city]},
+                               {"n", visited ? (*visited)["n"] : Datum(0)}};
+               }))
+           .into(cache_table{.key = integer("id"), .columns = {text("city"), integer("n")}}),
+       "SELECT id, city, (SELECT count(*) FROM visits v WHERE v.customer = c.id) FROM customers c"
+       " ORDER BY 1"});
+  all.push_back(
+      {v("visits_and_orders")
+           .from(visits
+                     .join(orders, on(member("customer"), &Orders::customer_id),
+                           [](const Event<>& visit, const TableRow<Orders>* o) {
+                             return std::to_string(visit["customer"].integer()) + "+" +
+                                    std::to_string((*o)->id());
+                           })
+                     .union_with(
+                         visits.map([](const Event<>& visit) { return std::string(visit.key()); })))
+           .group_by(by("what", [](const std::string& what) { return what; }))
+           .aggregate(count("n"))
+           .into(cache_table{}),
+       "SELECT what, count(*) FROM (SELECT v.customer || '+' || o.id AS what FROM visits v"
+       " JOIN orders o ON o.customer_id = v.customer UNION ALL SELECT visitor FROM visits)"
+       " GROUP BY 1 ORDER BY 1"});
+  all.push_back(
+      {v("own_folds")
+           .from(orders)
+           .where([](const TableRow<Orders>& o) { return !o[&Orders::customer_id].is_null(); })
+           .group_by(&Orders::customer_id)
+           .aggregate(fold(
+                          "squares", std::int64_t{0},
+                          [](std::int64_t sum, const Orders& o) {
+                            return sum + o.total_cents() * o.total_cents();
+                          },
+                          take_back([](std::int64_t sum, const Orders& o) {
+                            return sum - o.total_cents() * o.total_cents();
+                          })),
+                      fold(
+                          "ids", std::string(),
+                          [](std::string ids, const Orders& o) {
+                            return ids + (ids.empty() ? "" : ",") + std::to_string(o.id());
+                          },
+                          in_order_of(&Orders::id)))
+           .into(cache_table{}),
+       "SELECT customer_id, sum(coalesce(total_cents, 0) * coalesce(total_cents, 0)),"
+       " group_concat(id) FROM (SELECT * FROM orders WHERE customer_id NOT NULL ORDER BY id)"
+       " GROUP BY 1 ORDER BY 1"});
   return all;
 }
 
@@ -157,7 +242,11 @@ class Workload {
 
   Transaction transaction() {
     Transaction changes;
-    for (int n = 1 + below(6); n > 0; --n) change(changes);
+    for (int n = 1 + below(6); n > 0; --n) {
+      change(changes);
+      if (below(3) == 0) event(changes);
+    }
+    offset_ += changes.size();
     return changes;
   }
 
@@ -181,6 +270,13 @@ class Workload {
              number(row.has_customer_id(), row.customer_id()) + "," +
              text(row.has_status(), row.status()) + "," +
              number(row.has_total_cents(), row.total_cents()) + ");";
+    sql +=
+        "CREATE TABLE visits(at INTEGER PRIMARY KEY, visitor TEXT, version INTEGER, type TEXT, "
+        "customer INTEGER, cents INTEGER);";
+    for (const auto& [at, visit] : visits_)
+      sql += "INSERT INTO visits VALUES(" + std::to_string(at) + ",'" + visit.visitor + "'," +
+             std::to_string(visit.version) + ",'" + visit.type + "'," +
+             std::to_string(visit.customer) + "," + number(visit.cents >= 0, visit.cents) + ");";
     return sql;
   }
 
@@ -251,7 +347,32 @@ class Workload {
     }
   }
 
+  struct Visit {
+    std::string visitor, type;
+    int version = 0, customer = 0, cents = 0;  ///< No cents if below 0.
+  };
+
+  /// One that is appended, or rarely all of a visitor's erased.
+  void event(Transaction& changes) {
+    const std::size_t at = offset_ + changes.size();
+    const std::string visitor = "v" + std::to_string(below(4));
+    if (below(9) == 0) {
+      std::erase_if(visits_, [&](const auto& one) { return one.second.visitor == visitor; });
+      return changes.push_back(erased("visit", visitor));
+    }
+    Visit visit{visitor, below(4) == 0 ? "Left" : "Seen", versions_[visitor]++, below(6),
+                below(15) - 3};
+    changes.push_back(
+        appended("visit", visitor, visit.type,
+                 "{\"customer\":" + std::to_string(visit.customer) +
+                     (visit.cents < 0 ? "}" : ",\"cents\":" + std::to_string(visit.cents) + "}")));
+    visits_[at] = visit;
+  }
+
   std::mt19937_64 random_;
+  std::map<std::size_t, Visit> visits_;  ///< By offset.
+  std::map<std::string, int> versions_;
+  std::size_t offset_ = 0;  ///< Of the transaction's first event.
   std::map<int, Customers> customers_;
   std::map<int, Orders> orders_;
 };

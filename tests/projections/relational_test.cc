@@ -52,6 +52,15 @@ class Both {
 
 using Rows = std::vector<std::string>;
 
+template <typename R>
+std::string problem_of(const R& relation) {
+  const auto view = projections::view("v", Version{1})
+                        .from(relation)
+                        .into(cache_table{.key = text("id"), .columns = {integer("n")}});
+  const auto checked = view.check();
+  return checked ? std::string() : checked.error().to_string();
+}
+
 }  // namespace
 
 TEST_CASE("a table's columns become a search index by their names", "[projections][relational]") {
@@ -431,4 +440,115 @@ TEST_CASE("whatever a function throws stops the view, and only that", "[projecti
   const auto grouped = build_generation(in_group, store.context());
   REQUIRE_FALSE(grouped);
   CHECK_THAT(grouped.error().to_string(), Catch::Contains("row '41' of public.products"));
+}
+
+TEST_CASE("a version of 0 is refused", "[projections][relational]") {
+  const auto view = projections::view("names", Version{0})
+                        .from(customers)
+                        .into(cache_table{.key = integer("id"), .columns = {text("name")}});
+  const auto checked = view.check();
+  REQUIRE_FALSE(checked);
+  CHECK_THAT(checked.error().to_string(), Catch::Contains("Version{1}"));
+}
+
+TEST_CASE("a numeric column is not compared as text", "[projections][relational]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle"))});
+  const auto failure = [&](const View& view) {
+    const Context context = store.context();
+    const auto run = Worker(view, context, {.until_caught_up = true}).run();
+    return run ? std::string() : run.error().to_string();
+  };
+  const auto made = [&](auto aggregate) {
+    return projections::view("prices", Version{1})
+        .from(products.group_by(&Products::category).aggregate(aggregate))
+        .into(cache_table{});
+  };
+  const auto is_told = [](const std::string& error) {
+    CHECK_THAT(error, Catch::Contains("'price' of public.products") &&
+                          Catch::Contains("decimal(&Row::price)"));
+  };
+  is_told(failure(made(projections::min("least", &Products::price))));
+  is_told(failure(made(projections::max("most", &Products::price))));
+  is_told(failure(made(top("best", 2, &Products::price))));
+  CHECK(failure(made(projections::max("most", decimal(&Products::price)))).empty());
+  const auto matched = projections::view("pairs", Version{1})
+                           .from(products.join(products, on(&Products::price, &Products::name),
+                                               [](const auto&, const auto*) {
+                                                 return Record{{"n", 1}};
+                                               }))
+                           .into(cache_table{.key = text("pair"), .columns = {integer("n")}});
+  is_told(failure(matched));
+}
+
+TEST_CASE("a reference that can't name a row of the other table is refused",
+          "[projections][relational]") {
+  ShopStore store(false);
+  auto by_two = customers_table();
+  by_two.columns[1].key = true;
+  store.record(products_table());
+  store.record(orders_table());
+  store.record(by_two);
+  store.commit({inserted(product(1, "kettle"))});
+  const auto failure = [&](const auto& left, const auto& right, const auto& reference) {
+    const auto view = projections::view("joined", Version{1})
+                          .from(left.join(right, reference,
+                                          [](const auto&, const auto*) {
+                                            return Record{{"n", 1}};
+                                          }))
+                          .into(cache_table{.key = integer("id"), .columns = {integer("n")}});
+    const Context context = store.context();
+    const auto run = Worker(view, context, {.until_caught_up = true}).run();
+    return run ? std::string() : run.error().to_string();
+  };
+  CHECK_THAT(failure(orders, products, &Orders::status),
+             Catch::Contains("rows of public.products by column 'status', text") &&
+                 Catch::Contains("their key 'id'"));
+  CHECK_THAT(failure(orders, products, [](const Orders& o) { return o.status(); }),
+             Catch::Contains("by a function, text"));
+  CHECK(failure(orders, products, &Orders::total_cents).empty());
+  CHECK_THAT(failure(orders, customers, &Orders::customer_id),
+             Catch::Contains("their key is of 2 columns"));
+  CHECK_THAT(problem_of(orders.join(products, on(&Orders::customer_id, &Products::name),
+                                    [](const auto&, const auto*) {
+                                      return Record{{"n", 1}};
+                                    })),
+             Catch::Contains("'customer_id'") && Catch::Contains("a number with what is none"));
+}
+
+TEST_CASE("a table whose key becomes another one stops a view that has rows under the old one",
+          "[projections][relational]") {
+  ShopStore store;
+  const auto view = projections::view("names", Version{1})
+                        .from(customers)
+                        .into(cache_table{.key = text("id"), .columns = {text("name")}});
+  store.commit({inserted(customer(1, "Ada"))});
+  follow(store, view);
+  auto other = customers_table();
+  other.columns[0].key = false;
+  other.columns[2].key = true;
+  store.record(other);
+  auto change = inserted(customer(1, "Ann"));
+  v1::Change encoded;
+  encoded.ParseFromString(change.payload);
+  encoded.set_schema(2);
+  change.payload = encoded.SerializeAsString();
+  change.key = "Ada@example.com";
+  store.commit({change});
+  for (int attempt = 0; attempt < 2; ++attempt) {  // it is not forgotten by the next start
+    const Context context = store.context();
+    const auto run = Worker(view, context, {.until_caught_up = true}).run();
+    REQUIRE_FALSE(run);
+    CHECK_THAT(run.error().to_string(),
+               Catch::Contains("was (id) and is (email)") && Catch::Contains("rebuild"));
+  }
+  build(store, view);
+  follow(store, view);
+  CHECK(query(store.views() / "names.db", "SELECT * FROM names ORDER BY 1") ==
+        Rows{"1|Ada", "Ada@example.com|Ann"});
+  store.commit({truncated("customers")});
+  follow(store, view);
+  store.commit({inserted(customer(2, "Bob"))});  // of a table that begins anew
+  follow(store, view);
+  CHECK(query(store.views() / "names.db", "SELECT * FROM names") == Rows{"2|Bob"});
 }

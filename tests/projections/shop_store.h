@@ -175,6 +175,15 @@ inline EncodedChange truncated(const std::string& name) {
   return {"public." + name, "", change.SerializeAsString(), EventFlags::kCategoryTombstone};
 }
 
+/// A logical message as capture encodes it.
+inline EncodedChange message(const std::string& prefix, const std::string& content) {
+  v1::Change change;
+  change.set_op(v1::Change::MESSAGE);
+  change.set_prefix(prefix);
+  change.set_content(content);
+  return {"$messages", prefix, change.SerializeAsString()};
+}
+
 inline NewEvent as_event(const EncodedChange& change) {
   NewEvent event;
   event.category = change.category;
@@ -226,6 +235,19 @@ class ShopStore {
     store_->request_flush();
     if (!must(store_->wait_durable(end, 0, std::chrono::seconds(30))))
       throw std::runtime_error("not durable within 30 s");
+  }
+
+  /// An event of an application; gives its offset.
+  Offset append(const std::string& category, const std::string& key, const std::string& type,
+                const std::string& payload, const std::string& metadata = {}) {
+    const NewStreamEvent event{.type = type, .payload = payload, .metadata = metadata};
+    const StreamAppend part{.stream = {category, key}, .events = {&event, 1}};
+    return must(store_->append_durably({.streams = {&part, 1}})).first;
+  }
+  /// As `log erase` does it.
+  void erase(const std::string& category, const std::string& key) {
+    const EntityToErase entity{.key = key, .tombstone_type = "Erased"};
+    must(store_->maintenance().erase({.category = category, .entities = {&entity, 1}}));
   }
 
   Offset end() const { return store_->durable_end(); }
