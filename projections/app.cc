@@ -67,6 +67,7 @@ Result<int> execute(const std::string& program, const OwnedViews& views, const O
     case Command::kStatus: return show_status(picked, context, options);
     case Command::kWait: return wait_for_views(picked, context, options);
     case Command::kRollback: return roll_back_views(picked, context);
+    case Command::kQuarantine: return quarantine(picked, context, options);
     case Command::kDescribe:
     case Command::kHelp: break;
   }

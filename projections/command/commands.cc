@@ -9,9 +9,9 @@
 #include <thread>
 
 #include "base/bytes.h"
-#include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
+#include "projections/command/lines.h"
 #include "projections/engine/build.h"
 #include "projections/engine/row_check.h"
 #include "projections/engine/status.h"
@@ -20,24 +20,6 @@
 
 namespace millrace::projections {
 namespace {
-
-/// Lines on standard output. That nobody reads them any more (`| head`) is no error, and changes
-/// nothing of the exit code.
-class Lines {
- public:
-  Result<void> add(const std::string& line) {
-    output_.text() += line;
-    return read_or_not(output_.end_of_line());
-  }
-  Result<void> flush() { return read_or_not(output_.flush()); }
-
- private:
-  static Result<void> read_or_not(Result<void> written) {
-    if (!written && written.error().code() == ErrorCode::kCancelled) return {};
-    return written;
-  }
-  Output output_;
-};
 
 /// The first code that is not 0 stays.
 int worse(int code, int other) { return code != kExitDone ? code : other; }
@@ -62,7 +44,7 @@ int run_view(const View& view, const Context& context, const Options& options,
   if (finish.request_stop() && !options.until_caught_up)
     spdlog::error("view {} has stopped: {} ends once its other views have caught up", view.name(),
                   context.program);
-  return exit_code_for(done.error().code());
+  return exit_code_of_work(done.error());
 }
 
 BuildHooks shown_on(Progress& line) {
@@ -82,10 +64,14 @@ Result<VerifyReport> check_view(const View& view, const Context& context) {
 }
 
 std::string to_json(const View& view, const VerifyReport& report) {
-  nlohmann::ordered_json json = {
-      {"view", view.name()},           {"equal", report.different == 0},
-      {"offset", report.offset.value}, {"compared", report.compared},
-      {"different", report.different}, {"differences", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json json = {{"view", view.name()},
+                                 {"equal", report.different == 0},
+                                 {"offset", report.offset.value},
+                                 {"compared", report.compared},
+                                 {"different", report.different},
+                                 {"events_set_aside", report.left_out.events},
+                                 {"events_skipped", report.left_out.skipped},
+                                 {"differences", nlohmann::ordered_json::array()}};
   for (const auto& difference : report.differences)
     json["differences"].push_back({{"what", difference.what},
                                    {"key", difference.key},
@@ -94,8 +80,20 @@ std::string to_json(const View& view, const VerifyReport& report) {
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-std::string to_text(const View& view, const VerifyReport& report) {
-  const std::string up_to = " the log up to offset " + std::to_string(report.offset.value);
+/// " without 2 events that wait in the quarantine and 1 that was skipped"
+std::string left_out_text(const QuarantineCounts& left_out) {
+  std::string text;
+  if (left_out.events != 0)
+    text += " without " + grouped(left_out.events) + " events that wait in the quarantine";
+  if (left_out.skipped != 0)
+    text += std::string(text.empty() ? " without " : " and ") + grouped(left_out.skipped) +
+            " that were skipped";
+  return text;
+}
+
+std::string to_text(const View& view, const VerifyReport& report, const std::string& program) {
+  const std::string up_to = " the log up to offset " + std::to_string(report.offset.value) +
+                            left_out_text(report.left_out);
   if (report.different == 0)
     return view.name() + ": equal to" + up_to + " (" + grouped(report.compared) + " compared)";
   std::string text = view.name() + ": " + grouped(report.different) + " differences to" + up_to;
@@ -103,7 +101,7 @@ std::string to_text(const View& view, const VerifyReport& report) {
     text += "\n  " + difference.what + " " + difference.key + "\n    view: " + difference.live +
             "\n    log:  " + difference.computed;
   if (report.different > report.differences.size()) text += "\n  ...";
-  return text;
+  return text + "\n  To make it anew from the log, run: " + program + " rebuild " + view.name();
 }
 
 template <typename... Cells>
@@ -113,7 +111,7 @@ std::string table_row(std::size_t width, const std::string& view, const Cells&..
   return view + std::string(width - view.size(), ' ') + text;
 }
 
-std::string to_table(const std::vector<ViewStatus>& all) {
+std::string to_table(const std::vector<ViewStatus>& all, const std::string& program) {
   std::size_t width = 4;
   for (const auto& status : all) width = std::max(width, status.view.size());
   const auto heading = [](const char* text) { return std::string(text); };
@@ -128,11 +126,20 @@ std::string to_table(const std::vector<ViewStatus>& all) {
                          status.rows ? grouped(*status.rows) : "-", grouped(status.bytes / 1024));
     if (!status.worker.empty()) text += "\n  kept up to date by " + printable(status.worker);
     if (!status.reason.empty()) text += "\n  " + status.reason;
+    if (status.quarantine.keys != 0)
+      text += "\n  degraded: " + grouped(status.quarantine.keys) + " keys wait with " +
+              grouped(status.quarantine.events) + " events; `" + program +
+              " quarantine list` tells why";
   }
   return text;
 }
 
 }  // namespace
+
+int exit_code_of_work(const Error& error) {
+  const int code = exit_code_for(error.code());
+  return code == kExitUsage ? kExitFailed : code;
+}
 
 void report(const Error& error) { spdlog::error("{}", error.to_string()); }
 
@@ -159,12 +166,15 @@ Result<int> rebuild_views(const Views& views, Context context) {
     const auto built = rebuild_view(*view, context);
     if (!built) {
       report(built.error());
-      code = worse(code, exit_code_for(built.error().code()));
+      code = worse(code, exit_code_of_work(built.error()));
       continue;
     }
     const double seconds = std::chrono::duration<double>(built->elapsed).count();
     spdlog::info("view {}: generation {} made from {} events in {:.1f} s and now live",
                  view->name(), built->generation, grouped(built->checkpoint.events), seconds);
+    if (built->set_aside.keys != 0)
+      spdlog::warn("view {}: {} keys wait in it; `{} quarantine list {}` tells why", view->name(),
+                   built->set_aside.keys, context.program, view->name());
   }
   return code;
 }
@@ -178,11 +188,11 @@ Result<int> verify_views(const Views& views, Context context, const Options& opt
     const auto verified = check_view(*view, context);
     if (!verified) {
       report(verified.error());
-      code = worse(code, exit_code_for(verified.error().code()));
+      code = worse(code, exit_code_of_work(verified.error()));
       continue;
     }
-    MILLRACE_RETURN_IF_ERROR(
-        lines.add(options.json ? to_json(*view, *verified) : to_text(*view, *verified)));
+    MILLRACE_RETURN_IF_ERROR(lines.add(options.json ? to_json(*view, *verified)
+                                                    : to_text(*view, *verified, context.program)));
     MILLRACE_RETURN_IF_ERROR(lines.flush());  // the next view may take long
     if (verified->different != 0) code = worse(code, kExitFailed);
   }
@@ -197,7 +207,7 @@ Result<int> show_status(const Views& views, const Context& context, const Option
     all.push_back(std::move(status));
   }
   Lines lines;
-  if (!options.json) MILLRACE_RETURN_IF_ERROR(lines.add(to_table(all)));
+  if (!options.json) MILLRACE_RETURN_IF_ERROR(lines.add(to_table(all, context.program)));
   if (options.json)
     for (const auto& status : all) MILLRACE_RETURN_IF_ERROR(lines.add(to_json(status)));
   MILLRACE_RETURN_IF_ERROR(lines.flush());
@@ -239,7 +249,7 @@ Result<int> roll_back_views(const Views& views, Context context) {
       continue;
     }
     report(rolled_back.error());
-    code = worse(code, exit_code_for(rolled_back.error().code()));
+    code = worse(code, exit_code_of_work(rolled_back.error()));
   }
   return code;
 }

@@ -22,8 +22,11 @@ Result<int> verify_views(const Views& views, Context context, const Options& opt
 Result<int> show_status(const Views& views, const Context& context, const Options& options);
 Result<int> wait_for_views(const Views& views, Context context, const Options& options);
 Result<int> roll_back_views(const Views& views, Context context);
+Result<int> quarantine(const Views& views, Context context, const Options& options);
 Result<int> describe_views(const Views& views);
 
+/// Of an error that concerns one view: what went wrong while folding is no wrong command line.
+int exit_code_of_work(const Error& error);
 /// Logs an error as all commands do.
 void report(const Error& error);
 

@@ -7,11 +7,23 @@
 
 #include "base/file.h"
 #include "base/result.h"
+#include "projections/engine/retry.h"
 #include "projections/wait.h"
 
 namespace millrace::projections {
 
-enum class Command { kHelp, kRun, kRebuild, kVerify, kStatus, kWait, kRollback, kDescribe };
+enum class Command {
+  kHelp,
+  kRun,
+  kRebuild,
+  kVerify,
+  kStatus,
+  kWait,
+  kRollback,
+  kDescribe,
+  kQuarantine
+};
+enum class QuarantineVerb { kList, kRetry, kSkip };
 
 /// The command line of a program of views.
 struct Options {
@@ -26,6 +38,9 @@ struct Options {
   bool count_rows = false;
   WaitTarget wait{};
   std::optional<std::chrono::milliseconds> timeout{};  ///< Of wait.
+  QuarantineVerb verb = QuarantineVerb::kList;
+  QuarantineChoice choice{};
+  std::string reason;  ///< Of a skip.
 };
 
 /// From the arguments, then the environment (MILLRACE_STORE, MILLRACE_VIEWS, MILLRACE_LOG_LEVEL),

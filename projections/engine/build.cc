@@ -29,7 +29,7 @@ class Builder {
     }
     MILLRACE_RETURN_IF_ERROR(generations_.remove_old());
     step("old generations removed");
-    return BuildReport{generation_, checkpoint_, std::chrono::steady_clock::now() - start_};
+    return report();
   }
 
   Result<BuildReport> roll_back() {
@@ -49,7 +49,7 @@ class Builder {
                                                 reader->durable_end(), context_.program));
     MILLRACE_RETURN_IF_ERROR(fold_to_end(*database));
     MILLRACE_RETURN_IF_ERROR(switch_over(*database));
-    return BuildReport{generation_, checkpoint_, std::chrono::steady_clock::now() - start_};
+    return report();
   }
 
  private:
@@ -71,10 +71,24 @@ class Builder {
     MILLRACE_RETURN_IF_ERROR(create_checkpoint(*database, checkpoint_));
     MILLRACE_RETURN_IF_ERROR(view_.create(*database));
     MILLRACE_RETURN_IF_ERROR(view_.begin_bulk(*database));
+    MILLRACE_RETURN_IF_ERROR(take_over_audit(*database));
     step("created");
     MILLRACE_RETURN_IF_ERROR(fold_to_end(*database));
     MILLRACE_RETURN_IF_ERROR(view_.end_bulk(*database));
     step("indexed");
+    return {};
+  }
+
+  /// What was decided about events of this store stays decided.
+  Result<void> take_over_audit(Database& database) const {
+    MILLRACE_ASSIGN_OR_RETURN(const auto number, generations_.live());
+    if (!number) return {};
+    const auto live = Database::open(generations_.file(*number), Mode::kReadOnly, context_.stop);
+    const auto reached = live ? read_checkpoint(**live) : Result<Checkpoint>(live.error());
+    if (reached && reached->store_id != checkpoint_.store_id) return {};
+    if (auto taken = reached ? copy_audit(**live, database) : reached.error(); !taken)
+      spdlog::warn("view {}: which events were skipped can't be read from generation {}: {}",
+                   view_.name(), *number, taken.error().message());
     return {};
   }
 
@@ -86,13 +100,13 @@ class Builder {
       step("some folded");
       if (hooks_.progress) hooks_.progress(fold->checkpoint().offset, end);
     };
-    for (;;) {  // a round each: fold_until uses its reader up
+    for (;;) {
       MILLRACE_ASSIGN_OR_RETURN(const auto reader,
                                 context_.open_reader(view_, fold->checkpoint().offset));
       end = reader->durable_end();
       if (fold->checkpoint().offset >= end) break;
       MILLRACE_RETURN_IF_ERROR(
-          fold_until(*fold, database, *reader, end, hooks_.events_per_commit, context_.stop, show));
+          fold_until(*fold, database, view_, context_, end, hooks_.events_per_commit, show));
     }
     checkpoint_ = fold->checkpoint();
     return {};
@@ -108,11 +122,12 @@ class Builder {
       if (comparable && reached.offset > checkpoint_.offset) {
         MILLRACE_ASSIGN_OR_RETURN(const auto fold,
                                   Fold::make(view_, database, *context_.schemas, checkpoint_));
-        MILLRACE_RETURN_IF_ERROR(fold_until(*fold, database, *reader, reached.offset,
-                                            hooks_.events_per_commit, context_.stop, {}));
+        MILLRACE_RETURN_IF_ERROR(fold_until(*fold, database, view_, context_, reached.offset,
+                                            hooks_.events_per_commit, {}));
         checkpoint_ = fold->checkpoint();
       }
     }
+    MILLRACE_ASSIGN_OR_RETURN(set_aside_, count_set_aside(database));
     step("caught up");
     MILLRACE_RETURN_IF_ERROR(make_durable(database));
     step("durable");
@@ -145,6 +160,10 @@ class Builder {
     return file->sync();
   }
 
+  BuildReport report() const {
+    return {generation_, checkpoint_, set_aside_, std::chrono::steady_clock::now() - start_};
+  }
+
   bool is_live() const {
     const auto live = generations_.live();
     return live && *live == generation_;
@@ -161,29 +180,49 @@ class Builder {
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::uint32_t generation_ = 0;
   Checkpoint checkpoint_;
+  QuarantineCounts set_aside_;
 };
+
+/// `reader` is used up: where it skips what the view does not take, the batch that it gives last
+/// may lie beyond `until`, and is then lost to who would read on.
+Result<void> fold_from(Fold& fold, Database& database, LogReader& reader, Offset until,
+                       std::uint64_t events_per_commit, const std::stop_token& stop,
+                       const std::function<void()>& progress) {
+  MILLRACE_RETURN_IF_ERROR(database.begin());
+  std::uint64_t events = fold.checkpoint().events;
+  while (fold.checkpoint().offset < until) {
+    if (stop.stop_requested())
+      return Error(ErrorCode::kCancelled, "stopped while building the view");
+    MILLRACE_ASSIGN_OR_RETURN(Batch * batch, reader.next());
+    const bool full = fold.checkpoint().events - events >= events_per_commit;
+    if (full && !(batch != nullptr && fold.goes_on_in(*batch))) {
+      MILLRACE_RETURN_IF_ERROR(fold.commit_part());
+      MILLRACE_RETURN_IF_ERROR(database.begin());
+      events = fold.checkpoint().events;
+    }
+    if (batch != nullptr) MILLRACE_RETURN_IF_ERROR(fold.apply(*batch, until));
+    // At the end of the log all below `until` was there to be read; what did not come is of no
+    // interest.
+    fold.advance_to(batch == nullptr ? until : std::min(until, reader.position()));
+    if (progress) progress();
+  }
+  return fold.commit();
+}
 
 }  // namespace
 
-Result<void> fold_until(Fold& fold, Database& database, LogReader& reader, Offset until,
-                        std::uint64_t events_per_commit, const std::stop_token& stop,
+Result<void> fold_until(Fold& fold, Database& database, const View& view, const Context& context,
+                        Offset until, std::uint64_t events_per_commit,
                         const std::function<void()>& progress) {
   while (fold.checkpoint().offset < until) {
-    MILLRACE_RETURN_IF_ERROR(database.begin());
-    const std::uint64_t events = fold.checkpoint().events;
-    while (fold.checkpoint().offset < until &&
-           fold.checkpoint().events - events < events_per_commit) {
-      if (stop.stop_requested())
-        return Error(ErrorCode::kCancelled, "stopped while building the view");
-      MILLRACE_ASSIGN_OR_RETURN(Batch * batch, reader.next());
-      if (batch != nullptr) MILLRACE_RETURN_IF_ERROR(fold.apply(*batch, until));
-      // At the end of the log all below `until` was there to be read; what did not come is of no
-      // interest.
-      fold.advance_to(batch == nullptr ? until : std::min(until, reader.position()));
-      if (progress) progress();
-    }
-    const bool done = fold.checkpoint().offset >= until;
-    MILLRACE_RETURN_IF_ERROR(done ? fold.commit() : fold.commit_part());
+    // A round each for a reader: where `fold` begins again, so does the log.
+    MILLRACE_ASSIGN_OR_RETURN(const auto reader,
+                              context.open_reader(view, fold.checkpoint().offset));
+    auto folded =
+        fold_from(fold, database, *reader, until, events_per_commit, context.stop, progress);
+    if (folded) continue;
+    if (!fold.wants_to_begin_again()) return folded;
+    MILLRACE_RETURN_IF_ERROR(fold.begin_again());
   }
   return {};
 }

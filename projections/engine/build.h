@@ -22,6 +22,7 @@ struct BuildHooks {
 struct BuildReport {
   std::uint32_t generation = 0;
   Checkpoint checkpoint;
+  QuarantineCounts set_aside{};
   std::chrono::steady_clock::duration elapsed{};
 };
 
@@ -32,6 +33,9 @@ struct BuildReport {
 /// A worker on the live generation goes on meanwhile. The switch happens while this holds the live
 /// file's write lock, so that the worker, which looks at the link whenever it gets that lock, never
 /// writes to a generation that nobody sees any more, and no reader ever sees the view go back.
+///
+/// Events that were skipped in the live generation are left out again; any other that its function
+/// can't take is set aside in the new one.
 ///
 /// Killed at any step, the old generation stays live and the next call starts again. Errors:
 /// kLocked (another rebuild), kCancelled (stop was asked), those of the fold.
@@ -50,11 +54,8 @@ Result<BuildReport> roll_back(const View& view, const Context& context,
 /// For files that nobody else sees: a commit now and then falls wherever it falls, also in the
 /// middle of a source transaction, so that a huge one does not have to fit into SQLite's journal,
 /// which these files have in memory. kCancelled if stop was asked.
-///
-/// `reader` is used up: where it skips what the view does not take, the batch that it gives last
-/// may lie beyond `until`, and is then lost to who would read on.
-Result<void> fold_until(Fold& fold, sqlite::Database& database, LogReader& reader, Offset until,
-                        std::uint64_t events_per_commit, const std::stop_token& stop,
+Result<void> fold_until(Fold& fold, sqlite::Database& database, const View& view,
+                        const Context& context, Offset until, std::uint64_t events_per_commit,
                         const std::function<void()>& progress);
 
 }  // namespace millrace::projections

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "projections/engine/context.h"
+#include "projections/engine/quarantine.h"
 
 namespace millrace::projections {
 
@@ -20,6 +21,7 @@ struct ViewStatus {
   std::uint64_t lag = 0;              ///< Events of the log, of any table, that are not folded yet.
   std::optional<std::uint64_t> rows;  ///< Where they were to be counted.
   std::uint64_t bytes = 0;            ///< Of the generation's file.
+  QuarantineCounts quarantine{};      ///< The view is degraded while keys are set aside.
 };
 
 /// `count_rows` reads the whole view, all else is told at once.

@@ -97,15 +97,19 @@ class Walk {
   VerifyReport& report_;
 };
 
-Result<void> compute(const View& view, const Context& context, Database& scratch, Offset until,
-                     const BuildHooks& hooks) {
+/// What was set aside or skipped in the live view is left out here too.
+Result<void> compute(const View& view, const Context& context, Database& live, Database& scratch,
+                     Offset until, const BuildHooks& hooks) {
+  MILLRACE_ASSIGN_OR_RETURN(const auto set_aside, read_set_aside(live));
   MILLRACE_ASSIGN_OR_RETURN(const auto reader, context.open_reader(view, Offset{0}));
   const Checkpoint start = context.beginning(view, reader->store_id());
   MILLRACE_RETURN_IF_ERROR(create_checkpoint(scratch, start));
   MILLRACE_RETURN_IF_ERROR(view.create(scratch));
   MILLRACE_RETURN_IF_ERROR(view.begin_bulk(scratch));
+  MILLRACE_RETURN_IF_ERROR(copy_audit(live, scratch));
   MILLRACE_ASSIGN_OR_RETURN(const auto fold, Fold::make(view, scratch, *context.schemas, start));
-  return fold_until(*fold, scratch, *reader, until, hooks.events_per_commit, context.stop, [&] {
+  fold->leave_out(set_aside);
+  return fold_until(*fold, scratch, view, context, until, hooks.events_per_commit, [&] {
     if (hooks.progress) hooks.progress(fold->checkpoint().offset, until);
   });
 }
@@ -120,8 +124,9 @@ Result<VerifyReport> compare(const View& view, const Context& context, Database&
                                               reader->durable_end(), context.program));
   const Path file = context.generations(view).scratch();
   MILLRACE_ASSIGN_OR_RETURN(const auto scratch, Database::open(file, Mode::kBulk, context.stop));
-  MILLRACE_RETURN_IF_ERROR(compute(view, context, *scratch, checkpoint.offset, hooks));
+  MILLRACE_RETURN_IF_ERROR(compute(view, context, live, *scratch, checkpoint.offset, hooks));
   VerifyReport report{.offset = checkpoint.offset, .differences = {}};
+  MILLRACE_ASSIGN_OR_RETURN(report.left_out, count_set_aside(live));
   for (const auto& comparison : view.comparisons()) {
     for (Database* database : {&live, scratch.get()})
       MILLRACE_RETURN_IF_ERROR(database->execute(comparison.setup));
