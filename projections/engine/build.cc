@@ -27,6 +27,10 @@ class Builder {
         spdlog::warn("{} is left behind", file.string());
       return std::move(built).error();
     }
+    if (!switched_) {
+      MILLRACE_RETURN_IF_ERROR(generations_.remove_file(file));
+      return report();
+    }
     MILLRACE_RETURN_IF_ERROR(generations_.remove_old());
     step("old generations removed");
     return report();
@@ -66,29 +70,12 @@ class Builder {
   Result<void> fold_in_bulk(const Path& file) {
     MILLRACE_ASSIGN_OR_RETURN(const auto database,
                               Database::open(file, Mode::kBulk, context_.stop));
-    MILLRACE_ASSIGN_OR_RETURN(const auto reader, context_.open_reader(view_, Offset{0}));
-    checkpoint_ = context_.beginning(view_, reader->store_id());
-    MILLRACE_RETURN_IF_ERROR(create_checkpoint(*database, checkpoint_));
-    MILLRACE_RETURN_IF_ERROR(view_.create(*database));
-    MILLRACE_RETURN_IF_ERROR(view_.begin_bulk(*database));
-    MILLRACE_RETURN_IF_ERROR(take_over_audit(*database));
+    MILLRACE_ASSIGN_OR_RETURN(checkpoint_,
+                              begin_file(view_, context_, *database, hooks_.with_skipped));
     step("created");
     MILLRACE_RETURN_IF_ERROR(fold_to_end(*database));
     MILLRACE_RETURN_IF_ERROR(view_.end_bulk(*database));
     step("indexed");
-    return {};
-  }
-
-  /// What was decided about events of this store stays decided.
-  Result<void> take_over_audit(Database& database) const {
-    MILLRACE_ASSIGN_OR_RETURN(const auto number, generations_.live());
-    if (!number) return {};
-    const auto live = Database::open(generations_.file(*number), Mode::kReadOnly, context_.stop);
-    const auto reached = live ? read_checkpoint(**live) : Result<Checkpoint>(live.error());
-    if (reached && reached->store_id != checkpoint_.store_id) return {};
-    if (auto taken = reached ? copy_audit(**live, database) : reached.error(); !taken)
-      spdlog::warn("view {}: which events were skipped can't be read from generation {}: {}",
-                   view_.name(), *number, taken.error().message());
     return {};
   }
 
@@ -103,13 +90,42 @@ class Builder {
     for (;;) {
       MILLRACE_ASSIGN_OR_RETURN(const auto reader,
                                 context_.open_reader(view_, fold->checkpoint().offset));
-      end = reader->durable_end();
+      MILLRACE_ASSIGN_OR_RETURN(end, target(reader->durable_end()));
       if (fold->checkpoint().offset >= end) break;
       MILLRACE_RETURN_IF_ERROR(
           fold_until(*fold, database, view_, context_, end, hooks_.events_per_commit, show));
     }
     checkpoint_ = fold->checkpoint();
     return {};
+  }
+
+  /// To be compared, both must stand at the same offset.
+  Result<Offset> target(Offset durable_end) const {
+    if (!hooks_.may_switch) return durable_end;
+    MILLRACE_ASSIGN_OR_RETURN(const auto number, generations_.live());
+    if (!number) return durable_end;
+    const auto live = Database::open(generations_.file(*number), Mode::kReadOnly, context_.stop);
+    const auto reached = live ? read_checkpoint(**live) : Result<Checkpoint>(live.error());
+    if (!reached) return cannot_compare(reached.error().message());
+    return std::min(reached->offset, durable_end);
+  }
+
+  Result<bool> may_switch(Database* live, Database& database) const {
+    if (!hooks_.may_switch || (live == nullptr && !has_live())) return true;
+    if (live == nullptr) return cannot_compare("it can't be read");
+    MILLRACE_ASSIGN_OR_RETURN(const Checkpoint reached, read_checkpoint(*live));
+    if (reached.store_id != checkpoint_.store_id) return cannot_compare("it is of another store");
+    if (reached.offset != checkpoint_.offset) return cannot_compare("it is ahead of the store");
+    VerifyReport report{.offset = checkpoint_.offset, .differences = {}};
+    if (auto compared = compare_views(view_, *live, database, report); !compared)
+      return cannot_compare(compared.error().message());
+    return hooks_.may_switch(report);
+  }
+
+  Error cannot_compare(const std::string& why) const {
+    return Error(ErrorCode::kFailedPrecondition,
+                 "view " + view_.name() + ": the live generation can't be compared: " + why)
+        .hint("Without --diff the view is rebuilt without looking at it.");
   }
 
   Result<void> switch_over(Database& database) {
@@ -128,6 +144,8 @@ class Builder {
       }
     }
     MILLRACE_ASSIGN_OR_RETURN(set_aside_, count_set_aside(database));
+    MILLRACE_ASSIGN_OR_RETURN(switched_, may_switch(live.get(), database));
+    if (!switched_) return {};
     step("caught up");
     MILLRACE_RETURN_IF_ERROR(make_durable(database));
     step("durable");
@@ -161,7 +179,13 @@ class Builder {
   }
 
   BuildReport report() const {
-    return {generation_, checkpoint_, set_aside_, std::chrono::steady_clock::now() - start_};
+    return {generation_, checkpoint_, set_aside_, switched_,
+            std::chrono::steady_clock::now() - start_};
+  }
+
+  bool has_live() const {
+    const auto live = generations_.live();
+    return !live || *live;
   }
 
   bool is_live() const {
@@ -181,7 +205,23 @@ class Builder {
   std::uint32_t generation_ = 0;
   Checkpoint checkpoint_;
   QuarantineCounts set_aside_;
+  bool switched_ = true;
 };
+
+/// What was decided about events of this store stays decided.
+Result<void> take_over_audit(const View& view, const Context& context, const std::string& store_id,
+                             Database& database) {
+  const Generations generations = context.generations(view);
+  MILLRACE_ASSIGN_OR_RETURN(const auto number, generations.live());
+  if (!number) return {};
+  const auto live = Database::open(generations.file(*number), Mode::kReadOnly, context.stop);
+  const auto reached = live ? read_checkpoint(**live) : Result<Checkpoint>(live.error());
+  if (reached && reached->store_id != store_id) return {};
+  if (auto taken = reached ? copy_audit(**live, database) : reached.error(); !taken)
+    spdlog::warn("view {}: which events were skipped can't be read from generation {}: {}",
+                 view.name(), *number, taken.error().message());
+  return {};
+}
 
 /// `reader` is used up: where it skips what the view does not take, the batch that it gives last
 /// may lie beyond `until`, and is then lost to who would read on.
@@ -225,6 +265,18 @@ Result<void> fold_until(Fold& fold, Database& database, const View& view, const 
     MILLRACE_RETURN_IF_ERROR(fold.begin_again());
   }
   return {};
+}
+
+Result<Checkpoint> begin_file(const View& view, const Context& context, Database& database,
+                              bool with_skipped) {
+  MILLRACE_ASSIGN_OR_RETURN(const auto reader, context.open_reader(view, Offset{0}));
+  const Checkpoint start = context.beginning(view, reader->store_id());
+  MILLRACE_RETURN_IF_ERROR(create_checkpoint(database, start));
+  MILLRACE_RETURN_IF_ERROR(view.create(database));
+  MILLRACE_RETURN_IF_ERROR(view.begin_bulk(database));
+  if (!with_skipped)
+    MILLRACE_RETURN_IF_ERROR(take_over_audit(view, context, start.store_id, database));
+  return start;
 }
 
 Result<BuildReport> build_generation(const View& view, const Context& context,

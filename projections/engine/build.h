@@ -4,6 +4,7 @@
 #include <functional>
 #include <string_view>
 
+#include "projections/engine/comparison.h"
 #include "projections/engine/context.h"
 #include "projections/engine/fold.h"
 
@@ -14,6 +15,12 @@ struct BuildHooks {
   std::function<void(Offset done, Offset end)> progress{};
   /// At each step that leaves something new on disk, by name; for tests that stop there for good.
   std::function<void(std::string_view)> at_step{};
+  /// Before the switch, with what differs between the live generation and the new one, both as of
+  /// the same offset. The new one is dropped if this is false. Not called where nothing is live.
+  /// The worker waits meanwhile, and the new generation is folded only as far as the live one is.
+  std::function<bool(const VerifyReport&)> may_switch{};
+  /// Events that were skipped are folded like all others: the decision is taken back.
+  bool with_skipped = false;
   /// A SQLite transaction of the bulk fold takes in this many events. Larger: faster where the same
   /// pages change again and again; costs memory for each page that is changed.
   std::uint64_t events_per_commit = 200'000;
@@ -23,6 +30,7 @@ struct BuildReport {
   std::uint32_t generation = 0;
   Checkpoint checkpoint;
   QuarantineCounts set_aside{};
+  bool switched = true;  ///< False if BuildHooks::may_switch said no.
   std::chrono::steady_clock::duration elapsed{};
 };
 
@@ -57,5 +65,10 @@ Result<BuildReport> roll_back(const View& view, const Context& context,
 Result<void> fold_until(Fold& fold, sqlite::Database& database, const View& view,
                         const Context& context, Offset until, std::uint64_t events_per_commit,
                         const std::function<void()>& progress);
+
+/// Makes the tables of `view` in a new file, with the settings for filling it, and unless
+/// `with_skipped` takes over what was decided about events in the live generation's quarantine.
+Result<Checkpoint> begin_file(const View& view, const Context& context, sqlite::Database& database,
+                              bool with_skipped = false);
 
 }  // namespace millrace::projections

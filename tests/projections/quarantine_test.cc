@@ -280,6 +280,10 @@ TEST_CASE("a skipped event is left out by every rebuild and verify, the rest of 
   CHECK(rows_of(store, "picky", "id, name") == rows);
   CHECK(audit_of(store, "picky").size() == 4);
   CHECK(must(verify_view(picky.view, store.context())).left_out.skipped == 2);
+  const auto taken_back =
+      must(build_generation(picky.view, store.context(), {.with_skipped = true}));
+  CHECK(taken_back.set_aside.skipped == 0);
+  CHECK(taken_back.set_aside.events == 4);
 }
 
 TEST_CASE("a running worker goes on with a key that was retried beside it",
