@@ -51,12 +51,6 @@ BuildHooks shown_on(Progress& line) {
   return {.progress = [&line](Offset done, Offset end) { line.update(done.value, end.value); }};
 }
 
-Result<BuildReport> rebuild_view(const View& view, const Context& context) {
-  MILLRACE_RETURN_IF_ERROR(check_sources(view, context));
-  Progress line("rebuild " + view.name(), 0, ProgressUnit::kEvents);
-  return build_generation(view, context, shown_on(line));
-}
-
 Result<VerifyReport> check_view(const View& view, const Context& context) {
   MILLRACE_RETURN_IF_ERROR(check_sources(view, context));
   Progress line("verify " + view.name(), 0, ProgressUnit::kEvents);
@@ -102,6 +96,57 @@ std::string to_text(const View& view, const VerifyReport& report, const std::str
             "\n    log:  " + difference.computed;
   if (report.different > report.differences.size()) text += "\n  ...";
   return text + "\n  To make it anew from the log, run: " + program + " rebuild " + view.name();
+}
+
+std::string diff_json(const View& view, const VerifyReport& report, bool switches) {
+  auto json = nlohmann::ordered_json::parse(to_json(view, report));
+  json["switched"] = switches;
+  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+std::string diff_text(const View& view, const VerifyReport& report, bool switches) {
+  const std::string as_of = " as of offset " + std::to_string(report.offset.value);
+  if (report.different == 0)
+    return view.name() + ": the new generation equals the live one" + as_of + " (" +
+           grouped(report.compared) + " compared)";
+  std::string text = view.name() + ": " + grouped(report.different) +
+                     " differences of the new generation to the live one" + as_of;
+  for (const auto& difference : report.differences)
+    text += "\n  " + difference.what + " " + difference.key + "\n    live: " + difference.live +
+            "\n    new:  " + difference.computed;
+  if (report.different > report.differences.size()) text += "\n  ...";
+  return text + (switches ? "" : "\n  The live one stays; --diff --switch switches over.");
+}
+
+/// What can't be printed of a comparison is an error only once the work is done.
+Result<BuildReport> rebuild_view(const View& view, const Context& context, const Options& options,
+                                 Lines& lines) {
+  MILLRACE_RETURN_IF_ERROR(check_sources(view, context));
+  Progress line("rebuild " + view.name(), 0, ProgressUnit::kEvents);
+  BuildHooks hooks = shown_on(line);
+  hooks.with_skipped = options.with_skipped;
+  Result<void> printed;
+  if (options.diff)
+    hooks.may_switch = [&](const VerifyReport& report) {
+      const bool switches = report.different == 0 || options.switch_over;
+      line.finish();
+      printed = lines.add(options.json ? diff_json(view, report, switches)
+                                       : diff_text(view, report, switches));
+      return switches;
+    };
+  auto built = build_generation(view, context, hooks);
+  if (built) MILLRACE_RETURN_IF_ERROR(printed);
+  return built;
+}
+
+void tell_of(const View& view, const BuildReport& built, const Context& context) {
+  const double seconds = std::chrono::duration<double>(built.elapsed).count();
+  if (built.switched)
+    spdlog::info("view {}: generation {} made from {} events in {:.1f} s and now live", view.name(),
+                 built.generation, grouped(built.checkpoint.events), seconds);
+  if (built.switched && built.set_aside.keys != 0)
+    spdlog::warn("view {}: {} keys wait in it; `{} quarantine list {}` tells why", view.name(),
+                 built.set_aside.keys, context.program, view.name());
 }
 
 template <typename... Cells>
@@ -158,25 +203,44 @@ Result<int> run_views(const Views& views, Context context, const Options& option
   return code;
 }
 
-Result<int> rebuild_views(const Views& views, Context context) {
+Result<int> rebuild_views(const Views& views, Context context, const Options& options) {
   const StopSignals signals;
   context.stop = signals.token();
   int code = kExitDone;
+  Lines lines;
   for (const View* view : views) {
-    const auto built = rebuild_view(*view, context);
+    const auto built = rebuild_view(*view, context, options, lines);
+    MILLRACE_RETURN_IF_ERROR(lines.flush());
     if (!built) {
       report(built.error());
       code = worse(code, exit_code_of_work(built.error()));
       continue;
     }
-    const double seconds = std::chrono::duration<double>(built->elapsed).count();
-    spdlog::info("view {}: generation {} made from {} events in {:.1f} s and now live",
-                 view->name(), built->generation, grouped(built->checkpoint.events), seconds);
-    if (built->set_aside.keys != 0)
-      spdlog::warn("view {}: {} keys wait in it; `{} quarantine list {}` tells why", view->name(),
-                   built->set_aside.keys, context.program, view->name());
+    tell_of(*view, *built, context);
+    if (!built->switched) code = worse(code, kExitFailed);
   }
   return code;
+}
+
+Result<int> build_view(const Views& views, Context context, const Options& options) {
+  const StopSignals signals;
+  context.stop = signals.token();
+  const View& view = *views.front();
+  MILLRACE_RETURN_IF_ERROR(check_sources(view, context));
+  Progress line("build " + view.name(), 0, ProgressUnit::kEvents);
+  const auto built = build_as_of(view, context, options.as_of, options.into, shown_on(line));
+  line.finish();
+  if (!built) {
+    report(built.error());
+    return exit_code_of_work(built.error());
+  }
+  spdlog::info("view {}: {} made from {} events, as of offset {}", view.name(),
+               options.into.string(), grouped(built->checkpoint.events),
+               built->checkpoint.offset.value);
+  if (built->set_aside.keys != 0)
+    spdlog::warn("view {}: {} keys of it wait in its millrace_quarantine", view.name(),
+                 built->set_aside.keys);
+  return kExitDone;
 }
 
 Result<int> verify_views(const Views& views, Context context, const Options& options) {

@@ -17,7 +17,8 @@ using Views = std::vector<const View*>;
 
 /// Until SIGTERM or SIGINT, or until a view has stopped for good and the others have caught up.
 Result<int> run_views(const Views& views, Context context, const Options& options);
-Result<int> rebuild_views(const Views& views, Context context);
+Result<int> rebuild_views(const Views& views, Context context, const Options& options);
+Result<int> build_view(const Views& views, Context context, const Options& options);
 Result<int> verify_views(const Views& views, Context context, const Options& options);
 Result<int> show_status(const Views& views, const Context& context, const Options& options);
 Result<int> wait_for_views(const Views& views, Context context, const Options& options);

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/result.h"
+#include "projections/engine/as_of.h"
 #include "projections/engine/retry.h"
 #include "projections/wait.h"
 
@@ -21,6 +22,7 @@ enum class Command {
   kWait,
   kRollback,
   kDescribe,
+  kBuild,
   kQuarantine
 };
 enum class QuarantineVerb { kList, kRetry, kSkip };
@@ -40,7 +42,12 @@ struct Options {
   std::optional<std::chrono::milliseconds> timeout{};  ///< Of wait.
   QuarantineVerb verb = QuarantineVerb::kList;
   QuarantineChoice choice{};
-  std::string reason;  ///< Of a skip.
+  std::string reason;           ///< Of a skip.
+  bool diff = false;            ///< Of rebuild: compare before the switch ...
+  bool switch_over = false;     ///< ... and switch whatever comes of it.
+  bool with_skipped = false;    ///< Of rebuild.
+  std::optional<AsOf> as_of{};  ///< Of build; without it, the end of the store.
+  Path into{};
 };
 
 /// From the arguments, then the environment (MILLRACE_STORE, MILLRACE_VIEWS, MILLRACE_LOG_LEVEL),

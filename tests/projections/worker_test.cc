@@ -447,6 +447,24 @@ TEST_CASE("a view that stops for good ends the program once the others have caug
   CHECK(checkpoint_of(store, "waiting").offset == store.end());
 }
 
+TEST_CASE("what goes wrong while folding is exit code 1, also where it is an invalid argument",
+          "[projections][worker]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle"))});
+  const auto view = CacheTable("misfit", Version{1}, {.key = integer("id")})
+                        .set_aside_at_most(0)
+                        .on<Products>("public.products", [](const Change<Products>&, auto& table) {
+                          table.put("no number", {});
+                        });
+  const auto stopped = catch_up(store, view);
+  REQUIRE_FALSE(stopped);
+  CHECK(stopped.error().code() == ErrorCode::kInvalidArgument);
+  Options options;
+  options.until_caught_up = true;
+  CHECK(must(run_views({&view}, store.context(), options)) == kExitFailed);
+  CHECK(must(rebuild_views({&view}, store.context(), options)) == kExitFailed);
+}
+
 TEST_CASE("a file that is no database is told apart and replaced by a rebuild",
           "[projections][worker]") {
   ShopStore store;
