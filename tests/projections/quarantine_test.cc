@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -390,12 +391,16 @@ TEST_CASE(
     "[projections][quarantine][random]") {
   const auto level = spdlog::get_level();
   spdlog::set_level(spdlog::level::off);
-  for (std::uint32_t seed = 1; seed <= 200; ++seed) {
-    INFO("seed " << seed);
-    std::mt19937 random(seed);
+  const char* given = std::getenv("MILLRACE_SEEDS");
+  const std::uint64_t seeds = given ? std::strtoull(given, nullptr, 10) : 40;
+  const char* first = std::getenv("MILLRACE_SEED");
+  const std::uint64_t begin = first ? std::strtoull(first, nullptr, 10) : 1;
+  for (std::uint64_t seed = begin; seed < begin + seeds; ++seed) {
+    INFO("MILLRACE_SEED=" << seed);
+    std::mt19937 random(static_cast<std::uint32_t>(seed));
     const auto one_in = [&](std::uint32_t n) { return random() % n == 0; };
     ShopStore store(true, one_in(2) ? 1 << 10 : 1 << 20);
-    ShopWorkload workload(seed);
+    ShopWorkload workload(static_cast<std::uint32_t>(seed));
     bool poison = true, crashes = false;
     const auto dislikes = [&](const Change<Products>& change) {
       if (crashes && one_in(10)) throw std::bad_alloc();  // which is not the event's fault
