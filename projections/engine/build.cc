@@ -10,6 +10,22 @@ namespace {
 using sqlite::Database;
 using sqlite::Mode;
 
+/// What was decided about events of this store stays decided.
+Result<void> take_over_audit(const View& view, const Context& context, const Checkpoint& checkpoint,
+                             Database& database) {
+  const Generations generations = context.generations(view);
+  MILLRACE_ASSIGN_OR_RETURN(const auto number, generations.live());
+  if (!number) return {};
+  const auto live = Database::open(generations.file(*number), Mode::kReadOnly, context.stop);
+  const auto reached = live ? read_checkpoint(**live) : Result<Checkpoint>(live.error());
+  if (reached && reached->store_id != checkpoint.store_id) return {};
+  if (auto taken = reached ? copy_audit(**live, database, checkpoint.offset) : reached.error();
+      !taken)
+    spdlog::warn("view {}: which events were skipped can't be read from generation {}: {}",
+                 view.name(), *number, taken.error().message());
+  return {};
+}
+
 class Builder {
  public:
   Builder(const View& view, const Context& context, const BuildHooks& hooks)
@@ -51,6 +67,7 @@ class Builder {
     MILLRACE_ASSIGN_OR_RETURN(const auto reader, context_.open_reader(view_, checkpoint_.offset));
     MILLRACE_RETURN_IF_ERROR(check_continuation(view_, checkpoint_, reader->store_id(),
                                                 reader->durable_end(), context_.program));
+    MILLRACE_RETURN_IF_ERROR(take_over_audit(view_, context_, checkpoint_, *database));
     MILLRACE_RETURN_IF_ERROR(fold_to_end(*database));
     MILLRACE_RETURN_IF_ERROR(switch_over(*database));
     return report();
@@ -208,21 +225,6 @@ class Builder {
   bool switched_ = true;
 };
 
-/// What was decided about events of this store stays decided.
-Result<void> take_over_audit(const View& view, const Context& context, const std::string& store_id,
-                             Database& database) {
-  const Generations generations = context.generations(view);
-  MILLRACE_ASSIGN_OR_RETURN(const auto number, generations.live());
-  if (!number) return {};
-  const auto live = Database::open(generations.file(*number), Mode::kReadOnly, context.stop);
-  const auto reached = live ? read_checkpoint(**live) : Result<Checkpoint>(live.error());
-  if (reached && reached->store_id != store_id) return {};
-  if (auto taken = reached ? copy_audit(**live, database) : reached.error(); !taken)
-    spdlog::warn("view {}: which events were skipped can't be read from generation {}: {}",
-                 view.name(), *number, taken.error().message());
-  return {};
-}
-
 /// `reader` is used up: where it skips what the view does not take, the batch that it gives last
 /// may lie beyond `until`, and is then lost to who would read on.
 Result<void> fold_from(Fold& fold, Database& database, LogReader& reader, Offset until,
@@ -274,8 +276,7 @@ Result<Checkpoint> begin_file(const View& view, const Context& context, Database
   MILLRACE_RETURN_IF_ERROR(create_checkpoint(database, start));
   MILLRACE_RETURN_IF_ERROR(view.create(database));
   MILLRACE_RETURN_IF_ERROR(view.begin_bulk(database));
-  if (!with_skipped)
-    MILLRACE_RETURN_IF_ERROR(take_over_audit(view, context, start.store_id, database));
+  if (!with_skipped) MILLRACE_RETURN_IF_ERROR(take_over_audit(view, context, start, database));
   return start;
 }
 

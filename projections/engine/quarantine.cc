@@ -151,18 +151,23 @@ Result<std::vector<SetAsideEvent>> read_set_aside(Database& database) {
   }
 }
 
-Result<void> copy_audit(Database& from, Database& to) {
+Result<void> copy_audit(Database& from, Database& to, Offset begin) {
   MILLRACE_ASSIGN_OR_RETURN(const bool there, has_tables(from));
   if (!there) return {};
   MILLRACE_RETURN_IF_ERROR(create_tables(to));
   MILLRACE_ASSIGN_OR_RETURN(
       Statement select,
-      from.prepare("SELECT at, action, \"by\", note, \"offset\", category, key, reason FROM "
-                   "millrace_quarantine_audit WHERE action <> 'truncated' ORDER BY id"));
+      from.prepare(
+          "SELECT at, action, \"by\", note, \"offset\", category, key, reason FROM "
+          "millrace_quarantine_audit WHERE action <> 'truncated' AND \"offset\" >= ?1 ORDER "
+          "BY id"));
+  select.bind(1, number(begin.value));
   MILLRACE_ASSIGN_OR_RETURN(
       Statement insert,
       to.prepare("INSERT INTO millrace_quarantine_audit(at, action, \"by\", note, \"offset\", "
-                 "category, key, reason) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"));
+                 "category, key, reason) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE NOT EXISTS "
+                 "(SELECT 1 FROM millrace_quarantine_audit WHERE at = ?1 AND action = ?2 AND "
+                 "\"offset\" = ?5)"));
   for (;;) {
     MILLRACE_ASSIGN_OR_RETURN(const bool row, select.step());
     if (!row) return {};

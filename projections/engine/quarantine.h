@@ -69,8 +69,9 @@ struct QuarantineCounts {
 /// What a view's file says; none of it in a file that was made before there was any.
 Result<QuarantineCounts> count_set_aside(sqlite::Database& database);
 Result<std::vector<SetAsideEvent>> read_set_aside(sqlite::Database& database);
-/// Takes over into a new generation what was retried and skipped in another one.
-Result<void> copy_audit(sqlite::Database& from, sqlite::Database& to);
+/// Takes over into a generation what was retried and skipped in another one, of events from `begin`
+/// on: those that it has yet to fold.
+Result<void> copy_audit(sqlite::Database& from, sqlite::Database& to, Offset begin);
 
 /// Keys that a view can't go on with, in tables of its own file: millrace_quarantine, and
 /// millrace_quarantine_audit for what became of it. Both change in the transaction that changes

@@ -287,6 +287,40 @@ TEST_CASE("a skipped event is left out by every rebuild and verify, the rest of 
   CHECK(taken_back.set_aside.events == 4);
 }
 
+TEST_CASE("a rollback leaves out what was skipped and the older generation has yet to fold",
+          "[projections][quarantine][rollback]") {
+  ShopStore store;
+  Picky picky;
+  store.commit({inserted(product(1, "kettle")), inserted(product(3, "pot"))});
+  must(catch_up(store, picky.view));
+  picky.offsets = {1, 2};
+  must(build_generation(picky.view, store.context()));
+  store.commit({inserted(product(5, "poison")), updated<Products>(product(5, "cured"))});
+  must(catch_up(store, picky.view));
+  const auto skipped = must(skip_set_aside(picky.view, store.context(), {}, kByTest));
+  CHECK(skipped.skipped == 2);
+  must(roll_back(picky.view, store.context()));
+  // The first of them is folded there already, and stays.
+  CHECK(rows_of(store, "picky", "id, name") ==
+        std::vector<std::string>{"1|kettle", "3|pot", "5|cured"});
+  CHECK(waiting_in(store, "picky").empty());
+  picky.offsets = {2};
+  CHECK(must(verify_view(picky.view, store.context())).different == 0);
+}
+
+TEST_CASE("nothing is retried or skipped while the view is rebuilt", "[projections][quarantine]") {
+  ShopStore store;
+  Picky picky{.keys = {"3"}};
+  store.commit({inserted(product(3, "poison"))});
+  must(catch_up(store, picky.view));
+  const auto lock =
+      must(store.context().generations(picky.view).lock_rebuild("pid 1, shop rebuild"));
+  const auto refused = retry_set_aside(picky.view, store.context(), {}, kByTest);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code() == ErrorCode::kLocked);
+  CHECK_FALSE(skip_set_aside(picky.view, store.context(), {}, kByTest));
+}
+
 TEST_CASE("a running worker goes on with a key that was retried beside it",
           "[projections][quarantine]") {
   ShopStore store;
