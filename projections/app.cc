@@ -62,11 +62,13 @@ Result<int> execute(const std::string& program, const OwnedViews& views, const O
       .store = options.store, .views = options.views, .program = program, .schemas = schemas.get()};
   switch (options.command) {
     case Command::kRun: return run_views(picked, context, options);
-    case Command::kRebuild: return rebuild_views(picked, context);
+    case Command::kRebuild: return rebuild_views(picked, context, options);
     case Command::kVerify: return verify_views(picked, context, options);
     case Command::kStatus: return show_status(picked, context, options);
     case Command::kWait: return wait_for_views(picked, context, options);
     case Command::kRollback: return roll_back_views(picked, context);
+    case Command::kBuild: return build_view(picked, context, options);
+    case Command::kQuarantine: return quarantine(picked, context, options);
     case Command::kDescribe:
     case Command::kHelp: break;
   }

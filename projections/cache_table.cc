@@ -356,6 +356,12 @@ void CacheTable::Writer::flush() {
   if (auto done = statements_->flush(); !done) fail(std::move(done).error());
 }
 
+/// Rows that were put back may be named too often; one that is not named would be missed.
+void CacheTable::Writer::take_over_from(internal::ViewWriter& before) {
+  if (statements_->log)
+    statements_->log->take_over_from(*static_cast<Writer&>(before).statements_->log);
+}
+
 Result<void> CacheTable::Writer::before_commit(Offset offset) {
   return statements_->log ? statements_->log->commit(offset) : Result<void>{};
 }

@@ -57,7 +57,8 @@ class CacheTable final : public ViewBuilder<CacheTable> {
 /// value, and so does one whose Value is unchanged. A key may be given as a number or as text: 42
 /// and "42" name the same row.
 ///
-/// Nothing to check after a call: a failure stops the view before the event that met it.
+/// Nothing to check after a call: a failure sets the event aside that met it, or stops the view
+/// before it.
 class CacheTable::Writer final : public internal::ViewWriter {
  public:
   using Assignments = AssignmentList;
@@ -86,6 +87,7 @@ class CacheTable::Writer final : public internal::ViewWriter {
   ~Writer() override;
   void flush() override;
   Result<void> before_commit(Offset offset) override;
+  void take_over_from(internal::ViewWriter& before) override;
 
  private:
   friend class CacheTable;

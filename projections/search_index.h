@@ -53,7 +53,8 @@ class SearchIndex final : public ViewBuilder<SearchIndex> {
 /// value, and so does one whose Value is unchanged. A key may be given as a number or as text: 42
 /// and "42" name the same document.
 ///
-/// Nothing to check after a call: a failure stops the view before the event that met it.
+/// Nothing to check after a call: a failure sets the event aside that met it, or stops the view
+/// before it.
 class SearchIndex::Writer final : public internal::ViewWriter {
  public:
   using Assignments = AssignmentList;

@@ -94,8 +94,8 @@ class Sink {
   using Visit = std::function<Result<void>(const std::string& key, const Texts& columns)>;
   virtual Result<void> read(const Visit& visit) = 0;
 
-  /// Has what another thread waits for in this Sink fail soon, as far as that can be: the program is
-  /// to end. Threads: from any.
+  /// Has what another thread waits for in this Sink fail soon, as far as that can be: the program
+  /// is to end. Threads: from any.
   virtual void interrupt() {}
 };
 

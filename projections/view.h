@@ -54,6 +54,7 @@ struct NeedsOldRows {};
 inline constexpr NeedsOldRows kNeedsOldRows;
 
 inline constexpr std::size_t kColumnsMax = 256;
+inline constexpr std::size_t kKeysSetAsideMax = 100;  ///< Where a view does not say otherwise.
 
 namespace internal {
 
@@ -69,6 +70,8 @@ class ViewWriter {
   virtual void flush() = 0;
   /// Comes after flush(), where a commit at the end of a source transaction follows.
   virtual Result<void> before_commit(Offset) { return {}; }
+  /// Made anew in the middle of a transaction, in the place of `before`, which is not used again.
+  virtual void take_over_from(ViewWriter& /*before*/) {}
   /// Of a source that needs a key, before the first change and whenever the schema is another one:
   /// `columns` name the key of the row in `change`.
   virtual Result<void> keyed_by(const RawChange&, const std::string& /*columns*/) { return {}; }
@@ -218,6 +221,8 @@ class View {
   const std::string& name() const { return name_; }
   Version version() const { return version_; }
   const std::vector<internal::Source>& sources() const { return sources_; }
+  /// With more keys set aside the view stops. 0: it stops at the first event it can't take.
+  std::size_t keys_set_aside_max() const { return keys_set_aside_max_; }
 
   // --- for the engine ---
   /// kInvalidArgument if what was declared can't be a view.
@@ -244,6 +249,7 @@ class View {
   View(std::string name, Version version) : name_(std::move(name)), version_(version) {}
 
   std::vector<internal::Source> sources_;
+  std::size_t keys_set_aside_max_ = 0;
 
  private:
   std::string name_;
@@ -258,8 +264,10 @@ class ViewBuilder : public View {
   /// takes (const Change<Row>&, Derived::Writer&) and returns nothing or a Result<void>.
   ///
   /// It must depend on nothing but its arguments: the same events must give the same view at any
-  /// time. What it throws or returns as an error stops the view before this event; nothing is ever
-  /// skipped. Threads: one at a time per worker; `run`, `rebuild` and `verify` each use a copy.
+  /// time. Where it throws or returns an error, what it wrote is taken back and the event is set
+  /// aside: its key waits, all others go on (docs/projections.md). An error that is not the event's
+  /// fault, such as kUnavailable or kIo, stops the view before this event instead. Threads: one at
+  /// a time per worker; `run`, `rebuild` and `verify` each use a copy.
   template <typename Row, typename Apply>
   Derived&& on(std::string category, Apply apply) && {
     return std::move(add_source<Row>(std::move(category), false, std::move(apply)));
@@ -319,8 +327,21 @@ class ViewBuilder : public View {
                       internal::AsItIs{}, std::move(apply));
   }
 
+  /// So many keys may wait for an event of theirs that a function can't take; with one more the
+  /// view stops, since so many are hardly the events' fault. 0: it stops at the first.
+  Derived&& set_aside_at_most(std::size_t keys) && {
+    keys_set_aside_max_ = keys;
+    return std::move(static_cast<Derived&>(*this));
+  }
+  Derived& set_aside_at_most(std::size_t keys) & {
+    keys_set_aside_max_ = keys;
+    return static_cast<Derived&>(*this);
+  }
+
  protected:
-  using View::View;
+  ViewBuilder(std::string name, Version version) : View(std::move(name), version) {
+    keys_set_aside_max_ = kKeysSetAsideMax;
+  }
 
  private:
   template <typename Row, typename Apply>

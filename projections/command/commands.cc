@@ -9,9 +9,9 @@
 #include <thread>
 
 #include "base/bytes.h"
-#include "base/output.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
+#include "projections/command/lines.h"
 #include "projections/engine/build.h"
 #include "projections/engine/row_check.h"
 #include "projections/engine/status.h"
@@ -21,24 +21,6 @@
 
 namespace millrace::projections {
 namespace {
-
-/// Lines on standard output. That nobody reads them any more (`| head`) is no error, and changes
-/// nothing of the exit code.
-class Lines {
- public:
-  Result<void> add(const std::string& line) {
-    output_.text() += line;
-    return read_or_not(output_.end_of_line());
-  }
-  Result<void> flush() { return read_or_not(output_.flush()); }
-
- private:
-  static Result<void> read_or_not(Result<void> written) {
-    if (!written && written.error().code() == ErrorCode::kCancelled) return {};
-    return written;
-  }
-  Output output_;
-};
 
 /// The first code that is not 0 stays.
 int worse(int code, int other) { return code != kExitDone ? code : other; }
@@ -64,17 +46,11 @@ int run_view(const View& view, const Context& context, const Options& options,
   if (finish.request_stop() && !options.until_caught_up)
     spdlog::error("view {} has stopped: {} ends once its other views have caught up", view.name(),
                   context.program);
-  return exit_code_for(done.error().code());
+  return exit_code_of_work(done.error());
 }
 
 BuildHooks shown_on(Progress& line) {
   return {.progress = [&line](Offset done, Offset end) { line.update(done.value, end.value); }};
-}
-
-Result<BuildReport> rebuild_view(const View& view, const Context& context) {
-  MILLRACE_RETURN_IF_ERROR(check_sources(view, context));
-  Progress line("rebuild " + view.name(), 0, ProgressUnit::kEvents);
-  return build_generation(view, context, shown_on(line));
 }
 
 Result<VerifyReport> check_view(const View& view, const Context& context) {
@@ -84,10 +60,14 @@ Result<VerifyReport> check_view(const View& view, const Context& context) {
 }
 
 std::string to_json(const View& view, const VerifyReport& report) {
-  nlohmann::ordered_json json = {
-      {"view", view.name()},           {"equal", report.different == 0},
-      {"offset", report.offset.value}, {"compared", report.compared},
-      {"different", report.different}, {"differences", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json json = {{"view", view.name()},
+                                 {"equal", report.different == 0},
+                                 {"offset", report.offset.value},
+                                 {"compared", report.compared},
+                                 {"different", report.different},
+                                 {"events_set_aside", report.left_out.events},
+                                 {"events_skipped", report.left_out.skipped},
+                                 {"differences", nlohmann::ordered_json::array()}};
   for (const auto& difference : report.differences)
     json["differences"].push_back({{"what", difference.what},
                                    {"key", difference.key},
@@ -96,8 +76,20 @@ std::string to_json(const View& view, const VerifyReport& report) {
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-std::string to_text(const View& view, const VerifyReport& report) {
-  const std::string up_to = " the log up to offset " + std::to_string(report.offset.value);
+/// " without 2 events that wait in the quarantine and 1 that was skipped"
+std::string left_out_text(const QuarantineCounts& left_out) {
+  std::string text;
+  if (left_out.events != 0)
+    text += " without " + grouped(left_out.events) + " events that wait in the quarantine";
+  if (left_out.skipped != 0)
+    text += std::string(text.empty() ? " without " : " and ") + grouped(left_out.skipped) +
+            " that were skipped";
+  return text;
+}
+
+std::string to_text(const View& view, const VerifyReport& report, const std::string& program) {
+  const std::string up_to = " the log up to offset " + std::to_string(report.offset.value) +
+                            left_out_text(report.left_out);
   if (report.different == 0)
     return view.name() + ": equal to" + up_to + " (" + grouped(report.compared) + " compared)";
   std::string text = view.name() + ": " + grouped(report.different) + " differences to" + up_to;
@@ -105,7 +97,58 @@ std::string to_text(const View& view, const VerifyReport& report) {
     text += "\n  " + difference.what + " " + difference.key + "\n    view: " + difference.live +
             "\n    log:  " + difference.computed;
   if (report.different > report.differences.size()) text += "\n  ...";
-  return text;
+  return text + "\n  To make it anew from the log, run: " + program + " rebuild " + view.name();
+}
+
+std::string diff_json(const View& view, const VerifyReport& report, bool switches) {
+  auto json = nlohmann::ordered_json::parse(to_json(view, report));
+  json["switched"] = switches;
+  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+std::string diff_text(const View& view, const VerifyReport& report, bool switches) {
+  const std::string as_of = " as of offset " + std::to_string(report.offset.value);
+  if (report.different == 0)
+    return view.name() + ": the new generation equals the live one" + as_of + " (" +
+           grouped(report.compared) + " compared)";
+  std::string text = view.name() + ": " + grouped(report.different) +
+                     " differences of the new generation to the live one" + as_of;
+  for (const auto& difference : report.differences)
+    text += "\n  " + difference.what + " " + difference.key + "\n    live: " + difference.live +
+            "\n    new:  " + difference.computed;
+  if (report.different > report.differences.size()) text += "\n  ...";
+  return text + (switches ? "" : "\n  The live one stays; --diff --switch switches over.");
+}
+
+/// What can't be printed of a comparison is an error only once the work is done.
+Result<BuildReport> rebuild_view(const View& view, const Context& context, const Options& options,
+                                 Lines& lines) {
+  MILLRACE_RETURN_IF_ERROR(check_sources(view, context));
+  Progress line("rebuild " + view.name(), 0, ProgressUnit::kEvents);
+  BuildHooks hooks = shown_on(line);
+  hooks.with_skipped = options.with_skipped;
+  Result<void> printed;
+  if (options.diff)
+    hooks.may_switch = [&](const VerifyReport& report) {
+      const bool switches = report.different == 0 || options.switch_over;
+      line.finish();
+      printed = lines.add(options.json ? diff_json(view, report, switches)
+                                       : diff_text(view, report, switches));
+      return switches;
+    };
+  auto built = build_generation(view, context, hooks);
+  if (built) MILLRACE_RETURN_IF_ERROR(printed);
+  return built;
+}
+
+void tell_of(const View& view, const BuildReport& built, const Context& context) {
+  const double seconds = std::chrono::duration<double>(built.elapsed).count();
+  if (built.switched)
+    spdlog::info("view {}: generation {} made from {} events in {:.1f} s and now live", view.name(),
+                 built.generation, grouped(built.checkpoint.events), seconds);
+  if (built.switched && built.set_aside.keys != 0)
+    spdlog::warn("view {}: {} keys wait in it; `{} quarantine list {}` tells why", view.name(),
+                 built.set_aside.keys, context.program, view.name());
 }
 
 template <typename... Cells>
@@ -122,7 +165,7 @@ std::string sink_line(const SinkStatus& sink) {
   return sink.failure.empty() ? text : text + "; not now: " + sink.failure;
 }
 
-std::string to_table(const std::vector<ViewStatus>& all) {
+std::string to_table(const std::vector<ViewStatus>& all, const std::string& program) {
   std::size_t width = 4;
   for (const auto& status : all) width = std::max(width, status.view.size());
   const auto heading = [](const char* text) { return std::string(text); };
@@ -138,11 +181,20 @@ std::string to_table(const std::vector<ViewStatus>& all) {
     if (!status.worker.empty()) text += "\n  kept up to date by " + printable(status.worker);
     if (!status.reason.empty()) text += "\n  " + status.reason;
     if (status.sink) text += "\n  " + sink_line(*status.sink);
+    if (status.quarantine.keys != 0)
+      text += "\n  degraded: " + grouped(status.quarantine.keys) + " keys wait with " +
+              grouped(status.quarantine.events) + " events; `" + program +
+              " quarantine list` tells why";
   }
   return text;
 }
 
 }  // namespace
+
+int exit_code_of_work(const Error& error) {
+  const int code = exit_code_for(error.code());
+  return code == kExitUsage ? kExitFailed : code;
+}
 
 void report(const Error& error) { spdlog::error("{}", error.to_string()); }
 
@@ -161,22 +213,44 @@ Result<int> run_views(const Views& views, Context context, const Options& option
   return code;
 }
 
-Result<int> rebuild_views(const Views& views, Context context) {
+Result<int> rebuild_views(const Views& views, Context context, const Options& options) {
   const StopSignals signals;
   context.stop = signals.token();
   int code = kExitDone;
+  Lines lines;
   for (const View* view : views) {
-    const auto built = rebuild_view(*view, context);
+    const auto built = rebuild_view(*view, context, options, lines);
+    MILLRACE_RETURN_IF_ERROR(lines.flush());
     if (!built) {
       report(built.error());
-      code = worse(code, exit_code_for(built.error().code()));
+      code = worse(code, exit_code_of_work(built.error()));
       continue;
     }
-    const double seconds = std::chrono::duration<double>(built->elapsed).count();
-    spdlog::info("view {}: generation {} made from {} events in {:.1f} s and now live",
-                 view->name(), built->generation, grouped(built->checkpoint.events), seconds);
+    tell_of(*view, *built, context);
+    if (!built->switched) code = worse(code, kExitFailed);
   }
   return code;
+}
+
+Result<int> build_view(const Views& views, Context context, const Options& options) {
+  const StopSignals signals;
+  context.stop = signals.token();
+  const View& view = *views.front();
+  MILLRACE_RETURN_IF_ERROR(check_sources(view, context));
+  Progress line("build " + view.name(), 0, ProgressUnit::kEvents);
+  const auto built = build_as_of(view, context, options.as_of, options.into, shown_on(line));
+  line.finish();
+  if (!built) {
+    report(built.error());
+    return exit_code_of_work(built.error());
+  }
+  spdlog::info("view {}: {} made from {} events, as of offset {}", view.name(),
+               options.into.string(), grouped(built->checkpoint.events),
+               built->checkpoint.offset.value);
+  if (built->set_aside.keys != 0)
+    spdlog::warn("view {}: {} keys of it wait in its millrace_quarantine", view.name(),
+                 built->set_aside.keys);
+  return kExitDone;
 }
 
 Result<int> verify_views(const Views& views, Context context, const Options& options) {
@@ -188,11 +262,11 @@ Result<int> verify_views(const Views& views, Context context, const Options& opt
     const auto verified = check_view(*view, context);
     if (!verified) {
       report(verified.error());
-      code = worse(code, exit_code_for(verified.error().code()));
+      code = worse(code, exit_code_of_work(verified.error()));
       continue;
     }
-    MILLRACE_RETURN_IF_ERROR(
-        lines.add(options.json ? to_json(*view, *verified) : to_text(*view, *verified)));
+    MILLRACE_RETURN_IF_ERROR(lines.add(options.json ? to_json(*view, *verified)
+                                                    : to_text(*view, *verified, context.program)));
     MILLRACE_RETURN_IF_ERROR(lines.flush());  // the next view may take long
     if (verified->different != 0) code = worse(code, kExitFailed);
   }
@@ -207,7 +281,7 @@ Result<int> show_status(const Views& views, const Context& context, const Option
     all.push_back(std::move(status));
   }
   Lines lines;
-  if (!options.json) MILLRACE_RETURN_IF_ERROR(lines.add(to_table(all)));
+  if (!options.json) MILLRACE_RETURN_IF_ERROR(lines.add(to_table(all, context.program)));
   if (options.json)
     for (const auto& status : all) MILLRACE_RETURN_IF_ERROR(lines.add(to_json(status)));
   MILLRACE_RETURN_IF_ERROR(lines.flush());
@@ -249,7 +323,7 @@ Result<int> roll_back_views(const Views& views, Context context) {
       continue;
     }
     report(rolled_back.error());
-    code = worse(code, exit_code_for(rolled_back.error().code()));
+    code = worse(code, exit_code_of_work(rolled_back.error()));
   }
   return code;
 }

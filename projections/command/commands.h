@@ -17,13 +17,17 @@ using Views = std::vector<const View*>;
 
 /// Until SIGTERM or SIGINT, or until a view has stopped for good and the others have caught up.
 Result<int> run_views(const Views& views, Context context, const Options& options);
-Result<int> rebuild_views(const Views& views, Context context);
+Result<int> rebuild_views(const Views& views, Context context, const Options& options);
+Result<int> build_view(const Views& views, Context context, const Options& options);
 Result<int> verify_views(const Views& views, Context context, const Options& options);
 Result<int> show_status(const Views& views, const Context& context, const Options& options);
 Result<int> wait_for_views(const Views& views, Context context, const Options& options);
 Result<int> roll_back_views(const Views& views, Context context);
+Result<int> quarantine(const Views& views, Context context, const Options& options);
 Result<int> describe_views(const Views& views);
 
+/// Of an error that concerns one view: what went wrong while folding is no wrong command line.
+int exit_code_of_work(const Error& error);
 /// Logs an error as all commands do.
 void report(const Error& error);
 

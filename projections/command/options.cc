@@ -38,7 +38,10 @@ po::variables_map parse(int argc, const char* const* argv) {
       "all", po::bool_switch())("until-caught-up", po::bool_switch())("json", po::bool_switch())(
       "count-rows", po::bool_switch())("offset", po::value<std::string>())(
       "lsn", po::value<std::string>())("timeout", po::value<std::string>())(
-      "words", po::value<std::vector<std::string>>());
+      "with-skipped", po::bool_switch())("diff", po::bool_switch())("switch", po::bool_switch())(
+      "as-of", po::value<std::string>())("into", po::value<std::string>())(
+      "category", po::value<std::string>())("key", po::value<std::string>())(
+      "reason", po::value<std::string>())("words", po::value<std::vector<std::string>>());
   po::positional_options_description words;
   words.add("words", -1);
   const auto style =
@@ -64,9 +67,12 @@ Result<Command> command_of(const std::string& word) {
   if (word == "wait") return Command::kWait;
   if (word == "rollback") return Command::kRollback;
   if (word == "describe") return Command::kDescribe;
+  if (word == "build") return Command::kBuild;
+  if (word == "quarantine") return Command::kQuarantine;
   if (word == "help") return Command::kHelp;
   return usage("there is no command '" + printable(word) +
-               "'; the commands are run, rebuild, verify, status, wait, rollback, describe");
+               "'; the commands are run, rebuild, verify, status, wait, rollback, "
+               "build, quarantine, describe");
 }
 
 template <typename T>
@@ -95,13 +101,86 @@ Result<void> read_wait(const po::variables_map& values, Options& options) {
   return {};
 }
 
+Result<void> read_quarantine(const po::variables_map& values, Options& options) {
+  const auto text = [&](const char* option) {
+    return values.count(option) != 0 ? std::optional(values[option].as<std::string>())
+                                     : std::nullopt;
+  };
+  options.choice = {text("category"), text("key")};
+  options.reason = text("reason").value_or("");
+  if (options.command != Command::kQuarantine) return {};
+  const std::string word = options.names.empty() ? "" : options.names.front();
+  if (word == "list")
+    options.verb = QuarantineVerb::kList;
+  else if (word == "retry")
+    options.verb = QuarantineVerb::kRetry;
+  else if (word == "skip")
+    options.verb = QuarantineVerb::kSkip;
+  else
+    return usage("quarantine takes list, retry or skip");
+  options.names.erase(options.names.begin());
+  return {};
+}
+
+Result<void> check_quarantine(const Options& options) {
+  const bool one_key = options.choice.category || options.choice.key;
+  if (options.command != Command::kQuarantine) {
+    if (one_key || !options.reason.empty())
+      return usage("--category, --key and --reason go with quarantine only");
+    return {};
+  }
+  if (options.choice.category.has_value() != options.choice.key.has_value())
+    return usage("--category and --key go together: they name the key");
+  if (!options.reason.empty() && options.verb != QuarantineVerb::kSkip)
+    return usage("--reason goes with quarantine skip only");
+  if (options.verb == QuarantineVerb::kList) {
+    if (options.all || one_key) return usage("quarantine list shows all keys of the views");
+    return {};
+  }
+  if (options.all == one_key)
+    return usage("quarantine retry and skip take either --category and --key, or --all");
+  if (options.verb == QuarantineVerb::kSkip && options.reason.empty())
+    return usage("quarantine skip takes --reason: an event is left out for good");
+  return {};
+}
+
+Result<void> read_build(const po::variables_map& values, Options& options) {
+  options.diff = values["diff"].as<bool>();
+  options.with_skipped = values["with-skipped"].as<bool>();
+  options.switch_over = values["switch"].as<bool>();
+  if (values.count("into") != 0) options.into = values["into"].as<std::string>();
+  if (values.count("as-of") == 0) return {};
+  auto as_of = parse_as_of(values["as-of"].as<std::string>());
+  if (!as_of) return std::move(as_of).error().context("--as-of");
+  options.as_of = *as_of;
+  return {};
+}
+
+Result<void> check_build(const Options& options) {
+  if (options.diff && options.command != Command::kRebuild)
+    return usage("--diff goes with rebuild only");
+  if (options.with_skipped && options.command != Command::kRebuild)
+    return usage("--with-skipped goes with rebuild only");
+  if (options.switch_over && !options.diff) return usage("--switch goes with rebuild --diff only");
+  const bool is_build = options.command == Command::kBuild;
+  if (!is_build && (options.as_of || !options.into.empty()))
+    return usage("--as-of and --into go with build only");
+  if (is_build && (options.names.size() != 1 || options.into.empty()))
+    return usage("build takes the name of one view and --into FILE");
+  return {};
+}
+
 Result<void> check_together(const Options& options) {
+  MILLRACE_RETURN_IF_ERROR(check_build(options));
+  MILLRACE_RETURN_IF_ERROR(check_quarantine(options));
   if (options.until_caught_up && options.command != Command::kRun)
     return usage("--until-caught-up goes with run only");
-  if (options.all && options.command != Command::kRebuild)
-    return usage("--all goes with rebuild only");
-  if (options.json && options.command != Command::kStatus && options.command != Command::kVerify)
-    return usage("--json goes with status and verify only");
+  if (options.all && options.command != Command::kRebuild &&
+      options.command != Command::kQuarantine)
+    return usage("--all goes with rebuild and quarantine only");
+  if (options.json && options.command != Command::kStatus && options.command != Command::kVerify &&
+      options.command != Command::kQuarantine && !options.diff)
+    return usage("--json goes with status, verify, quarantine and rebuild --diff only");
   if (options.count_rows && options.command != Command::kStatus)
     return usage("--count-rows goes with status only");
   const bool waits = options.wait.offset || options.wait.lsn || options.timeout;
@@ -125,7 +204,8 @@ Result<Options> parse_options(int argc, const char* const* argv) {
     if (values["help"].as<bool>()) return options;
     if (options.names.empty())
       return usage(
-          "a command is missing: run, rebuild, verify, status, wait, rollback or describe");
+          "a command is missing: run, rebuild, verify, status, wait, rollback, build, "
+          "quarantine or describe");
     MILLRACE_ASSIGN_OR_RETURN(options.command, command_of(options.names.front()));
     options.names.erase(options.names.begin());
     if (values.count("store") != 0) options.store = values["store"].as<std::string>();
@@ -136,6 +216,8 @@ Result<Options> parse_options(int argc, const char* const* argv) {
     options.json = values["json"].as<bool>();
     options.count_rows = values["count-rows"].as<bool>();
     MILLRACE_RETURN_IF_ERROR(read_wait(values, options));
+    MILLRACE_RETURN_IF_ERROR(read_quarantine(values, options));
+    MILLRACE_RETURN_IF_ERROR(read_build(values, options));
   } catch (const po::error& error) {
     return usage(error.what());
   }
@@ -154,6 +236,9 @@ Commands
                             if it is stopped before that
   rebuild VIEW... | --all   make views anew from the beginning of the log, beside the
                             live ones, and switch over
+      --diff                show first what differs; switch only if nothing does, else exit 1
+      --switch              with --diff: switch in any case
+      --with-skipped        fold also what `quarantine skip` left out
   verify [VIEW...]          compute views once more and compare; exits 1 on a difference
   status [VIEW...]          how far each view is
       --count-rows          and how many rows it has, which reads all of it
@@ -164,13 +249,25 @@ Commands
                             SELECT pg_current_wal_insert_lsn() gave this: read your own writes
       --timeout SECONDS     but no longer than this
   rollback VIEW...          make the generation before the live one live again, up to date
+  build VIEW --into FILE    the view in a file of its own, beside everything else
+      --as-of MOMENT        as it was then: an offset, an LSN or a time such as
+                            2026-01-01T10:00:00Z; else as of now
+  quarantine list [VIEW...] the keys that wait since a function can't take an event of
+                            theirs, and why
+  quarantine retry [VIEW...] | skip [VIEW...]
+                            fold what waits, up to the next failure; or first leave out, for
+                            good, the event that each key waits for; exits 1 if keys go on
+                            waiting
+      --category TABLE --key KEY | --all
+                            the key, as list shows it
+      --reason TEXT         of a skip: kept with who did it and when
   describe [VIEW...]        what views are made of
 
 Options
   --store DIR               the event store (default: store; or MILLRACE_STORE)
   --views DIR               folder of the SQLite files (default: views; or MILLRACE_VIEWS);
                             DIR/NAME.db is the live file of a view
-  --json                    status and verify: one JSON object a line
+  --json                    status, verify, quarantine and rebuild --diff: one JSON object a line
   --log-level LEVEL         trace, debug, info, warn, error, off (default: info)
   --config FILE             store, views and log-level as NAME = VALUE lines
   -h, --help                this text

@@ -7,11 +7,25 @@
 
 #include "base/file.h"
 #include "base/result.h"
+#include "projections/engine/as_of.h"
+#include "projections/engine/retry.h"
 #include "projections/wait.h"
 
 namespace millrace::projections {
 
-enum class Command { kHelp, kRun, kRebuild, kVerify, kStatus, kWait, kRollback, kDescribe };
+enum class Command {
+  kHelp,
+  kRun,
+  kRebuild,
+  kVerify,
+  kStatus,
+  kWait,
+  kRollback,
+  kDescribe,
+  kBuild,
+  kQuarantine
+};
+enum class QuarantineVerb { kList, kRetry, kSkip };
 
 /// The command line of a program of views.
 struct Options {
@@ -26,6 +40,14 @@ struct Options {
   bool count_rows = false;
   WaitTarget wait{};
   std::optional<std::chrono::milliseconds> timeout{};  ///< Of wait.
+  QuarantineVerb verb = QuarantineVerb::kList;
+  QuarantineChoice choice{};
+  std::string reason;           ///< Of a skip.
+  bool diff = false;            ///< Of rebuild: compare before the switch ...
+  bool switch_over = false;     ///< ... and switch whatever comes of it.
+  bool with_skipped = false;    ///< Of rebuild.
+  std::optional<AsOf> as_of{};  ///< Of build; without it, the end of the store.
+  Path into{};
 };
 
 /// From the arguments, then the environment (MILLRACE_STORE, MILLRACE_VIEWS, MILLRACE_LOG_LEVEL),

@@ -4,6 +4,7 @@
 #include <functional>
 #include <string_view>
 
+#include "projections/engine/comparison.h"
 #include "projections/engine/context.h"
 #include "projections/engine/fold.h"
 
@@ -14,6 +15,12 @@ struct BuildHooks {
   std::function<void(Offset done, Offset end)> progress{};
   /// At each step that leaves something new on disk, by name; for tests that stop there for good.
   std::function<void(std::string_view)> at_step{};
+  /// Before the switch, with what differs between the live generation and the new one, both as of
+  /// the same offset. The new one is dropped if this is false. Not called where nothing is live.
+  /// The worker waits meanwhile, and the new generation is folded only as far as the live one is.
+  std::function<bool(const VerifyReport&)> may_switch{};
+  /// Events that were skipped are folded like all others: the decision is taken back.
+  bool with_skipped = false;
   /// A SQLite transaction of the bulk fold takes in this many events. Larger: faster where the same
   /// pages change again and again; costs memory for each page that is changed.
   std::uint64_t events_per_commit = 200'000;
@@ -22,6 +29,8 @@ struct BuildHooks {
 struct BuildReport {
   std::uint32_t generation = 0;
   Checkpoint checkpoint;
+  QuarantineCounts set_aside{};
+  bool switched = true;  ///< False if BuildHooks::may_switch said no.
   std::chrono::steady_clock::duration elapsed{};
 };
 
@@ -32,6 +41,9 @@ struct BuildReport {
 /// A worker on the live generation goes on meanwhile. The switch happens while this holds the live
 /// file's write lock, so that the worker, which looks at the link whenever it gets that lock, never
 /// writes to a generation that nobody sees any more, and no reader ever sees the view go back.
+///
+/// Events that were skipped in the live generation are left out again; any other that its function
+/// can't take is set aside in the new one.
 ///
 /// Killed at any step, the old generation stays live and the next call starts again. Errors:
 /// kLocked (another rebuild), kCancelled (stop was asked), those of the fold.
@@ -50,11 +62,13 @@ Result<BuildReport> roll_back(const View& view, const Context& context,
 /// For files that nobody else sees: a commit now and then falls wherever it falls, also in the
 /// middle of a source transaction, so that a huge one does not have to fit into SQLite's journal,
 /// which these files have in memory. kCancelled if stop was asked.
-///
-/// `reader` is used up: where it skips what the view does not take, the batch that it gives last
-/// may lie beyond `until`, and is then lost to who would read on.
-Result<void> fold_until(Fold& fold, sqlite::Database& database, LogReader& reader, Offset until,
-                        std::uint64_t events_per_commit, const std::stop_token& stop,
+Result<void> fold_until(Fold& fold, sqlite::Database& database, const View& view,
+                        const Context& context, Offset until, std::uint64_t events_per_commit,
                         const std::function<void()>& progress);
+
+/// Makes the tables of `view` in a new file, with the settings for filling it, and unless
+/// `with_skipped` takes over what was decided about events in the live generation's quarantine.
+Result<Checkpoint> begin_file(const View& view, const Context& context, sqlite::Database& database,
+                              bool with_skipped = false);
 
 }  // namespace millrace::projections

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <new>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -13,14 +14,18 @@
 #include "projections/engine/row_check.h"
 
 namespace millrace::projections {
+namespace {
+
+constexpr std::size_t kNewsMax = 10;  // that are logged after a commit, each
+
+}  // namespace
 
 Result<std::unique_ptr<Fold>> Fold::make(const View& view, sqlite::Database& database,
                                          SchemaRegistry& schemas, Checkpoint from) {
   std::unique_ptr<Fold> fold(new Fold(view, database, schemas, std::move(from)));
   MILLRACE_ASSIGN_OR_RETURN(fold->checkpoint_writer_, CheckpointWriter::make(database));
-  MILLRACE_ASSIGN_OR_RETURN(fold->writer_, view.make_writer(database));
   for (const auto& source : view.sources()) {
-    Table table{&source, source.make_applier(*fold->writer_)};
+    Table table{&source, nullptr};
     if (source.is_events) {
       fold->tables_.push_back(std::move(table));
       continue;
@@ -36,7 +41,19 @@ Result<std::unique_ptr<Fold>> Fold::make(const View& view, sqlite::Database& dat
     }
     fold->tables_.push_back(std::move(table));
   }
+  MILLRACE_RETURN_IF_ERROR(fold->make_writer());
+  MILLRACE_RETURN_IF_ERROR(fold->quarantine_.load());
   return fold;
+}
+
+/// Also anew, where what the one before has in memory is not to be.
+Result<void> Fold::make_writer() {
+  for (Table& table : tables_) table.applier.reset();
+  MILLRACE_ASSIGN_OR_RETURN(auto writer, view_.make_writer(database_));
+  if (writer_) writer->take_over_from(*writer_);
+  writer_ = std::move(writer);
+  for (Table& table : tables_) table.applier = table.source->make_applier(*writer_);
+  return {};
 }
 
 Fold::Table* Fold::table_of(std::string_view category) {
@@ -68,17 +85,32 @@ Result<void> Fold::apply(Batch& batch, Offset until) {
 Result<void> Fold::apply_event(const EventView& event, const TransactionInfo& transaction) {
   Table* table = table_of(event.category);
   if (table == nullptr) return {};
-  if (table->source->is_events) {
-    MILLRACE_RETURN_IF_ERROR(decode_event(event, transaction, change_));
-  } else {
-    MILLRACE_RETURN_IF_ERROR(decode_change(event, transaction, change_));
-    MILLRACE_RETURN_IF_ERROR(check_change(*table));
-    if (change_.schema != table->keyed_schema) [[unlikely]]
-      MILLRACE_RETURN_IF_ERROR(tell_key(*table));
-  }
+  MILLRACE_RETURN_IF_ERROR(decode(*table, event, transaction));
   ++checkpoint_.events;
+  if (!quarantine_.is_idle()) [[unlikely]]
+    return quarantine_.pass(event, change_, hands(*table));
+  auto done = call(*table);
+  if (!done && change_.op != Op::kTruncate) [[unlikely]]
+    quarantine_.note_failure(event.offset, done.error());
+  return done;
+}
+
+/// Into change_, if that can be what the view expects.
+Result<void> Fold::decode(Table& table, const EventView& event,
+                          const TransactionInfo& transaction) {
+  if (table.source->is_events) return decode_event(event, transaction, change_);
+  MILLRACE_RETURN_IF_ERROR(decode_change(event, transaction, change_));
+  MILLRACE_RETURN_IF_ERROR(check_change(table));
+  if (change_.schema != table.keyed_schema) [[unlikely]]
+    MILLRACE_RETURN_IF_ERROR(tell_key(table));
+  return {};
+}
+
+Result<void> Fold::call(Table& table) {
   try {
-    return table->applier->apply(change_);
+    return table.applier->apply(change_);
+  } catch (const std::bad_alloc&) {
+    return Error(ErrorCode::kUnavailable, "there is not enough memory for it");
   } catch (const std::exception& thrown) {
     return Error(ErrorCode::kFailedPrecondition,
                  std::string("its function threw: ") + thrown.what())
@@ -87,6 +119,46 @@ Result<void> Fold::apply_event(const EventView& event, const TransactionInfo& tr
     return Error(ErrorCode::kFailedPrecondition, "its function threw what is no std::exception")
         .hint("The view stays as it was before this event. Mend the function, then start again.");
   }
+}
+
+Quarantine::Hands Fold::hands(Table& table) {
+  return {.call = [this, &table] { return call(table); },
+          .flush = [this] { return flush(); },
+          .renew = [this] { return make_writer(); }};
+}
+
+Result<void> Fold::begin_again() {
+  rollback();
+  MILLRACE_RETURN_IF_ERROR(make_writer());
+  return quarantine_.begin_with_care();
+}
+
+Result<std::optional<std::string>> Fold::try_again(const SetAsideEvent& event,
+                                                   const AuditNote& note) {
+  const auto where = [&](Error error) {
+    return std::move(error).context("view " + view_.name() + ": event at offset " +
+                                    std::to_string(event.offset.value) + " of " +
+                                    printable(event.category));
+  };
+  Table* table = table_of(event.category);
+  if (table == nullptr)
+    return where(Error(ErrorCode::kFailedPrecondition, "the view takes nothing from it any more"));
+  const EventView view = event.view();
+  if (auto decoded = decode(*table, view, event.transaction); !decoded)
+    return where(std::move(decoded).error());
+  auto reason = quarantine_.try_again(event, change_, note, hands(*table));
+  if (!reason) return where(std::move(reason).error());
+  return reason;
+}
+
+bool Fold::goes_on_in(Batch& batch) {
+  if (view_.keys_set_aside_max() == 0) return false;
+  const EventView* event = batch.next();
+  const Table* table = event == nullptr ? nullptr : table_of(event->category);
+  const bool is_second_half = table != nullptr && !table->source->is_events &&
+                              decode_change(*event, batch.info, change_) && change_.moved_from;
+  batch.rewind();
+  return is_second_half;
 }
 
 Result<void> Fold::check_change(Table& table) const {
@@ -144,14 +216,33 @@ Result<void> Fold::check_schema(Table& table) const {
 
 void Fold::advance_to(Offset end) { checkpoint_.offset = std::max(checkpoint_.offset, end); }
 
-Result<void> Fold::commit() {
+Result<void> Fold::flush() {
   writer_->flush();
   if (writer_->failed()) return writer_->take_failure().context("view " + view_.name());
+  return {};
+}
+
+void Fold::log_news(const std::vector<std::string>& news) const {
+  const std::size_t shown = std::min(news.size(), kNewsMax);
+  for (std::size_t i = 0; i < shown; ++i) spdlog::error("view {}: {}", view_.name(), news[i]);
+  if (shown < news.size())
+    spdlog::error("view {}: {} more events are set aside; `quarantine list` shows them",
+                  view_.name(), news.size() - shown);
+}
+
+Result<void> Fold::commit() {
+  MILLRACE_RETURN_IF_ERROR(flush());
   MILLRACE_RETURN_IF_ERROR(writer_->before_commit(checkpoint_.offset));
-  return commit_part();
+  MILLRACE_RETURN_IF_ERROR(checkpoint_writer_.write(checkpoint_));
+  MILLRACE_RETURN_IF_ERROR(database_.commit());
+  committed_ = checkpoint_;
+  log_news(quarantine_.committed(checkpoint_.offset));
+  return {};
 }
 
 Result<void> Fold::commit_part() {
+  // What a view that sets aside has in memory must not be lost should it begin again.
+  if (view_.keys_set_aside_max() > 0) return commit();
   MILLRACE_RETURN_IF_ERROR(checkpoint_writer_.write(checkpoint_));
   MILLRACE_RETURN_IF_ERROR(database_.commit());
   committed_ = checkpoint_;

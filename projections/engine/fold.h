@@ -7,6 +7,7 @@
 #include "base/result.h"
 #include "eventstore/log_reader.h"
 #include "projections/engine/checkpoint.h"
+#include "projections/engine/quarantine.h"
 #include "projections/sqlite/database.h"
 #include "projections/view.h"
 #include "schemas/registry.h"
@@ -17,7 +18,8 @@ namespace millrace::projections {
 ///
 /// The caller begins and commits the database's transactions; commit() writes the checkpoint into
 /// the one that is open first. Errors name the view and the event, and leave the transaction to be
-/// rolled back. Threads: one.
+/// rolled back. An event that its function can't take is no error: it is set aside, in the same
+/// transaction (quarantine.h). Threads: one.
 class Fold {
  public:
   /// `from` is where the file stands. kFailedPrecondition if the program's messages can't hold the
@@ -27,13 +29,31 @@ class Fold {
 
   /// Applies the events of `batch` that are not folded yet and lie below `until`.
   Result<void> apply(Batch& batch, Offset until = {UINT64_MAX});
+  /// After an error of apply(): should the transaction only have to be folded again, from where
+  /// checkpoint() is after begin_again(), which ends it.
+  bool wants_to_begin_again() const { return quarantine_.wants_care(); }
+  Result<void> begin_again();
+  /// Sees what another process has done to the quarantine. Within a transaction.
+  Result<void> look_again() { return quarantine_.load_if_changed(); }
+  /// Leaves these events out, as if they had been skipped.
+  void leave_out(const std::vector<SetAsideEvent>& events) { quarantine_.leave_out(events); }
+  /// Folds an event that was set aside. The reason if it still can't be: no later one of its key
+  /// may be tried then.
+  Result<std::optional<std::string>> try_again(const SetAsideEvent& event, const AuditNote& note);
+  Result<void> skip(const SetAsideEvent& event, const AuditNote& note) {
+    return quarantine_.skip(event, note);
+  }
+  /// The next event of `batch` is the second half of a change of key: a commit now would come
+  /// between the halves, and begin_again() needs what the writer keeps of the first.
+  bool goes_on_in(Batch& batch);
+
   /// Everything below `end` has been read; what of it was not given to apply() is of no interest to
   /// the view.
   void advance_to(Offset end);
   /// At the end of a source transaction.
   Result<void> commit();
-  /// The same at any event, in a file that nobody sees before the next commit(): what waits for the
-  /// second half of a change of key goes on waiting, in memory.
+  /// The same in the middle of a source transaction, but not where goes_on_in(), in a file that
+  /// nobody sees before the next commit(): what a view gathers in memory stays there.
   Result<void> commit_part();
   /// Ends the database's transaction where nothing but the position has moved, which is kept for
   /// the next commit().
@@ -64,10 +84,17 @@ class Fold {
         database_(database),
         schemas_(schemas),
         checkpoint_(std::move(from)),
-        committed_(checkpoint_) {}
+        committed_(checkpoint_),
+        quarantine_(database, view.keys_set_aside_max()) {}
 
   Table* table_of(std::string_view category);
+  Result<void> make_writer();
   Result<void> apply_event(const EventView& event, const TransactionInfo& transaction);
+  Result<void> call(Table& table);
+  Quarantine::Hands hands(Table& table);
+  Result<void> flush();
+  void log_news(const std::vector<std::string>& news) const;
+  Result<void> decode(Table& table, const EventView& event, const TransactionInfo& transaction);
   Result<void> check_change(Table& table) const;
   Result<void> tell_key(Table& table);
   Result<void> check_schema(Table& table) const;
@@ -79,6 +106,7 @@ class Fold {
   CheckpointWriter checkpoint_writer_;
   std::unique_ptr<internal::ViewWriter> writer_;
   std::vector<Table> tables_;
+  Quarantine quarantine_;
   internal::RawChange change_;  // reused
 };
 

@@ -9,6 +9,8 @@
 namespace millrace::projections {
 namespace {
 
+constexpr std::size_t kFailureBytesMax = 64 << 10;
+
 /// 7 of "orders.7.db".
 std::optional<std::uint32_t> number_in(std::string_view name, std::string_view view) {
   if (!name.starts_with(view)) return std::nullopt;
@@ -125,6 +127,22 @@ Result<std::unique_ptr<FileLock>> Generations::lock(const std::string& name,
         .hint("One at a time is enough. If it should be this one, stop the other first.");
   MILLRACE_RETURN_IF_ERROR((*held)->describe(holder));
   return held;
+}
+
+Result<std::string> Generations::first_failure() const {
+  const Path file = directory_ / (view_ + ".failure");
+  MILLRACE_ASSIGN_OR_RETURN(const bool there, FileSystem::real().exists(file));
+  if (!there) return std::string();
+  return read_file(FileSystem::real(), file, kFailureBytesMax);
+}
+
+Result<void> Generations::write_first_failure(const std::string& failure) const {
+  const Path file = directory_ / (view_ + ".failure");
+  if (!failure.empty())
+    return write_file_atomically(FileSystem::real(), file, failure.substr(0, kFailureBytesMax));
+  if (::unlink(file.c_str()) != 0 && errno != ENOENT)
+    return Error::from_errno(errno, "remove " + file.string());
+  return {};
 }
 
 Result<std::string> Generations::worker() const {

@@ -20,6 +20,7 @@ namespace millrace::projections {
 ///     orders.rebuild.lock          held by whoever makes a new one
 ///     orders.verify.db, .verify.lock
 ///     orders.sink.json what is known of the view's sink, if it has one
+///     orders.failure         why there is no generation yet; else in the generation's own file
 ///
 /// A generation above the live one that nobody is making is what a killed rebuild left behind.
 /// Errors: kIo, kLocked with the holder. Threads: all of it, from any.
@@ -52,6 +53,10 @@ class Generations {
   Result<std::unique_ptr<FileLock>> lock_worker(const std::string& holder) const;
   Result<std::unique_ptr<FileLock>> lock_rebuild(const std::string& holder) const;
   Result<std::unique_ptr<FileLock>> lock_verify(const std::string& holder) const;
+  /// Why the first generation could not be made; empty if that is not so.
+  Result<std::string> first_failure() const;
+  /// Remembers it, or with an empty text forgets it.
+  Result<void> write_first_failure(const std::string& failure) const;
   /// Who holds the worker's lock; empty if nobody.
   Result<std::string> worker() const;
 

@@ -74,6 +74,7 @@ bool can_name(ColumnType type, ValueKind key) {
     case ColumnType::kInteger: return is_number(key) || key == ValueKind::kNumeric;
     case ColumnType::kText: return !is_number(key);
     case ColumnType::kReal: return false;
+    case ColumnType::kNumeric:
     case ColumnType::kBlob: return true;  // whatever it is
   }
   return true;

@@ -17,6 +17,7 @@ Result<void> read_file_of(const View& view, const Context& context, const LogRea
                             sqlite::Database::open(file, sqlite::Mode::kReadOnly, context.stop));
   MILLRACE_RETURN_IF_ERROR(database->begin());
   MILLRACE_ASSIGN_OR_RETURN(status.checkpoint, read_checkpoint(*database));
+  MILLRACE_ASSIGN_OR_RETURN(status.quarantine, count_set_aside(*database));
   std::error_code no_size;
   const auto bytes = std::filesystem::file_size(file, no_size);
   status.bytes = no_size ? 0 : bytes;
@@ -60,7 +61,11 @@ Result<ViewStatus> status_of(const View& view, const Context& context,
   }
   const auto generation = *linked;
   if (!generation) {
-    if (status.worker.empty()) status.state = "unmade";
+    MILLRACE_ASSIGN_OR_RETURN(status.reason, generations.first_failure());
+    if (!status.reason.empty())
+      status.state = status.worker.empty() ? "failed" : "retrying";
+    else if (status.worker.empty())
+      status.state = "unmade";
     return status;
   }
   status.generation = *generation;
@@ -92,6 +97,10 @@ std::string to_json(const ViewStatus& status) {
   json["events"] = status.checkpoint.events;
   json["rows"] = status.rows ? nlohmann::ordered_json(*status.rows) : nlohmann::ordered_json();
   json["bytes"] = status.bytes;
+  json["degraded"] = status.quarantine.keys != 0;
+  json["keys_set_aside"] = status.quarantine.keys;
+  json["events_set_aside"] = status.quarantine.events;
+  json["events_skipped"] = status.quarantine.skipped;
   json["source_lsn"] = to_string(Lsn{status.checkpoint.source_lsn});
   json["commit_time"] = status.checkpoint.commit_time.value == 0
                             ? nlohmann::ordered_json()

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "projections/engine/context.h"
+#include "projections/engine/quarantine.h"
 #include "projections/engine/sink_status.h"
 
 namespace millrace::projections {
@@ -22,6 +23,7 @@ struct ViewStatus {
   std::optional<std::uint64_t> rows;  ///< Where they were to be counted.
   std::uint64_t bytes = 0;            ///< Of the generation's file.
   std::optional<SinkStatus> sink;     ///< Of a view with one, as its worker last knew it.
+  QuarantineCounts quarantine{};      ///< The view is degraded while keys are set aside.
 };
 
 /// `count_rows` reads the whole view, all else is told at once.

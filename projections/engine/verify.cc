@@ -1,112 +1,22 @@
 #include "projections/engine/verify.h"
 
-#include "base/bytes.h"
 #include "projections/engine/fold.h"
-#include "projections/engine/sink_difference.h"
+#include "projections/engine/verify_sink.h"
 
 namespace millrace::projections {
 namespace {
 
 using sqlite::Database;
 using sqlite::Mode;
-using sqlite::Statement;
 
-constexpr std::string_view kNone = "(none)";
-
-bool equal(const Value& a, const Value& b) {
-  if (a.kind() != b.kind()) return false;
-  switch (a.kind()) {
-    case Value::Kind::kInteger: return a.integer() == b.integer();
-    case Value::Kind::kReal: return a.real() == b.real();
-    default: return a.text() == b.text();
-  }
-}
-
-/// Keys as SQLite orders them: numbers before text.
-int compare_keys(const Value& a, const Value& b) {
-  if (a.kind() != b.kind()) return a.kind() < b.kind() ? -1 : 1;
-  if (a.kind() == Value::Kind::kInteger)
-    return a.integer() < b.integer() ? -1 : a.integer() > b.integer();
-  return a.text().compare(b.text());
-}
-
-std::string shown(const Value& value) {
-  switch (value.kind()) {
-    case Value::Kind::kInteger: return std::to_string(value.integer());
-    case Value::Kind::kReal: return std::to_string(value.real());
-    case Value::Kind::kText: return "'" + printable(value.text(), 80) + "'";
-    case Value::Kind::kBlob: return "x'" + to_hex(value.text().substr(0, 40)) + "'";
-    default: return "null";
-  }
-}
-
-/// The rows of one comparison in both files, walked side by side in the order of their keys.
-class Walk {
- public:
-  Walk(std::string what, Statement live, Statement computed, VerifyReport& report)
-      : what_(std::move(what)),
-        live_(std::move(live)),
-        computed_(std::move(computed)),
-        report_(report) {}
-
-  Result<void> run() {
-    MILLRACE_ASSIGN_OR_RETURN(bool in_live, live_.step());
-    MILLRACE_ASSIGN_OR_RETURN(bool in_computed, computed_.step());
-    while (in_live || in_computed) {
-      const int order = !in_live       ? 1
-                        : !in_computed ? -1
-                                       : compare_keys(live_.column(0), computed_.column(0));
-      ++report_.compared;
-      if (order == 0) compare_rows();
-      if (order < 0) add(live_.column(0), row(live_), std::string(kNone));
-      if (order > 0) add(computed_.column(0), std::string(kNone), row(computed_));
-      if (order <= 0) {
-        MILLRACE_ASSIGN_OR_RETURN(in_live, live_.step());
-      }
-      if (order >= 0) {
-        MILLRACE_ASSIGN_OR_RETURN(in_computed, computed_.step());
-      }
-    }
-    return {};
-  }
-
- private:
-  void compare_rows() {
-    for (int i = 0; i < live_.column_count(); ++i) {
-      if (equal(live_.column(i), computed_.column(i))) continue;
-      const std::string column = live_.column_name(i) + " = ";
-      return add(live_.column(0), column + shown(live_.column(i)),
-                 column + shown(computed_.column(i)));
-    }
-  }
-
-  static std::string row(const Statement& statement) {
-    std::string out;
-    for (int i = 1; i < statement.column_count(); ++i)
-      out += (i == 1 ? "" : ", ") + statement.column_name(i) + " = " + shown(statement.column(i));
-    return out;
-  }
-
-  void add(const Value& key, std::string live, std::string computed) {
-    ++report_.different;
-    if (report_.differences.size() < kDifferencesShown)
-      report_.differences.push_back({what_, shown(key), std::move(live), std::move(computed)});
-  }
-
-  const std::string what_;
-  Statement live_, computed_;
-  VerifyReport& report_;
-};
-
-Result<void> compute(const View& view, const Context& context, Database& scratch, Offset until,
-                     const BuildHooks& hooks) {
-  MILLRACE_ASSIGN_OR_RETURN(const auto reader, context.open_reader(view, Offset{0}));
-  const Checkpoint start = context.beginning(view, reader->store_id());
-  MILLRACE_RETURN_IF_ERROR(create_checkpoint(scratch, start));
-  MILLRACE_RETURN_IF_ERROR(view.create(scratch));
-  MILLRACE_RETURN_IF_ERROR(view.begin_bulk(scratch));
+/// What was set aside or skipped in the live view is left out here too.
+Result<void> compute(const View& view, const Context& context, Database& live, Database& scratch,
+                     Offset until, const BuildHooks& hooks) {
+  MILLRACE_ASSIGN_OR_RETURN(const auto set_aside, read_set_aside(live));
+  MILLRACE_ASSIGN_OR_RETURN(const Checkpoint start, begin_file(view, context, scratch));
   MILLRACE_ASSIGN_OR_RETURN(const auto fold, Fold::make(view, scratch, *context.schemas, start));
-  return fold_until(*fold, scratch, *reader, until, hooks.events_per_commit, context.stop, [&] {
+  fold->leave_out(set_aside);
+  return fold_until(*fold, scratch, view, context, until, hooks.events_per_commit, [&] {
     if (hooks.progress) hooks.progress(fold->checkpoint().offset, until);
   });
 }
@@ -121,75 +31,11 @@ Result<VerifyReport> compare(const View& view, const Context& context, Database&
                                               reader->durable_end(), context.program));
   const Path file = context.generations(view).scratch();
   MILLRACE_ASSIGN_OR_RETURN(const auto scratch, Database::open(file, Mode::kBulk, context.stop));
-  MILLRACE_RETURN_IF_ERROR(compute(view, context, *scratch, checkpoint.offset, hooks));
+  MILLRACE_RETURN_IF_ERROR(compute(view, context, live, *scratch, checkpoint.offset, hooks));
   VerifyReport report{.offset = checkpoint.offset, .differences = {}};
-  for (const auto& comparison : view.comparisons()) {
-    for (Database* database : {&live, scratch.get()})
-      MILLRACE_RETURN_IF_ERROR(database->execute(comparison.setup));
-    MILLRACE_ASSIGN_OR_RETURN(Statement in_live, live.prepare(comparison.sql));
-    MILLRACE_ASSIGN_OR_RETURN(Statement in_scratch, scratch->prepare(comparison.sql));
-    MILLRACE_RETURN_IF_ERROR(
-        Walk(comparison.what, std::move(in_live), std::move(in_scratch), report).run());
-  }
+  MILLRACE_ASSIGN_OR_RETURN(report.left_out, count_set_aside(live));
+  MILLRACE_RETURN_IF_ERROR(compare_views(view, live, *scratch, report));
   return report;
-}
-
-/// Rows that have changed since the sink was where it said, as of now.
-Result<sqlite::ChangedKeys> still_under_way(const Path& file, const Context& context,
-                                            const SinkShape& shape, const SinkCheckpoint& shown) {
-  MILLRACE_ASSIGN_OR_RETURN(const auto live, Database::open(file, Mode::kReadOnly, context.stop));
-  MILLRACE_ASSIGN_OR_RETURN(const auto head, sqlite::read_change_log_head(*live));
-  if (!head || head->lineage != shown.lineage) return sqlite::ChangedKeys();
-  MILLRACE_ASSIGN_OR_RETURN(
-      auto keys, sqlite::changed_since(*live, shape.key.type, shown.commit, shown.offset));
-  return keys ? *std::move(keys) : sqlite::ChangedKeys();
-}
-
-std::string text_of(const SinkRow& row, const SinkShape& shape) {
-  if (!row.columns) return std::string(kNone);
-  std::string text;
-  for (std::size_t i = 0; i < shape.columns.size(); ++i)
-    text += (i == 0 ? "" : ", ") + shape.columns[i].name + " = " + shown((*row.columns)[i]);
-  return text;
-}
-
-/// Compares the sink with the live file, beside a worker that goes on with both: what has changed
-/// since the sink was asked where it is may differ.
-Result<void> compare_sink(const View& view, const Context& context, const Path& file,
-                          VerifyReport& report) {
-  const SinkShape shape = view.sink_shape();
-  const std::string where = view.sink()->describe(shape);
-  const auto sink = view.sink()->make(shape);
-  MILLRACE_ASSIGN_OR_RETURN(const auto at, sink->position());
-  if (!at)
-    return Error(ErrorCode::kFailedPrecondition,
-                 "view " + view.name() + " was not written to " + where)
-        .hint("`" + context.program + " run` does it; `" + context.program +
-              " status` tells why it can't.");
-  MILLRACE_ASSIGN_OR_RETURN(const auto live, Database::open(file, Mode::kReadOnly, context.stop));
-  MILLRACE_RETURN_IF_ERROR(live->begin());
-  MILLRACE_ASSIGN_OR_RETURN(const std::uint64_t compared, find_differences(*sink, *live, shape));
-  report.compared += compared;
-  MILLRACE_ASSIGN_OR_RETURN(const auto changed, still_under_way(file, context, shape, *at));
-  MILLRACE_ASSIGN_OR_RETURN(Statement forget,
-                            live->prepare("DELETE FROM temp.different WHERE key = ?1"));
-  for (const std::string& key : changed) {
-    forget.bind(1, sqlite::key_of(shape.key.type, key));
-    MILLRACE_RETURN_IF_ERROR(forget.run());
-  }
-  MILLRACE_ASSIGN_OR_RETURN(ViewRows rows, ViewRows::open(*live, shape));
-  MILLRACE_ASSIGN_OR_RETURN(Statement different,
-                            live->prepare("SELECT key, there FROM temp.different ORDER BY key"));
-  for (;;) {
-    MILLRACE_ASSIGN_OR_RETURN(const bool more, different.step());
-    if (!more) return {};
-    if (++report.different, report.differences.size() >= kDifferencesShown) continue;
-    MILLRACE_ASSIGN_OR_RETURN(const SinkRow row, rows.find(different.column(0)));
-    const Value there = different.column(1);
-    report.differences.push_back({"row in " + where, shown(different.column(0)),
-                                  there.is_null() ? std::string(kNone) : std::string(there.text()),
-                                  text_of(row, shape)});
-  }
 }
 
 }  // namespace
@@ -211,7 +57,7 @@ Result<VerifyReport> verify_view(const View& view, const Context& context,
   auto report = compare(view, context, *live, hooks);
   MILLRACE_RETURN_IF_ERROR(generations.remove_file(generations.scratch()));
   if (report && view.sink() != nullptr)
-    MILLRACE_RETURN_IF_ERROR(compare_sink(view, context, generations.file(*generation), *report));
+    MILLRACE_RETURN_IF_ERROR(verify_sink(view, context, generations.file(*generation), *report));
   return report;
 }
 

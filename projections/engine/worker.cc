@@ -115,6 +115,7 @@ Result<void> Worker::open_live() {
     spdlog::info("view {}: made from {} events", view_.name(), built.checkpoint.events);
     live = built.generation;
   }
+  MILLRACE_RETURN_IF_ERROR(generations_.write_first_failure({}));
   generation_ = *live;
   auto database =
       sqlite::Database::open(generations_.file(generation_), sqlite::Mode::kLive, context_.stop);
@@ -152,6 +153,7 @@ Result<bool> Worker::begin() {
     MILLRACE_RETURN_IF_ERROR(open_live());
     return false;
   }
+  MILLRACE_RETURN_IF_ERROR(fold_->look_again());
   in_transaction_ = true;
   began_ = std::chrono::steady_clock::now();
   events_at_begin_ = fold_->checkpoint().events;
@@ -164,11 +166,21 @@ Result<void> Worker::take(Batch& batch) {
     if (!begun) return {};  // and `batch` is of a reader that is gone
   }
   whole_ = batch.last_of_transaction;
-  MILLRACE_RETURN_IF_ERROR(fold_->apply(batch));
+  if (auto applied = fold_->apply(batch); !applied)
+    return fold_->wants_to_begin_again() ? begin_again() : applied;
   fold_->advance_to(reader_->position());
   const bool full = fold_->checkpoint().events - events_at_begin_ >= options_.events_per_commit ||
                     std::chrono::steady_clock::now() - began_ >= options_.commit_interval;
   return full && whole_ ? commit() : Result<void>{};
+}
+
+/// From the last commit on, with care for the event that just failed.
+Result<void> Worker::begin_again() {
+  MILLRACE_RETURN_IF_ERROR(fold_->begin_again());
+  in_transaction_ = false;
+  whole_ = true;
+  MILLRACE_ASSIGN_OR_RETURN(reader_, context_.open_reader(view_, fold_->checkpoint().offset));
+  return {};
 }
 
 Result<void> Worker::commit() {
@@ -202,7 +214,12 @@ Result<void> Worker::settle(Offset read_to, bool at_once) {
 
 /// So that `status` can tell; the error itself goes to the caller or the log in any case.
 void Worker::remember_failure(const Error& error) noexcept {
-  if (fold_ == nullptr) return;
+  if (fold_ == nullptr) {
+    const auto live = generations_.live();
+    if (live && !*live && !generations_.write_first_failure(error.message()))
+      spdlog::debug("view {}: why it could not be made can't be written down", view_.name());
+    return;
+  }
   fold_->rollback();
   // Where the disk is full this may well fail too: once is enough to say so.
   if (auto written = write_failure(*database_, error.message()); !written && pause_.count() == 0)

@@ -59,6 +59,7 @@ class Worker {
   Result<void> open_live();
   Result<bool> begin();
   Result<void> take(Batch& batch);
+  Result<void> begin_again();
   Result<void> commit();
   Result<void> settle(Offset read_to, bool at_once);
   void remember_failure(const Error& error) noexcept;

@@ -55,6 +55,7 @@ using MakeAccumulator = std::function<std::unique_ptr<Accumulator>(const Members
 template <typename R>
 constexpr ColumnType column_type() {
   using Plain = std::remove_cvref_t<R>;
+  if constexpr (std::is_same_v<Plain, Decimal>) return ColumnType::kNumeric;
   if constexpr (std::is_integral_v<Plain>) return ColumnType::kInteger;
   if constexpr (std::is_floating_point_v<Plain>) return ColumnType::kReal;
   if constexpr (std::is_convertible_v<Plain, std::string_view>) return ColumnType::kText;
@@ -158,6 +159,12 @@ struct AsDecimal {
     throw std::invalid_argument("'" + value.key_text() + "' is no decimal number");
   }
 };
+namespace internal {
+template <typename Expression>
+inline constexpr bool kIsAsDecimal = false;
+template <typename Expression>
+inline constexpr bool kIsAsDecimal<AsDecimal<Expression>> = true;
+}  // namespace internal
 template <typename Expression>
 AsDecimal<Expression> decimal(Expression expression) {
   return {std::move(expression)};

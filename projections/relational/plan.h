@@ -42,6 +42,8 @@ template <typename T, typename Expression>
 ColumnType type_given_by(const Expression& expression) {
   if constexpr (IsGetter<Expression, T>::value)
     return type_of(T::field_of(expression));
+  else if constexpr (kIsAsDecimal<Expression>)
+    return ColumnType::kNumeric;
   else
     return column_type<std::invoke_result_t<const Expression&, const T&>>();
 }
@@ -336,7 +338,11 @@ class GroupPlan final : public Plan<Record> {
     shape.key_is_first = shape.is_referable = by_columns_.size() == 1;
     shape.columns = by_columns_;
     each([&](const auto& aggregate) {
-      shape.columns.push_back({aggregate.name, aggregate.type, aggregate.counter});
+      Column column{aggregate.name, aggregate.type, aggregate.counter};
+      if constexpr (!kIsOwnFold<std::remove_cvref_t<decltype(aggregate.expression)>>)
+        if (aggregate.orders && aggregate.type == ColumnType::kBlob)  // it is one of the values
+          column.type = type_given_by<T>(aggregate.expression);
+      shape.columns.push_back(std::move(column));
     });
     if (by_columns_.size() == 1)
       shape.key = by_columns_.front();

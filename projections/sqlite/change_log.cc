@@ -91,6 +91,12 @@ void ChangeLog::all_changed() {
   texts_.clear();
 }
 
+void ChangeLog::take_over_from(ChangeLog& before) {
+  numbers_ = std::move(before.numbers_);
+  texts_ = std::move(before.texts_);
+  all_ = before.all_;
+}
+
 Result<void> ChangeLog::commit(Offset offset) {
   std::string keys;
   std::sort(numbers_.begin(), numbers_.end());

@@ -36,6 +36,8 @@ class ChangeLog {
 
   void changed(const Value& key);
   void all_changed();
+  /// What `before` has not written yet.
+  void take_over_from(ChangeLog& before);
   /// Writes the next commit into the transaction that is open.
   Result<void> commit(Offset offset);
 

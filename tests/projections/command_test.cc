@@ -134,7 +134,8 @@ TEST_CASE("run, status, verify and rebuild work together", "[projections][comman
   CHECK(reports[1]["differences"][0]["key"] == "7");
   CHECK(reports[1]["differences"][0]["live"] == "spent_cents = 1");
   CHECK_THAT(shop_program(store, {"verify", "customer_totals"}).out,
-             Catch::Contains("row 7") && Catch::Contains("spent_cents = 100"));
+             Catch::Contains("row 7") && Catch::Contains("spent_cents = 100") &&
+                 Catch::Contains("run: shop rebuild customer_totals"));
 
   const auto rebuilt = shop_program(store, {"rebuild", "customer_totals"});
   INFO(rebuilt.err);
@@ -305,6 +306,72 @@ TEST_CASE("describe tells what views are made of, without a store",
   CHECK(shop_program({"wait", "--lsn", "x"}).exit_code == 2);
   CHECK(shop_program({"wait", "--offset", "1", "--lsn", "0/1"}).exit_code == 2);
   CHECK(shop_program({"run", "--timeout", "1"}).exit_code == 2);
+}
+
+TEST_CASE("build makes a view as it was into a file of its own", "[projections][command][as_of]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle"))});
+  store.commit({inserted(product(2, "pan"))});
+  const auto file = (store.directory().parent_path() / "then.db").string();
+  const auto built =
+      shop_program(store, {"build", "product_search", "--as-of", "1", "--into", file});
+  INFO(built.err);
+  CHECK(built.exit_code == 0);
+  CHECK(query(file, "SELECT name FROM product_search") == std::vector<std::string>{"kettle"});
+  CHECK_FALSE(std::filesystem::exists(store.views() / "product_search.db"));
+  const auto again =
+      shop_program(store, {"build", "product_search", "--as-of", "1", "--into", file});
+  CHECK(again.exit_code == 1);
+  CHECK_THAT(again.err, Catch::Contains("is there already"));
+  CHECK(shop_program(store, {"build", "product_search", "--into", file + "2"}).exit_code == 0);
+  CHECK(query(file + "2", "SELECT count(*) FROM product_search").at(0) == "2");
+  const auto beyond =
+      shop_program(store, {"build", "product_search", "--as-of", "9", "--into", file + "3"});
+  CHECK(beyond.exit_code == 1);
+  CHECK_THAT(beyond.err, Catch::Contains("beyond the end"));
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"build", "product_search"},
+           {"build", "--into", "x"},
+           {"build", "product_search", "--into", "x", "--as-of", "y"},
+           {"rebuild", "product_search", "--as-of", "1"},
+           {"run", "--diff"},
+           {"rebuild", "--all", "--switch"}})
+    CHECK(shop_program(store, words).exit_code == 2);
+}
+
+TEST_CASE("rebuild --diff shows what differs and switches only if nothing does, or if told to",
+          "[projections][command][diff]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle")), inserted(product(2, "pan"))});
+  REQUIRE(shop_program(store, {"run", "--until-caught-up"}).exit_code == 0);
+  const auto generation = [&] {
+    return json_lines(shop_program(store, {"status", "--json"}).out)[0]["generation"].get<int>();
+  };
+  const auto equal = shop_program(store, {"rebuild", "product_search", "--diff"});
+  CHECK(equal.exit_code == 0);
+  CHECK_THAT(equal.out, Catch::Contains("equals the live one as of offset 2"));
+  CHECK(generation() == 2);
+  must(must(sqlite::Database::open(store.views() / "product_search.db", sqlite::Mode::kLive))
+           ->execute("UPDATE product_search SET price = '1' WHERE rowid = 2"));
+  store.commit({inserted(product(3, "pot"))});  // which the live one does not have yet
+  const auto different = shop_program(store, {"rebuild", "product_search", "--diff", "--json"});
+  CHECK(different.exit_code == 1);
+  const auto report = json_lines(different.out).at(0);
+  CHECK(report["offset"] == 2);
+  CHECK(report["different"] == 1);
+  CHECK(report["switched"] == false);
+  CHECK(report["differences"][0]["key"] == "2");
+  CHECK(report["differences"][0]["live"] == "price = '1'");
+  CHECK(generation() == 2);
+  const auto switched = shop_program(store, {"rebuild", "product_search", "--diff", "--switch"});
+  INFO(switched.err);
+  CHECK(switched.exit_code == 0);
+  CHECK_THAT(switched.out,
+             Catch::Contains("1 differences") && Catch::Contains("live: price = '1'"));
+  CHECK(generation() == 3);
+  CHECK(shop_program(store, {"run", "--until-caught-up"}).exit_code == 0);
+  CHECK(shop_program(store, {"verify"}).exit_code == 0);
+  CHECK(rows_of(store, "product_search").size() == 3);
 }
 
 TEST_CASE("status tells of each view, also where one's file is something else",

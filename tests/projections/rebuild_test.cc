@@ -240,6 +240,66 @@ TEST_CASE("a file in the place of the link is left alone", "[projections][rebuil
   CHECK(must(read_file(FileSystem::real(), store.views() / "product_cache.db", 100)) == "precious");
 }
 
+TEST_CASE("a rebuild with other columns is compared by the columns that both have",
+          "[projections][rebuild][diff]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle")), inserted(product(2, "pan"))});
+  must(build_generation(product_cache(), store.context()));
+  const auto wider =
+      CacheTable("product_cache", Version{2},
+                 {.key = text("id"), .columns = {text("name"), text("category")}})
+          .on<shop::Products>("public.products", [](const Change<shop::Products>& change,
+                                                    CacheTable::Writer& table) {
+            table.put(
+                change.key(),
+                {{"name", change.key() == "2" ? Value("wok") : change[&shop::Products::name]}});
+          });
+  std::optional<VerifyReport> seen;
+  const auto stayed = must(build_generation(
+      wider, store.context(),
+      {.may_switch = [&](const VerifyReport& report) { return seen = report, false; }}));
+  CHECK_FALSE(stayed.switched);
+  REQUIRE(seen);
+  REQUIRE(seen->differences.size() == 3);
+  CHECK(seen->differences[0].what == "column");
+  CHECK(seen->differences[0].key == "description");
+  CHECK(seen->differences[1].key == "category");
+  CHECK(seen->differences[2].live == "name = 'pan'");
+  CHECK(seen->differences[2].computed == "name = 'wok'");
+  CHECK(files_of(store) == std::vector<std::string>{"product_cache.1.db", "product_cache.db"});
+}
+
+TEST_CASE("a rebuild that is compared while a worker goes on stands where the live one does",
+          "[projections][rebuild][diff]") {
+  ShopStore store;
+  ShopWorkload workload(4);
+  const auto view = product_search();
+  for (int i = 0; i < 30; ++i) store.commit(workload.transaction());
+  must(Worker(view, store.context(), {.until_caught_up = true}).run());
+  for (int round = 0; round < 5; ++round) {
+    for (int i = 0; i < 10; ++i) store.commit(workload.transaction());
+    int compared = 0;
+    const Context context = store.context();
+    const auto built =
+        must(build_generation(view, context,
+                              {.at_step =
+                                   [&](std::string_view step) {
+                                     if (step == "indexed")
+                                       must(Worker(view, context, {.until_caught_up = true}).run());
+                                   },
+                               .may_switch =
+                                   [&](const VerifyReport& report) {
+                                     ++compared;
+                                     CHECK(report.offset == store.end());
+                                     CHECK(report.different == 0);
+                                     return true;
+                                   }}));
+    CHECK(compared == 1);
+    CHECK(built.checkpoint.offset == store.end());
+    CHECK(rows_of(store, "product_search") == workload.expected_search());
+  }
+}
+
 TEST_CASE("verify names a changed, a missing and a foreign row", "[projections][verify]") {
   ShopStore store;
   const auto view = product_search();

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "eventstore/event_store.h"
+#include "eventstore/policy.h"
 #include "millrace/v1/change.pb.h"
 #include "projections/engine/context.h"
 #include "projections/projections.h"
@@ -196,8 +197,9 @@ inline NewEvent as_event(const EncodedChange& change) {
 class ShopStore {
  public:
   /// `batch_bytes` cuts transactions into batches; the least that a store takes is 1 KiB.
-  explicit ShopStore(bool with_tables = true, std::size_t batch_bytes = 1 << 20)
-      : batch_bytes_(batch_bytes) {
+  explicit ShopStore(bool with_tables = true, std::size_t batch_bytes = 1 << 20,
+                     std::uint64_t segment_bytes = StoreOptions{}.segment_bytes)
+      : batch_bytes_(batch_bytes), segment_bytes_(segment_bytes) {
     open();
     if (!with_tables) return;
     record(products_table());
@@ -207,6 +209,7 @@ class ShopStore {
 
   void open() {
     StoreOptions options;
+    options.segment_bytes = segment_bytes_;
     options.pending_bytes_max = 8 * batch_bytes_;  // which the store makes its batches by
     options.before_flush = [this] { return schemas_ ? schemas_->flush() : Result<void>{}; };
     store_ = must(EventStore::open(directory(), options));
@@ -224,11 +227,12 @@ class ShopStore {
   }
 
   /// One source transaction, durable on return.
-  void commit(const std::vector<EncodedChange>& changes) {
+  void commit(const std::vector<EncodedChange>& changes,
+              UnixMicros commit_time = {1'700'000'000'000'000}) {
     lsn_ += 100;
     TransactionInfo transaction;
     transaction.source = {.epoch = 1, .commit = lsn_};
-    transaction.commit_time = {1'700'000'000'000'000};
+    transaction.commit_time = commit_time;
     must(store_->begin(transaction));
     for (const auto& change : changes) must(store_->add(as_event(change)));
     const Offset end = must(store_->commit(lsn_ + 50));
@@ -248,6 +252,15 @@ class ShopStore {
   void erase(const std::string& category, const std::string& key) {
     const EntityToErase entity{.key = key, .tombstone_type = "Erased"};
     must(store_->maintenance().erase({.category = category, .entities = {&entity, 1}}));
+  }
+  /// Keeps the latest change of each row of `category` only, in what is in full segments.
+  void compact(std::string_view category) {
+    const PolicyEvent policy = must(policy_event(category, {.retention = Retention::kCompact}));
+    const NewEvent event = policy.view();
+    must(store_->append({}, {&event, 1}));
+    store_->request_flush();
+    must(store_->wait_durable(store_->appended_end(), 0, std::chrono::seconds(30)));
+    must(store_->maintenance().compact({.dead_share_min = 0}));
   }
 
   Offset end() const { return store_->durable_end(); }
@@ -270,6 +283,7 @@ class ShopStore {
   std::unique_ptr<SchemaRegistry> readers_schemas_;
   std::unique_ptr<EventStore> store_;
   std::size_t batch_bytes_;
+  std::uint64_t segment_bytes_;
   std::uint64_t lsn_ = 0;
 };
 

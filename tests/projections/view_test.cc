@@ -317,6 +317,7 @@ TEST_CASE("a function that writes to no column or without a key stops before its
   const auto failure = [&](auto apply) {
     const auto view =
         CacheTable("broken", Version{1}, {.key = integer("id"), .columns = {text("name")}})
+            .set_aside_at_most(0)
             .on<Products>("public.products", apply);
     return build_generation(view, store.context()).error().message();
   };

@@ -324,12 +324,13 @@ TEST_CASE("F100: a lock that another process holds is waited for, and nothing is
   CHECK(rows_of(store, "product_cache").size() == 3);
 }
 
-TEST_CASE("F113: an event that can't be folded stops its view before it, and status tells",
+TEST_CASE("F113: a view that sets nothing aside stops before what it can't fold, and status tells",
           "[projections][worker]") {
   ShopStore store;
   bool poison = false;
   const auto picky =
       CacheTable("picky", Version{1}, {.key = integer("id"), .columns = {text("name")}})
+          .set_aside_at_most(0)
           .on<Products>("public.products",
                         [&](const Change<Products>& change, CacheTable::Writer& table) {
                           if (poison && change.key() == "3")
@@ -407,11 +408,33 @@ TEST_CASE("a worker that waits for an error to pass can be stopped", "[projectio
   must(running.stop());
 }
 
+TEST_CASE("a view that fails at its very first start leaves the reason in status",
+          "[projections][worker]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle"))});
+  bool poison = true;
+  const auto view = CacheTable("poisoned", Version{1}, {.key = integer("id")})
+                        .set_aside_at_most(0)
+                        .on<Products>("public.products", [&](const Change<Products>&, auto&) {
+                          if (poison) throw std::runtime_error("I don't like it");
+                        });
+  CHECK_FALSE(catch_up(store, view));
+  const auto failed = must(status_of(view, store.context()));
+  CHECK(failed.state == "failed");
+  CHECK_THAT(failed.reason, Catch::Contains("offset 0") && Catch::Contains("I don't like it"));
+  CHECK(failed.generation == 0);
+  poison = false;
+  must(catch_up(store, view));
+  CHECK(must(status_of(view, store.context())).state == "stopped");
+  CHECK_FALSE(std::filesystem::exists(store.views() / "poisoned.failure"));
+}
+
 TEST_CASE("a view that stops for good ends the program once the others have caught up",
           "[projections][worker]") {
   ShopStore store;
   for (int id = 1; id <= 3; ++id) store.commit({inserted(product(id, "kettle"))});
   const auto poisoned = CacheTable("poisoned", Version{1}, {.key = integer("id")})
+                            .set_aside_at_most(2)
                             .on<Products>("public.products", [](const Change<Products>&, auto&) {
                               throw std::runtime_error("I don't like it");
                             });
@@ -422,6 +445,24 @@ TEST_CASE("a view that stops for good ends the program once the others have caug
   CHECK(code == kExitFailed);
   CHECK(rows_of(store, "product_cache").size() == 3);
   CHECK(checkpoint_of(store, "waiting").offset == store.end());
+}
+
+TEST_CASE("what goes wrong while folding is exit code 1, also where it is an invalid argument",
+          "[projections][worker]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "kettle"))});
+  const auto view = CacheTable("misfit", Version{1}, {.key = integer("id")})
+                        .set_aside_at_most(0)
+                        .on<Products>("public.products", [](const Change<Products>&, auto& table) {
+                          table.put("no number", {});
+                        });
+  const auto stopped = catch_up(store, view);
+  REQUIRE_FALSE(stopped);
+  CHECK(stopped.error().code() == ErrorCode::kInvalidArgument);
+  Options options;
+  options.until_caught_up = true;
+  CHECK(must(run_views({&view}, store.context(), options)) == kExitFailed);
+  CHECK(must(rebuild_views({&view}, store.context(), options)) == kExitFailed);
 }
 
 TEST_CASE("a file that is no database is told apart and replaced by a rebuild",
