@@ -143,6 +143,12 @@ Result<bool> Worker::begin() {
   MILLRACE_RETURN_IF_ERROR(database_->begin());
   MILLRACE_ASSIGN_OR_RETURN(const auto live, generations_.live());
   const bool in_place = database_->is_in_place();
+  if (!live)  // and with the folder this worker's lock, most likely
+    return Error(ErrorCode::kFailedPrecondition,
+                 "view " + view_.name() + ": " + generations_.link().string() +
+                     " was removed, or the folder that it was in")
+        .hint("Put it back, or start `" + context_.program +
+              " run` again, which makes the view anew.");
   if (live != generation_ || !in_place) {
     database_->rollback();
     if (in_place)
