@@ -32,7 +32,7 @@
 //   a
 //                   bare loop that applies every event as an upsert; and of an aggregation
 //   project_sinks   a worker and its sinks: PostgreSQL against a bare libpq pipeline of the same
-//                   upserts, Redis against redis-benchmark -P 64 with the same HSET
+//                   upserts, Redis against redis-benchmark -P 64 with the same DEL and HSET
 //   join_update     fold time of one update of a join of two tables of 1,000,000 rows each
 //   min_max         min and max whose values are deleted and inserted, against sum and count
 #include <algorithm>

@@ -226,6 +226,15 @@ inline void bind_text(sqlite3_stmt* statement, int index, const std::string& tex
   sqlite3_bind_text(statement, index, text.data(), static_cast<int>(text.size()), SQLITE_STATIC);
 }
 
+inline void copy_order(const Change<Orders>& change, CacheTable::Writer& table) {
+  table.put(change.key(), {{"customer_id", change[&Orders::customer_id]},
+                           {"status", change[&Orders::status]},
+                           {"total", change[&Orders::total]},
+                           {"note", change[&Orders::note]},
+                           {"created_at", change[&Orders::created_at]},
+                           {"paid", change[&Orders::paid]}});
+}
+
 /// The seconds of a worker that folds a whole store into a view that was empty before: what it does
 /// all its life, and not the bulk build that a program begins with where it has no view yet.
 class LivePath {

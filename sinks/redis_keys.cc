@@ -19,8 +19,10 @@ using redis::Reply;
 using redis::ServerAddress;
 using redis::Words;
 
-/// Answers are read when so many are under way: what is not read piles up on both sides.
-constexpr std::size_t kUnansweredMax = 1'000;
+/// Answers are read when so many are under way, since what is not read piles up on both sides; and
+/// only until so few are left that the server still has something to do meanwhile.
+constexpr std::size_t kUnansweredMax = 4'000;
+constexpr std::size_t kUnansweredLeft = 2'000;
 /// A first load is committed in portions of so many commands, so that the server need not hold all
 /// of it back.
 constexpr std::size_t kCommandsPerPortion = 20'000;
@@ -313,7 +315,7 @@ class RedisSink final : public Sink {
         layout_->write(row, [&](const Words& words) { connection_->send(words); }));
     ++commands_;
     if (connection_->unanswered() >= kUnansweredMax)
-      MILLRACE_RETURN_IF_ERROR(connection_->receive_all());
+      MILLRACE_RETURN_IF_ERROR(connection_->receive_until(kUnansweredLeft));
     if (!is_new_ || commands_ < kCommandsPerPortion) return {};
     MILLRACE_RETURN_IF_ERROR(commit_portion());
     return begin_portion();
@@ -434,7 +436,7 @@ class RedisSink final : public Sink {
     for (const auto& command : commands) {
       connection_->send(Words(command.begin(), command.end()));
       if (connection_->unanswered() >= kUnansweredMax)
-        MILLRACE_RETURN_IF_ERROR(connection_->receive_all());
+        MILLRACE_RETURN_IF_ERROR(connection_->receive_until(kUnansweredLeft));
     }
     MILLRACE_RETURN_IF_ERROR(commit_portion());
     return true;

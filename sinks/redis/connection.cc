@@ -181,6 +181,11 @@ Result<Reply> Connection::receive() {
   return checked(Reply(static_cast<redisReply*>(reply)));
 }
 
+Result<void> Connection::receive_until(std::size_t left) {
+  while (unanswered_ > left) MILLRACE_RETURN_IF_ERROR(receive());
+  return {};
+}
+
 Result<Reply> Connection::receive_all() {
   Reply last;
   while (unanswered_ > 0) {

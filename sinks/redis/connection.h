@@ -60,6 +60,8 @@ class Connection {
   std::size_t unanswered() const { return unanswered_; }
   /// The next answer; an error that the server answers is an error.
   Result<Reply> receive();
+  /// Until so many are left.
+  Result<void> receive_until(std::size_t left);
   /// Of all that were sent, the last one.
   Result<Reply> receive_all();
   Result<Reply> call(const Words& words);
