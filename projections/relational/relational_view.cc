@@ -1,6 +1,7 @@
 #include "projections/relational/relational_view.h"
 
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <stdexcept>
@@ -14,8 +15,19 @@ using internal::Flow;
 using internal::RawChange;
 using internal::Root;
 
-/// Gathered rows and state: from here on they are written to the file before their time.
-constexpr std::size_t kMemoryMax = 256 << 20;
+/// Gathered rows and state: from here on they are written to the file before their time. A rebuild
+/// takes more of the machine, since each row that is written once less is much for it.
+constexpr std::size_t kMemoryMax = std::size_t{256} << 20;
+constexpr std::size_t kBulkMemoryMax = std::size_t{2} << 30;
+constexpr std::size_t kShareOfMachine = 8;
+
+std::size_t memory_max(sqlite::Mode mode) {
+  if (mode != sqlite::Mode::kBulk) return kMemoryMax;
+  const auto pages = static_cast<std::size_t>(std::max(0L, ::sysconf(_SC_PHYS_PAGES)));
+  const auto page = static_cast<std::size_t>(std::max(0L, ::sysconf(_SC_PAGESIZE)));
+  return std::clamp(pages * page / kShareOfMachine, kMemoryMax, kBulkMemoryMax);
+}
+
 constexpr std::uint32_t kChangesBetweenLooks = 256;  // at the memory in use
 constexpr std::size_t kLargeRow = 64 << 10;          // after which it is looked at in any case
 
@@ -66,6 +78,7 @@ class RelationalWriter final : public internal::ViewWriter {
   RelationalWriter(sqlite::Database& database, const std::string& name,
                    std::unique_ptr<internal::ViewWriter> sink, const RelationalView::Made& made)
       : is_live_(database.mode() == sqlite::Mode::kLive),
+        memory_max_(memory_max(database.mode())),
         flow_(database, name, Flow::Purpose::kOpen),
         sink_(std::move(sink)) {
     if (made.is_search_index)
@@ -129,7 +142,7 @@ class RelationalWriter final : public internal::ViewWriter {
     return {};
   }
 
-  bool has_room() const { return flow_.bytes_in_memory() + root_->bytes_in_memory() < kMemoryMax; }
+  bool has_room() const { return flow_.bytes_in_memory() + root_->bytes_in_memory() < memory_max_; }
 
   Result<void> write() {
     MILLRACE_RETURN_IF_ERROR(
@@ -153,6 +166,7 @@ class RelationalWriter final : public internal::ViewWriter {
   }
 
   const bool is_live_;
+  const std::size_t memory_max_;
   Flow flow_;
   internal::StateTable keys_;  ///< By category, the columns of the key of its rows.
   std::unique_ptr<internal::ViewWriter> sink_;
