@@ -29,6 +29,15 @@ bool same_in_sink(const Column& column, const std::optional<std::string>& here,
   return number && other && *number == *other;
 }
 
+Error of_another_store(const std::string& where, const std::string& theirs,
+                       const std::string& ours) {
+  return Error(ErrorCode::kFailedPrecondition,
+               where + " was written from another store (" + theirs + ", this one is " + ours + ")")
+      .hint(
+          "Nothing there was changed. Remove the view there, or give it another place; it is "
+          "written anew then.");
+}
+
 Error fenced_off(const std::string& where) {
   return Error(ErrorCode::kFailedPrecondition,
                "FENCED: another process has taken over to write " + where)

@@ -53,7 +53,8 @@ struct SinkRow {
 /// another that has taken over.
 struct SinkWriter {
   std::string name;
-  bool again = false;  ///< It has opened a Sink before.
+  std::string store_id;  ///< Of the store that it follows.
+  bool again = false;    ///< It has opened a Sink before.
 };
 
 /// One connection to where a view is kept. Used as
@@ -72,7 +73,8 @@ class Sink {
   /// Takes over: from here on no Sink of this view that was opened before can commit(). Where
   /// `writer` comes again and another one has taken over meanwhile, it is fenced_off() instead.
   /// Gives what is shown, nothing if that is nothing or rows of another shape. Makes what is
-  /// missing. kFailedPrecondition if something is there that the view has not written.
+  /// missing. kFailedPrecondition, with nothing changed and nobody kept from writing, if something
+  /// is there that the view has not written, or has from another store.
   virtual Result<std::optional<SinkCheckpoint>> open(const SinkWriter& writer) = 0;
 
   virtual Result<void> begin() = 0;
@@ -123,6 +125,10 @@ std::optional<std::string> sink_text(const Value& value);
 /// written out, and 1.50 as 1.5.
 bool same_in_sink(const Column& column, const std::optional<std::string>& here,
                   const std::optional<std::string>& there);
+
+/// Of a place that is kept from another store.
+Error of_another_store(const std::string& where, const std::string& theirs,
+                       const std::string& ours);
 
 /// Of a Sink whose view another one has taken over.
 Error fenced_off(const std::string& where);

@@ -14,6 +14,7 @@ namespace {
 constexpr int kRounds = 60;
 constexpr int kKeys = 40;
 constexpr int kManyRows = 12'000;
+const std::string kStore = "5f0e";
 
 /// A row that owns its values.
 struct Row {
@@ -43,6 +44,7 @@ class Trial {
     many_rows();
     fence();
     fence_in_transaction();
+    another_store();
     another_shape();
   }
 
@@ -122,7 +124,7 @@ class Trial {
   }
 
   SinkCheckpoint next_checkpoint() const {
-    SinkCheckpoint next = shown_.value_or(SinkCheckpoint{"5f0e", "lineage 1", 0, Offset{0}});
+    SinkCheckpoint next = shown_.value_or(SinkCheckpoint{kStore, "lineage 1", 0, Offset{0}});
     next.commit += 1;
     next.offset.value += 17;
     return next;
@@ -137,7 +139,7 @@ class Trial {
   /// By another process each time.
   std::unique_ptr<Sink> opened() {
     auto sink = kind_.make(shape_);
-    const auto shown = must(sink->open({"writer " + std::to_string(++writers_)}), "open()");
+    const auto shown = must(sink->open({"writer " + std::to_string(++writers_), kStore}), "open()");
     if (shown != shown_)
       broken(std::string("open() gives ") + (shown ? "a" : "no") +
              " checkpoint, which is not that of the last commit()");
@@ -271,7 +273,7 @@ class Trial {
 
   void fence() {
     auto old = opened();
-    const SinkWriter again{"writer " + std::to_string(writers_), true};
+    const SinkWriter again{"writer " + std::to_string(writers_), kStore, true};
     auto sink = opened();
     expect_fenced(*old, false);
     if (kind_.make(shape_)->open(again))
@@ -280,6 +282,15 @@ class Trial {
     must(sink->begin(), "begin() after taking over");
     finish(*sink);
     expect_shown(*sink, "after taking over");
+  }
+
+  void another_store() {
+    auto sink = opened();
+    if (kind_.make(shape_)->open({"a stranger", "0bad"}))
+      broken("open() takes what was written from another store");
+    must(sink->begin(), "begin() after a stranger was refused");
+    finish(*sink);
+    expect_shown(*sink, "after a stranger was refused");
   }
 
   void fence_in_transaction() {

@@ -81,6 +81,12 @@ class Layout {
     }
     return statements;
   }
+  /// Another one is written to a new table.
+  std::string as_text() const {
+    std::string text = create("");
+    for (const std::string& index : create_indexes("")) text += "; " + index;
+    return text;
+  }
   /// One array a column.
   std::string upsert(const std::string& table) const {
     std::string names, arrays, updates;
@@ -180,25 +186,22 @@ class PostgresSink final : public Sink {
     writer_ = writer.name;
     MILLRACE_RETURN_IF_ERROR(connect());
     std::optional<SinkCheckpoint> shown;
-    std::string refusal;
+    std::optional<Error> refusal;
     bool fenced = false;
     MILLRACE_RETURN_IF_ERROR(session_->run([&] {
       session_->begin();
       make_views_table();
-      fenced = writer.again && somebody_else_writes();
+      const auto before = recorded("");
+      fenced = writer.again && !before.empty() && before[0]["writer"].as<std::string>() != writer_;
       if (fenced) return;
+      refusal = why_not(before, writer.store_id);
+      if (refusal) return;
       end_predecessor();
-      refusal = take_over(shown);
-      if (refusal.empty()) session_->commit();
+      shown = take_over();
+      session_->commit();
     }));
     if (fenced) return fenced_off(where_);
-    if (!refusal.empty())
-      return Error(ErrorCode::kFailedPrecondition, refusal)
-          .hint(
-              "Drop it if it is not needed any more, or give .table another name. To let go of a "
-              "view's place: DROP TABLE " +
-              layout_.table().quoted() + "; DELETE FROM " + layout_.views() +
-              " WHERE table_name = '" + layout_.table().table + "'");
+    if (refusal) return *std::move(refusal);
     is_new_ = !shown;
     target_ = is_new_ ? layout_.table().in_schema("millrace_new_" + layout_.table().table)
                       : layout_.table().quoted();
@@ -250,7 +253,7 @@ class PostgresSink final : public Sink {
                             "= $2",
                         {layout_.table().table, writer_, checkpoint.store_id, checkpoint.lineage,
                          std::to_string(checkpoint.commit), std::to_string(checkpoint.offset.value),
-                         layout_.create("")})
+                         layout_.as_text()})
                  .affected_rows() == 1;
     }));
     return mine ? Result<void>{} : fenced_off(where_);
@@ -268,9 +271,8 @@ class PostgresSink final : public Sink {
     std::optional<SinkCheckpoint> shown;
     MILLRACE_RETURN_IF_ERROR(session_->run([&] {
       session_->begin();
-      if (exists(layout_.views())) {
-        const auto rows = session_->exec(
-            "SELECT * FROM " + layout_.views() + " WHERE table_name = $1", {layout_.table().table});
+      if (exists(layout_.views()) && exists(layout_.table().quoted())) {
+        const auto rows = recorded("");
         if (!rows.empty()) shown = checkpoint_in(rows[0]);
       }
       session_->rollback();
@@ -325,12 +327,31 @@ class PostgresSink final : public Sink {
                    "shown_since timestamptz)");
   }
 
-  bool somebody_else_writes() {
-    return !session_
-                ->exec(
-                    "SELECT 1 FROM " + layout_.views() + " WHERE table_name = $1 AND writer <> $2",
-                    {layout_.table().table, writer_})
-                .empty();
+  /// What is known of the table, or nothing.
+  pqxx::result recorded(const std::string& lock) {
+    return session_->exec("SELECT * FROM " + layout_.views() + " WHERE table_name = $1" + lock,
+                          {layout_.table().table});
+  }
+
+  std::optional<Error> why_not(const pqxx::result& before, const std::string& store_id) {
+    const std::string table = "table " + layout_.table().shown();
+    const auto refused = [&](const std::string& why) {
+      return Error(ErrorCode::kFailedPrecondition, why)
+          .hint(
+              "Drop it if it is not needed any more, or give .table another name. To let go of a "
+              "view's place: DROP TABLE " +
+              layout_.table().quoted() + "; DELETE FROM " + layout_.views() +
+              " WHERE table_name = '" + layout_.table().table + "'");
+    };
+    if (before.empty()) {
+      if (!exists(layout_.table().quoted())) return std::nullopt;
+      return refused(table + " is there already, and no view of millrace has written it");
+    }
+    if (before[0]["view"].as<std::string>() != layout_.shape().view)
+      return refused(table + " is where view " + before[0]["view"].as<std::string>() + " is kept");
+    if (before[0]["store_id"].is_null() || before[0]["store_id"].as<std::string>() == store_id)
+      return std::nullopt;
+    return of_another_store(where_, before[0]["store_id"].as<std::string>(), store_id);
   }
 
   /// A session that took no notice of its end would hold the rows that it has written for as long
@@ -339,35 +360,27 @@ class PostgresSink final : public Sink {
     session_->exec("SELECT pg_terminate_backend(a.pid) FROM " + layout_.views() +
                        " v JOIN pg_stat_activity a ON a.pid = v.backend AND a.backend_start = "
                        "v.backend_start WHERE v.table_name = $1 AND a.usename = current_user AND "
-                       "a.pid <> pg_backend_pid()",
+                       "a.application_name = current_setting('application_name') AND a.pid <> "
+                       "pg_backend_pid()",
                    {layout_.table().table});
   }
 
-  /// Why not, if it can't.
-  std::string take_over(std::optional<SinkCheckpoint>& shown) {
-    const auto before =
-        session_->exec("SELECT * FROM " + layout_.views() + " WHERE table_name = $1 FOR UPDATE",
-                       {layout_.table().table});
-    const bool there = exists(layout_.table().quoted());
-    if (before.empty() && there)
-      return "table " + layout_.table().shown() +
-             " is there already, and no view of millrace has written it";
-    if (!before.empty() && before[0]["view"].as<std::string>() != layout_.shape().view)
-      return "table " + layout_.table().shown() + " is where view " +
-             before[0]["view"].as<std::string>() + " is kept";
-    if (!before.empty() && there) shown = checkpoint_in(before[0]);
+  std::optional<SinkCheckpoint> take_over() {
+    const auto before = recorded(" FOR UPDATE");
+    std::optional<SinkCheckpoint> shown;
+    if (!before.empty() && exists(layout_.table().quoted())) shown = checkpoint_in(before[0]);
     session_->exec("INSERT INTO " + layout_.views() +
                        "(table_name, view, writer, backend, backend_start) SELECT $1, $2, $3, pid, "
                        "backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid() ON "
                        "CONFLICT (table_name) DO UPDATE SET writer = EXCLUDED.writer, backend = "
                        "EXCLUDED.backend, backend_start = EXCLUDED.backend_start",
                    {layout_.table().table, layout_.shape().view, writer_});
-    return "";
+    return shown;
   }
 
   /// Nothing if what is there is of another shape, or was never finished.
   std::optional<SinkCheckpoint> checkpoint_in(const pqxx::row& row) const {
-    if (row["lineage"].is_null() || row["shape"].as<std::string>() != layout_.create(""))
+    if (row["lineage"].is_null() || row["shape"].as<std::string>() != layout_.as_text())
       return std::nullopt;
     return SinkCheckpoint{row["store_id"].as<std::string>(), row["lineage"].as<std::string>(),
                           row["commit_number"].as<std::uint64_t>(),
@@ -433,9 +446,13 @@ class PostgresTable final : public SinkKind {
 
   Result<void> check(const SinkShape& shape) const override {
     MILLRACE_RETURN_IF_ERROR(ServerAddress::parse(options_.server));
+    if (options_.types.contains(shape.key.name))
+      return Error(ErrorCode::kInvalidArgument,
+                   "its sink gives another type for the key '" + printable(shape.key.name) +
+                       "': keys that are two here must not be one there");
     for (const auto& [name, type] : options_.types) {
       const auto is_it = [&](const Column& column) { return column.name == name; };
-      if (!is_it(shape.key) && std::none_of(shape.columns.begin(), shape.columns.end(), is_it))
+      if (std::none_of(shape.columns.begin(), shape.columns.end(), is_it))
         return Error(ErrorCode::kInvalidArgument,
                      "its sink gives a type for '" + printable(name) + "', which is no column");
     }

@@ -289,6 +289,9 @@ class RedisSink final : public Sink {
                          "' already, and no view of millrace has written it")
             .hint("Remove such keys, or give the view other ones.");
     }
+    MILLRACE_ASSIGN_OR_RETURN(const Reply store, connection_->call({"HGET", meta_, "store_id"}));
+    if (!store.is_nil() && store.text() != writer.store_id)
+      return of_another_store(where_, std::string(store.text()), writer.store_id);
     MILLRACE_ASSIGN_OR_RETURN(const Reply last, connection_->call({"HGET", meta_, "writer"}));
     if (writer.again && !last.is_nil() && last.text() != writer_) return fenced_off(where_);
     MILLRACE_RETURN_IF_ERROR(connection_->call({"HSET", meta_, "writer", writer_, "keys", keys}));
@@ -337,6 +340,7 @@ class RedisSink final : public Sink {
 
   Result<std::optional<SinkCheckpoint>> position() override {
     MILLRACE_RETURN_IF_ERROR(connect());
+    MILLRACE_RETURN_IF_ERROR(check_server());
     return read_checkpoint();
   }
 
@@ -362,8 +366,9 @@ class RedisSink final : public Sink {
     const auto config = connection_->call({"CONFIG", "GET", "maxmemory-policy"});
     if (!config) {
       if (config.error().code() == ErrorCode::kUnavailable) return config.error();
-      spdlog::warn("{}: can't ask for its maxmemory-policy ({}); it must be noeviction", where_,
-                   config.error().message());
+      if (!std::exchange(warned_, true))
+        spdlog::warn("{}: can't ask for its maxmemory-policy ({}); it must be noeviction", where_,
+                     config.error().message());
       return {};
     }
     const std::string policy(config->size() == 2 ? config->at(1).text() : std::string_view());
@@ -447,6 +452,7 @@ class RedisSink final : public Sink {
   const std::string server_;
   std::string where_;
   std::string writer_;
+  bool warned_ = false;  ///< Of a server that does not tell its policy.
   std::unique_ptr<Connection> connection_;
   OpenSocket socket_;  // goes before the connection
   bool is_new_ = false;

@@ -13,6 +13,8 @@ namespace {
 
 /// Somebody else may have written to the view's file, or made another generation the live one.
 constexpr auto kLook = std::chrono::milliseconds(250);
+/// How often an idle sink is asked where it is.
+constexpr auto kProbeInterval = std::chrono::seconds(5);
 
 std::string random_name() {
   std::random_device random;
@@ -30,8 +32,12 @@ Mirror::Mirror(const View& view, const Context& context, Pauses pauses)
       generations_(context.generations(view)),
       shape_(view.sink_shape()),
       where_(view.sink()->describe(shape_)),
-      writer_{random_name()},
-      thread_([this](const std::stop_token& stop) { follow(stop); }) {}
+      writer_{random_name(), {}} {
+  // What is known of another place must not be taken for this one.
+  const auto known = read_sink_status(generations_.sink_status());
+  if (known && known->where != where_) tell({});
+  thread_ = std::jthread([this](const std::stop_token& stop) { follow(stop); });
+}
 
 Mirror::~Mirror() {
   thread_.request_stop();
@@ -130,9 +136,13 @@ Result<void> Mirror::bring_up_to_date() {
 
 Result<void> Mirror::open_sink(const Checkpoint& live) {
   take_sink(view_.sink()->make(shape_));
+  // Before it is taken from whoever writes there rightly.
+  MILLRACE_ASSIGN_OR_RETURN(const auto found, sink_->position());
+  if (found) MILLRACE_RETURN_IF_ERROR(check_origin(*found, live));
+  writer_.store_id = live.store_id;
   MILLRACE_ASSIGN_OR_RETURN(shown_, sink_->open(writer_));
   writer_.again = true;
-  if (shown_) MILLRACE_RETURN_IF_ERROR(check_origin(*shown_, live));
+  probed_ = std::chrono::steady_clock::now();
   tell({});
   return {};
 }
@@ -145,8 +155,7 @@ Result<void> Mirror::check_origin(const SinkCheckpoint& shown, const Checkpoint&
             "written anew then.");
   };
   if (shown.store_id != live.store_id)
-    return refuse("was written from another store (" + shown.store_id + ", this one is " +
-                  live.store_id + ")");
+    return of_another_store(where_, shown.store_id, live.store_id).context("view " + view_.name());
   if (shown.offset <= live.offset) return {};
   MILLRACE_ASSIGN_OR_RETURN(const StoreSummary store, summarize_store(context_.store));
   if (shown.offset > store.durable_end)
@@ -159,7 +168,7 @@ Result<void> Mirror::check_origin(const SinkCheckpoint& shown, const Checkpoint&
 
 Result<void> Mirror::update(const sqlite::ChangeLogHead& head, const Checkpoint& live) {
   const SinkCheckpoint reached{live.store_id, head.lineage, head.commit, live.offset};
-  if (shown_ == reached) return {};
+  if (shown_ == reached) return probe();
   // The view's file went back, or was made anew: what is shown stays until it is overtaken.
   if (shown_ && shown_->offset > live.offset) return {};
   std::optional<sqlite::ChangedKeys> keys;
@@ -182,6 +191,18 @@ Result<void> Mirror::update(const sqlite::ChangeLogHead& head, const Checkpoint&
   shown_ = reached;
   tell({});
   return {};
+}
+
+/// While nothing happens: what the sink has lost is noticed all the same.
+Result<void> Mirror::probe() {
+  if (!told_) tell({});
+  const auto now = std::chrono::steady_clock::now();
+  if (now - probed_ < kProbeInterval) return {};
+  probed_ = now;
+  MILLRACE_ASSIGN_OR_RETURN(const auto found, sink_->position());
+  if (found == shown_) return {};
+  return Error(ErrorCode::kUnavailable,
+               where_ + " has lost what it had; it is brought up to date again");
 }
 
 Result<void> Mirror::write_all() {
@@ -208,6 +229,7 @@ Result<void> Mirror::write_differences() {
 /// For those who ask `status` or `wait`, which a full disk may keep from it.
 void Mirror::tell(const std::string& failure) {
   const auto told = write_sink_status(generations_.sink_status(), {where_, shown_, failure});
+  told_ = told.has_value();
   if (!told) spdlog::debug("view {}: {}", view_.name(), told.error().to_string());
 }
 

@@ -48,6 +48,7 @@ class Mirror {
   Result<void> open_sink(const Checkpoint& live);
   Result<void> check_origin(const SinkCheckpoint& shown, const Checkpoint& live) const;
   Result<void> update(const sqlite::ChangeLogHead& head, const Checkpoint& live);
+  Result<void> probe();
   Result<void> write_all();
   Result<void> write_differences();
   void tell(const std::string& failure);
@@ -68,6 +69,8 @@ class Mirror {
   SinkWriter writer_;
   std::unique_ptr<Sink> sink_;
   std::optional<SinkCheckpoint> shown_;
+  std::chrono::steady_clock::time_point probed_;
+  bool told_ = true;                    ///< The last tell() was written.
   std::chrono::milliseconds pause_{0};  ///< The last one, while attempts fail; else 0.
 
   mutable std::mutex mutex_;

@@ -14,7 +14,11 @@ Result<sqlite::ChangedKeys> still_under_way(const Path& file, const Context& con
                                             const SinkShape& shape, const SinkCheckpoint& shown) {
   MILLRACE_ASSIGN_OR_RETURN(const auto live, Database::open(file, Mode::kReadOnly, context.stop));
   MILLRACE_ASSIGN_OR_RETURN(const auto head, sqlite::read_change_log_head(*live));
-  if (!head || head->lineage != shown.lineage) return sqlite::ChangedKeys();
+  if (!head || head->lineage != shown.lineage)
+    return Error(ErrorCode::kFailedPrecondition,
+                 "another generation of the view is shown there; the live one was not brought over "
+                 "yet")
+        .hint("`" + context.program + " run` does it.");
   MILLRACE_ASSIGN_OR_RETURN(
       auto keys, sqlite::changed_since(*live, shape.key.type, shown.commit, shown.offset));
   return keys ? *std::move(keys) : sqlite::ChangedKeys();

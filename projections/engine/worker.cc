@@ -49,9 +49,6 @@ Result<void> Worker::follow() {
   MILLRACE_ASSIGN_OR_RETURN(const bool can_start, wait_for_tables());
   if (!can_start) return {};
   MILLRACE_RETURN_IF_ERROR(open_live());
-  if (view_.sink() != nullptr && !mirror_)
-    mirror_ = std::make_unique<Mirror>(view_, context_,
-                                       Mirror::Pauses{options_.retry_first, options_.retry_max});
   const Offset target = reader_->durable_end();
   while (!stopping()) {
     // Asked before next(): when that finds nothing more, everything below this has been read.
@@ -63,6 +60,7 @@ Result<void> Worker::follow() {
     }
     const bool caught_up = is_to_end() && end >= target;
     MILLRACE_RETURN_IF_ERROR(settle(end, caught_up));
+    if (fold_->checkpoint().offset < end) continue;  // another generation is open now
     if (mirror_)
       MILLRACE_RETURN_IF_ERROR(caught_up ? mirror_->wait_until_equal() : mirror_->failure());
     caught_up_ = caught_up;
@@ -134,6 +132,9 @@ Result<void> Worker::open_live() {
   MILLRACE_ASSIGN_OR_RETURN(fold_, Fold::make(view_, *database_, *context_.schemas, checkpoint));
   spdlog::debug("view {}: generation {} from offset {}", view_.name(), generation_,
                 checkpoint.offset.value);
+  if (view_.sink() != nullptr && !mirror_)
+    mirror_ = std::make_unique<Mirror>(view_, context_,
+                                       Mirror::Pauses{options_.retry_first, options_.retry_max});
   return {};
 }
 
@@ -144,13 +145,20 @@ Result<bool> Worker::begin() {
   MILLRACE_ASSIGN_OR_RETURN(const auto live, generations_.live());
   const bool in_place = database_->is_in_place();
   if (!live)  // and with the folder this worker's lock, most likely
-    return Error(ErrorCode::kFailedPrecondition,
-                 "view " + view_.name() + ": " + generations_.link().string() +
-                     " was removed, or the folder that it was in")
+    return Error(ErrorCode::kFailedPrecondition, "view " + view_.name() + ": " +
+                                                     generations_.link().string() +
+                                                     " was removed, or the folder that it was in")
         .hint("Put it back, or start `" + context_.program +
               " run` again, which makes the view anew.");
   if (live != generation_ || !in_place) {
     database_->rollback();
+    if (!in_place && replaced_)
+      return Error(ErrorCode::kUnavailable,
+                   "view " + view_.name() + ": " + database_->file().string() +
+                       " was replaced again, or what SQLite keeps beside it");
+    replaced_ = !in_place;
+    // The last connection to a file must be gone for SQLite to make it whole.
+    if (!in_place) mirror_.reset();
     if (in_place)
       spdlog::info("view {}: going on with a new generation", view_.name());
     else
@@ -161,6 +169,7 @@ Result<bool> Worker::begin() {
   }
   MILLRACE_RETURN_IF_ERROR(fold_->look_again());
   in_transaction_ = true;
+  replaced_ = false;
   began_ = std::chrono::steady_clock::now();
   events_at_begin_ = fold_->checkpoint().events;
   return true;

@@ -77,6 +77,7 @@ class Worker {
   std::unique_ptr<Fold> fold_;
   std::unique_ptr<LogReader> reader_;
   std::unique_ptr<Mirror> mirror_;  ///< Of a view with a sink.
+  bool replaced_ = false;           ///< The file was, when it was last looked at.
   bool in_transaction_ = false;     ///< Of the database.
   bool whole_ = true;               ///< What was taken ends with the end of a source transaction.
   bool caught_up_ = false;          ///< As far as `until_caught_up` asks.

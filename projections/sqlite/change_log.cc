@@ -40,7 +40,7 @@ Result<void> take_keys(std::string_view bytes, ColumnType type, ChangedKeys& key
 }  // namespace
 
 Result<std::unique_ptr<ChangeLog>> ChangeLog::open(Database& database, ColumnType key) {
-  std::unique_ptr<ChangeLog> log(new ChangeLog(key));
+  std::unique_ptr<ChangeLog> log(new ChangeLog(database, key));
   MILLRACE_ASSIGN_OR_RETURN(const bool there, is_recorded(database));
   if (!there)
     MILLRACE_RETURN_IF_ERROR(database.execute(
@@ -80,20 +80,22 @@ void ChangeLog::changed(const Value& key) {
   if (all_) return;
   if (key_ == ColumnType::kInteger)
     numbers_.push_back(key.integer());
-  else
-    texts_.emplace(key.text());
-  if (numbers_.size() + texts_.size() > kKeysMax) all_changed();
+  else if (texts_.emplace(key.text()).second)
+    text_bytes_ += key.text().size();
+  if (numbers_.size() + texts_.size() > kKeysMax || text_bytes_ > kBytesKept) all_changed();
 }
 
 void ChangeLog::all_changed() {
   all_ = true;
   numbers_.clear();
   texts_.clear();
+  text_bytes_ = 0;
 }
 
 void ChangeLog::take_over_from(ChangeLog& before) {
   numbers_ = std::move(before.numbers_);
   texts_ = std::move(before.texts_);
+  text_bytes_ = before.text_bytes_;
   all_ = before.all_;
 }
 
@@ -106,14 +108,16 @@ Result<void> ChangeLog::commit(Offset offset) {
     append_varint(keys, text.size());
     keys += text;
   }
-  insert_.bind(1, static_cast<std::int64_t>(commit_ + 1));
+  insert_.bind(1, Value());  // the next number: another process may have written some
   insert_.bind(2, static_cast<std::int64_t>(offset.value));
   insert_.bind(3, all_ ? Value() : Value::blob(keys));
   MILLRACE_RETURN_IF_ERROR(insert_.run());
+  commit_ = static_cast<std::uint64_t>(database_.last_insert_id());
   numbers_.clear();
   texts_.clear();
+  text_bytes_ = 0;
   all_ = false;
-  kept_.emplace_back(++commit_, keys.size());
+  kept_.emplace_back(commit_, keys.size());
   kept_bytes_ += keys.size();
   return prune();
 }

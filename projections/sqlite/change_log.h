@@ -42,13 +42,15 @@ class ChangeLog {
   Result<void> commit(Offset offset);
 
  private:
-  explicit ChangeLog(ColumnType key) : key_(key) {}
+  ChangeLog(Database& database, ColumnType key) : database_(database), key_(key) {}
   Result<void> prune();
 
+  Database& database_;
   const ColumnType key_;
   std::uint64_t commit_ = 0;
   std::vector<std::int64_t> numbers_;
   std::unordered_set<std::string> texts_;
+  std::size_t text_bytes_ = 0;
   bool all_ = false;
   std::deque<std::pair<std::uint64_t, std::size_t>> kept_;  ///< Commits, with the bytes of theirs.
   std::size_t kept_bytes_ = 0;

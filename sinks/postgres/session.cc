@@ -100,7 +100,7 @@ Result<std::unique_ptr<Session>> Session::open(const ServerAddress& address) {
             "SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; "
             "SET bytea_output = 'hex'; SET TimeZone = 'UTC'; SET standard_conforming_strings = "
             "on; SET client_min_messages = warning; SET search_path = pg_catalog; "
-            "SET default_transaction_isolation = 'read committed'");
+            "SET default_transaction_isolation = 'read committed'; SET lock_timeout = '30s'");
   }));
   return session;
 }
