@@ -2,6 +2,7 @@
 #include <thread>
 
 #include "projections/engine/build.h"
+#include "projections/engine/retry.h"
 #include "projections/engine/status.h"
 #include "projections/engine/verify.h"
 #include "projections/engine/worker.h"
@@ -525,6 +526,88 @@ TEST_CASE("F114: a rebuild and a rollback take their sinks along", "[sink][mirro
     std::filesystem::remove_all(store.views());
   }
   CHECK(rows_in(redis) == bookings.expected());
+}
+
+TEST_CASE("F109: an idle sink that has lost something is written again", "[sink][mirror]") {
+  TestDatabase database;
+  RedisServer redis;
+  ShopStore store;
+  Bookings bookings(20);
+  store.commit(bookings.transaction());
+  const auto in_redis = balances(redis_hashes({.server = redis.url()}), "hashes");
+  const auto in_postgres = balances(postgres_table({.server = database.uri()}));
+  must(catch_up(store, in_redis));
+  must(catch_up(store, in_postgres));
+  Running hashes(store, in_redis), postgres(store, in_postgres);
+  CHECK(comes_true([&] { return redis.run({"HGET", "millrace.view.hashes", "writer"}) != ""; }));
+  redis.run({"FLUSHALL"});
+  CHECK(comes_true([&] { return rows_in(redis, "hashes") == bookings.expected(); }));
+  database.exec("DROP TABLE balances");
+  CHECK(comes_true([&] {
+    return database.value("SELECT to_regclass('balances')") != "" &&
+           rows_in(database) == bookings.expected();
+  }));
+}
+
+TEST_CASE("F103: a view whose file is replaced, or robbed of its WAL, brings its sink along",
+          "[sink][mirror]") {
+  RedisServer redis;
+  const auto view = balances(redis_hashes({.server = redis.url()}));
+  const std::string how = GENERATE("copy", "-wal", "-shm");
+  INFO(how);
+  ShopStore store;
+  Bookings bookings(21);
+  store.commit(bookings.transaction());
+  must(catch_up(store, view));
+  const std::filesystem::path file = store.views() / "balances.1.db",
+                              copied = store.views() / "copy";
+  std::filesystem::copy_file(file, copied);
+  Running worker(store, view);
+  store.commit(bookings.transaction());
+  REQUIRE(comes_true([&] { return rows_in(redis) == bookings.expected(); }));
+  if (how == "copy")
+    std::filesystem::rename(copied, file);
+  else
+    std::filesystem::remove(file.string() + how);
+  for (int i = 0; i < 5; ++i) store.commit(bookings.transaction());
+  CHECK(comes_true([&] { return rows_in(redis) == bookings.expected(); }));
+  CHECK(worker.stop());
+  CHECK(is_equal(store, view));
+}
+
+TEST_CASE("F113: what is set aside and folded later reaches the sink, beside a worker",
+          "[sink][mirror]") {
+  TestDatabase database;
+  ShopStore store;
+  std::atomic<bool> poisoned = true;
+  const auto view =
+      CacheTable("names", Version{1},
+                 {.key = integer("id"),
+                  .columns = {text("name")},
+                  .sink = postgres_table({.server = database.uri()})})
+          .on<shop::Products>("public.products",
+                              [&](const Change<shop::Products>& change, CacheTable::Writer& names) {
+                                if (change.is_delete()) return names.erase(change.key());
+                                names.put(change.key(), {{"name", change[&shop::Products::name]}});
+                                if (poisoned && change.key() == "2")
+                                  throw std::runtime_error("I don't like it");
+                              });
+  store.commit({inserted(product(1, "lamp"))});
+  must(catch_up(store, view));
+  Running worker(store, view);
+  store.commit(
+      {inserted(product(3, "mug")), inserted(product(2, "pan")), inserted(product(4, "jar"))});
+  const auto shown = [&] {
+    return database.value("SELECT string_agg(name, ' ' ORDER BY id) FROM names");
+  };
+  CHECK(comes_true([&] { return shown() == "lamp mug jar"; }));
+  poisoned = false;
+  must(retry_set_aside(view, store.context(), {}, {}));
+  CHECK(comes_true([&] { return shown() == "lamp pan mug jar"; }));
+  store.commit({deleted(product(3, "mug"))});
+  CHECK(comes_true([&] { return shown() == "lamp pan jar"; }));
+  CHECK(worker.stop());
+  CHECK(is_equal(store, view));
 }
 
 TEST_CASE("F115: a place that is ahead of its store, or of another one, is left alone",
