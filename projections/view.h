@@ -156,7 +156,7 @@ class EventApplier final : public Applier {
       else
         apply_(std::as_const(event_), writer_);
     } catch (const BadEvent& bad) {  // it is decoded when its function asks for it
-      return Error(ErrorCode::kCorruption, bad.what())
+      return Error(ErrorCode::kInvalidArgument, bad.what())
           .hint(
               "The view stays as it was before this event. Mend the function, or the program's "
               "idea of such events, then start again.");

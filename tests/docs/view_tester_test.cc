@@ -22,7 +22,7 @@ Orders make_order(std::int64_t id, std::int64_t customer_id, std::int64_t cents)
 }  // namespace
 
 TEST_CASE("projections.md: old rows are taken back", "[docs]") {
-  const auto totals =
+  const auto by_customer =
       CacheTable("totals", Version{1}, {.key = integer("id"), .columns = {counter("orders")}})
           .on<Orders>("public.orders", kNeedsOldRows,
                       [](const Change<Orders>& change, CacheTable::Writer& totals) {
@@ -34,7 +34,7 @@ TEST_CASE("projections.md: old rows are taken back", "[docs]") {
                       });
   const Orders first = make_order(1, 7, 100), second = make_order(2, 7, 50),
                moved_to_8 = make_order(2, 8, 50);
-  ViewTester tester(totals);
+  ViewTester tester(by_customer);
   tester.given({inserted("public.orders", "1", first), inserted("public.orders", "2", second)});
   CHECK(tester.rows() == std::vector<std::string>{"7|2"});
   tester.given({updated("public.orders", "2", moved_to_8, &second)});

@@ -1,5 +1,6 @@
 #include "examples/cart/cart.h"
 #include "projections/engine/build.h"
+#include "projections/engine/retry.h"
 #include "projections/engine/row_check.h"
 #include "projections/engine/verify.h"
 #include "projections/engine/worker.h"
@@ -190,14 +191,21 @@ TEST_CASE("a payload that is nested as deep as can be harms nobody",
   CHECK(tester.rows() == Rows{"0|7"});
 }
 
-TEST_CASE("an event that can't be decoded stops its view and is named", "[projections][events]") {
+TEST_CASE("an event that can't be decoded stops its view, or is set aside, and is named",
+          "[projections][events]") {
   ShopStore store;
   append(store, "a", Cart::ItemAdded{"pot", 2, 250});
   store.append("cart", "bad", "Melted", "{}");
-  const std::string by_function = failure_of(store, cart_totals());
+  const std::string by_function = failure_of(store, cart_totals().set_aside_at_most(0));
   CHECK_THAT(by_function, Catch::Contains("event at offset 1 of cart, key 'bad'") &&
                               Catch::Contains("'Melted'") &&
                               Catch::Contains("a cart has no event Melted"));
+  const auto patient = cart_totals();
+  follow(store, patient);
+  const auto waiting = must(list_set_aside(patient, store.context()));
+  REQUIRE(waiting.size() == 1);
+  CHECK(waiting[0].offset == Offset{1});
+  CHECK_THAT(waiting[0].reason.value_or(""), Catch::Contains("a cart has no event Melted"));
   const auto declared = projections::view("items", Version{1})
                             .from(events<Cart>())
                             .group_by(by("kind",
