@@ -8,6 +8,7 @@
 #include "projections/engine/status.h"
 #include "projections/engine/verify.h"
 #include "projections/engine/worker.h"
+#include "tests/projections/running.h"
 #include "tests/projections/shop_store.h"
 #include "tests/support/process.h"
 
@@ -17,21 +18,6 @@ using namespace millrace::projections::test;
 using shop::Products;
 
 namespace {
-
-Result<void> catch_up(ShopStore& store, const View& view) {
-  const Context context = store.context();
-  return Worker(view, context, {.until_caught_up = true}).run();
-}
-
-template <typename Condition>
-bool comes_true(Condition condition) {
-  for (const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-       !condition();) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  return true;
-}
 
 /// The products' names; `before` is called with each key first.
 CacheTable names(const std::string& name, std::function<void(const std::string&)> before = {}) {

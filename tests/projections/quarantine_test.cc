@@ -12,6 +12,7 @@
 #include "projections/engine/verify.h"
 #include "projections/engine/worker.h"
 #include "tests/projections/picky_view.h"
+#include "tests/projections/running.h"
 #include "tests/projections/shop_store.h"
 #include "tests/projections/shop_workload.h"
 #include "tests/support/process.h"
@@ -26,12 +27,6 @@ using shop::Products;
 namespace {
 
 const AuditNote kByTest{"the test", "it may pass now"};
-
-Result<void> catch_up(ShopStore& store, const View& view, WorkerOptions options = {}) {
-  options.until_caught_up = true;
-  const Context context = store.context();
-  return Worker(view, context, options).run();
-}
 
 std::vector<std::string> audit_of(const ShopStore& store, const std::string& view) {
   return query(store.views() / (view + ".db"),

@@ -10,6 +10,7 @@
 #include "projections/engine/worker.h"
 #include "tests/projections/fault_vfs.h"
 #include "tests/projections/joined_totals.h"
+#include "tests/projections/running.h"
 #include "tests/projections/shop_store.h"
 #include "tests/projections/shop_workload.h"
 
@@ -20,12 +21,6 @@ using namespace millrace::projections::test;
 namespace {
 
 namespace fs = std::filesystem;
-
-Result<void> catch_up(ShopStore& store, const View& view, WorkerOptions options = {}) {
-  options.until_caught_up = true;
-  const Context context = store.context();
-  return Worker(view, context, std::move(options)).run();
-}
 
 /// Each transaction is a commit of the view: faults and crashes come between them, too.
 WorkerOptions commit_each() { return {.events_per_commit = 1, .commit_interval = {}}; }

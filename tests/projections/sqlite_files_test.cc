@@ -8,6 +8,7 @@
 #include "projections/engine/status.h"
 #include "projections/engine/verify.h"
 #include "projections/engine/worker.h"
+#include "tests/projections/running.h"
 #include "tests/projections/shop_store.h"
 #include "tests/projections/shop_workload.h"
 #include "tests/support/process.h"
@@ -22,44 +23,6 @@ using shop::Products;
 namespace {
 
 namespace fs = std::filesystem;
-
-Result<void> catch_up(ShopStore& store, const View& view) {
-  const Context context = store.context();
-  return Worker(view, context, {.until_caught_up = true}).run();
-}
-
-class Running {
- public:
-  Running(ShopStore& store, const View& view)
-      : context_(store.context(stop_.get_token())),
-        worker_(view, context_, {.retry_first = std::chrono::milliseconds(1)}),
-        thread_([this] { result_ = worker_.run(), ended_ = true; }) {}
-  ~Running() { static_cast<void>(stop()); }
-  bool has_ended() const { return ended_; }
-  Result<void> stop() {
-    stop_.request_stop();
-    if (thread_.joinable()) thread_.join();
-    return result_;
-  }
-
- private:
-  std::stop_source stop_;
-  Context context_;
-  Worker worker_;
-  Result<void> result_;
-  std::atomic<bool> ended_ = false;
-  std::jthread thread_;
-};
-
-template <typename Condition>
-bool comes_true(Condition condition) {
-  for (const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-       !condition();) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  return true;
-}
 
 /// A row per customer with a count, which an update that is lost or repeated would change.
 RelationalView order_counts() {
@@ -101,7 +64,7 @@ TEST_CASE("F100: a second process holds the lock again and again, and no update 
   store.commit({inserted(order(1, 7, 1))});
   must(catch_up(store, view));
   const fs::path file = store.views() / "order_counts.db";
-  Running running(store, view);
+  Running running(store, view, {.retry_first = std::chrono::milliseconds(1)});
   std::int64_t id = 2;
   for (const char* const begin : {"BEGIN IMMEDIATE;", "BEGIN EXCLUSIVE;",
                                   "BEGIN; UPDATE millrace_checkpoint SET failure = '';"})
@@ -210,7 +173,7 @@ TEST_CASE("F103: a view whose folder is moved away or removed stops, and is made
   ShopStore store;
   const auto view = order_counts();
   store.commit({inserted(order(1, 7, 1))});
-  Running running(store, view);
+  Running running(store, view, {.retry_first = std::chrono::milliseconds(1)});
   REQUIRE(comes_true([&] { return has_folded(store, "order_counts", store.end()); }));
   const bool moved = GENERATE(true, false);
   if (moved)
@@ -235,7 +198,7 @@ TEST_CASE("F103: a view's file that is moved or removed under its worker is not 
   must(catch_up(store, view));
   const fs::path file = store.views() / "order_counts.1.db", copied = store.views() / "copied.db";
   fs::copy_file(file, copied);
-  Running running(store, view);
+  Running running(store, view, {.retry_first = std::chrono::milliseconds(1)});
   store.commit({inserted(order(2, 7, 1))});
   REQUIRE(comes_true([&] { return has_folded(store, "order_counts", store.end()); }));
   const auto is_whole = [&] {

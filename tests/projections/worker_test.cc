@@ -5,6 +5,7 @@
 #include "projections/command/commands.h"
 #include "projections/engine/status.h"
 #include "projections/engine/verify.h"
+#include "tests/projections/running.h"
 #include "tests/projections/shop_store.h"
 #include "tests/projections/shop_workload.h"
 
@@ -13,47 +14,7 @@ using namespace millrace::projections;
 using namespace millrace::projections::test;
 using shop::Products;
 
-namespace {
-
-Result<void> catch_up(ShopStore& store, const View& view) {
-  const Context context = store.context();
-  return Worker(view, context, {.until_caught_up = true}).run();
-}
-
-/// A worker on a thread of its own.
-class Running {
- public:
-  Running(ShopStore& store, const View& view, WorkerOptions options = {})
-      : context_(store.context(stop_.get_token())),
-        worker_(view, context_, std::move(options)),
-        thread_([this] { result_ = worker_.run(); }) {}
-  ~Running() { static_cast<void>(stop()); }
-  Result<void> stop() {
-    stop_.request_stop();
-    if (thread_.joinable()) thread_.join();
-    return result_;
-  }
-
- private:
-  std::stop_source stop_;
-  Context context_;
-  Worker worker_;
-  Result<void> result_;
-  std::jthread thread_;
-};
-
-/// Looks again until `condition` holds; false after half a minute.
-template <typename Condition>
-bool comes_true(Condition condition) {
-  for (const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-       !condition();) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  return true;
-}
-
-}  // namespace
+namespace {}  // namespace
 
 TEST_CASE("views follow the store and equal the tables, whatever happens in them",
           "[projections][worker]") {
