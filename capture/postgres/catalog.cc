@@ -191,6 +191,9 @@ Result<std::vector<SourceTable>> Catalog::tables_where(const std::string& condit
       ORDER BY n.nspname, c.relname)");
     std::vector<SourceTable> tables;
     for (const pqxx::row& row : rows) {
+      // Functions of the server see newer catalogs than the query that calls them: a table that is
+      // dropped meanwhile has a row here, and no privileges.
+      if (row["readable"].is_null()) continue;
       SourceTable& table = tables.emplace_back();
       table.oid = static_cast<std::uint32_t>(get<std::int64_t>(row, "oid"));
       table.schema_name = text(row, "schema_name");
