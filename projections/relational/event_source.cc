@@ -27,8 +27,9 @@ bool EventSource::is_erased(std::string_view key, std::string_view event) const 
 std::vector<std::string> EventSource::gone() {
   std::vector<std::string> keys;
   if (erased_.empty()) return keys;
-  for (const auto& [key, event] : gathered())
-    if (event && is_erased(key, *event)) keys.push_back(key);
+  for (const auto* gathered : gathered().entries())
+    if (const auto event = gathered->value(); event && is_erased(gathered->key(), *event))
+      keys.emplace_back(gathered->key());
   for (const std::string& key : keys) gather(key, std::nullopt);
   keys.clear();
   rows().for_each([&](std::string_view key, std::string_view event) {

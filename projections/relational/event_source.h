@@ -50,7 +50,8 @@ class EventLeaf final : public Leaf, public Node<Event<Decoded<Decode>>> {
     source_.add(*this);
   }
 
-  void changed(std::string_view key, const std::string* before, const std::string* after) override {
+  void changed(std::string_view key, std::optional<std::string_view> before,
+               std::optional<std::string_view> after) override {
     if (before) before_.assign_copy(offset_of(key), *before);
     if (after) after_.assign_copy(offset_of(key), *after);
     this->emit({key, before ? &before_ : nullptr, after ? &after_ : nullptr});

@@ -10,7 +10,6 @@
 namespace millrace::projections::internal {
 namespace {
 
-constexpr std::size_t kEntryBytes = 64;            // of a gathered row beside its text
 constexpr std::uint64_t kPassesBetweenLooks = 64;  // at the memory in use
 
 /// `row` with the fields in `unchanged` as `older` has them. Of a message that was written twice
@@ -41,7 +40,6 @@ std::optional<std::string_view> SourceTable::find(std::string_view key, When whe
 void SourceTable::take(const RawChange& change) {
   if (change.op == Op::kTruncate) {
     gathered_.clear();
-    gathered_bytes_ = 0;
     truncated_ = true;
     return;
   }
@@ -50,7 +48,7 @@ void SourceTable::take(const RawChange& change) {
     moved_ = newest(change.key);
     return gather(change.key, std::nullopt);
   }
-  if (change.unchanged.empty()) return gather(change.key, std::string(change.after));
+  if (change.unchanged.empty()) return gather(change.key, change.after);
   const std::optional<std::string_view> older = change.moved_from ? moved_ : newest(change.key);
   if (!older && !warned_) {
     warned_ = true;
@@ -64,37 +62,24 @@ void SourceTable::take(const RawChange& change) {
 }
 
 std::optional<std::string_view> SourceTable::newest(std::string_view key) {
-  if (const auto gathered = gathered_.find(key); gathered != gathered_.end())
-    return gathered->second;
+  if (const auto* gathered = gathered_.find(key)) return gathered->value();
   return truncated_ ? std::nullopt : rows_.find(key);
-}
-
-void SourceTable::gather(std::string_view key, std::optional<std::string> row) {
-  auto there = gathered_.find(key);
-  if (there == gathered_.end()) {
-    there = gathered_.emplace(std::string(key), std::nullopt).first;
-    gathered_bytes_ += key.size() + kEntryBytes;
-  }
-  if (there->second) gathered_bytes_ -= there->second->size();
-  if (row) gathered_bytes_ += row->size();
-  there->second = std::move(row);
 }
 
 Result<void> SourceTable::drain(const std::function<Result<void>()>& relieve) {
   const bool rows_are_needed = std::any_of(
       leaves_.begin(), leaves_.end(), [](const Leaf* leaf) { return leaf->rows_are_needed(); });
   std::vector<std::string> gone_keys;  // outlive what an error says of them
-  Gathered::node_type entry;
-  std::uint64_t passed = 0;
   try {
     gone_keys = gone();
     for (const std::string& key : gone_keys) pass(key, std::nullopt, rows_are_needed);
-    while (!gathered_.empty()) {
-      entry = gathered_.extract(gathered_.begin());
-      gathered_bytes_ -=
-          entry.key().size() + kEntryBytes + (entry.mapped() ? entry.mapped()->size() : 0);
-      pass(entry.key(), std::move(entry.mapped()), rows_are_needed);
-      if (++passed % kPassesBetweenLooks == 0) MILLRACE_RETURN_IF_ERROR(relieve());
+    const auto entries = gathered_.in_order();  // as SQLite likes to be given rows
+    std::uint64_t passed = 0;
+    for (const ByteMap::Entry* entry : entries) {
+      pass(entry->key(), entry->value(), rows_are_needed);
+      if (++passed % kPassesBetweenLooks != 0) continue;
+      passed_bytes_ = 2 * gathered_.bytes() / entries.size() * passed;
+      MILLRACE_RETURN_IF_ERROR(relieve());
     }
   } catch (StateFailure& failure) {
     return failure.take();
@@ -108,6 +93,8 @@ Result<void> SourceTable::drain(const std::function<Result<void>()>& relieve) {
         .hint("The view stays as of its last commit. Mend the function, then start again.");
   }
   truncated_ = false;
+  gathered_.clear();
+  passed_bytes_ = 0;
   return {};
 }
 
@@ -115,7 +102,7 @@ std::vector<std::string> SourceTable::gone() {
   std::vector<std::string> keys;
   if (!truncated_) return keys;
   rows_.for_each([&](std::string_view key, std::string_view) {
-    if (!gathered_.contains(key)) keys.emplace_back(key);
+    if (gathered_.find(key) == nullptr) keys.emplace_back(key);
   });
   return keys;
 }
@@ -124,27 +111,28 @@ std::string SourceTable::called(std::string_view key) {
   return "row '" + printable(key) + "' of " + printable(category_);
 }
 
-void SourceTable::pass(std::string_view key, std::optional<std::string> row, bool rows_are_needed) {
+void SourceTable::pass(std::string_view key, std::optional<std::string_view> row,
+                       bool rows_are_needed) {
   key_ = key;
   before_.reset();
   if (!rows_are_needed) {  // the key is enough, and nobody asks for the row of before
-    if (row)
-      rows_.put(key, *std::move(row));
-    else
-      rows_.erase(key);
-    for (Leaf* leaf : leaves_) leaf->changed(key, nullptr, nullptr);
+    keep(key, row);
+    for (Leaf* leaf : leaves_) leaf->changed(key, std::nullopt, std::nullopt);
     return;
   }
   if (const auto old = rows_.find(key)) before_.emplace(*old);
   if (before_ == row) return;
   passing_ = true;
+  keep(key, row);
+  for (Leaf* leaf : leaves_) leaf->changed(key, before_, row);
+  passing_ = false;
+}
+
+void SourceTable::keep(std::string_view key, std::optional<std::string_view> row) {
   if (row)
     rows_.put(key, *row);
   else
     rows_.erase(key);
-  for (Leaf* leaf : leaves_)
-    leaf->changed(key, before_ ? &*before_ : nullptr, row ? &*row : nullptr);
-  passing_ = false;
 }
 
 SourceTable* Flow::find_source(std::string_view category) {
@@ -196,7 +184,7 @@ Result<void> Flow::flush() {
 
 std::size_t Flow::bytes_in_memory() const {
   std::size_t bytes = 0;
-  for (const auto& source : sources_) bytes += source->gathered_bytes();
+  for (const auto& source : sources_) bytes += source->bytes_in_memory();
   for (const auto& table : tables_) bytes += table->bytes_in_memory();
   for (const auto& index : indexes_) bytes += index->bytes_in_memory();
   for (const Cache* cache : caches_) bytes += cache->bytes_in_memory();

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "projections/relational/byte_map.h"
 #include "projections/relational/datum.h"
 #include "projections/relational/state.h"
 #include "projections/view.h"
@@ -92,8 +93,9 @@ class Node {
 class Leaf {
  public:
   virtual ~Leaf() = default;
-  virtual void changed(std::string_view key, const std::string* before,
-                       const std::string* after) = 0;
+  /// Both rows are valid during the call.
+  virtual void changed(std::string_view key, std::optional<std::string_view> before,
+                       std::optional<std::string_view> after) = 0;
   virtual bool rows_are_needed() const = 0;
 };
 
@@ -114,12 +116,14 @@ class SourceTable {
   /// Lets all that was gathered through. What a function of the view throws comes as an error that
   /// names the row. Calls `relieve` now and then, where nothing is on its way.
   Result<void> drain(const std::function<Result<void>()>& relieve);
-  std::size_t gathered_bytes() const { return gathered_bytes_; }
+  /// Twice what is gathered: as it goes through, it is held once more as what is to be written.
+  std::size_t bytes_in_memory() const { return 2 * gathered_.bytes() - passed_bytes_; }
 
  protected:
-  using Gathered = StringMap<std::optional<std::string>>;
-  void gather(std::string_view key, std::optional<std::string> row);
-  const Gathered& gathered() const { return gathered_; }
+  void gather(std::string_view key, std::optional<std::string_view> row) {
+    gathered_.put_soon(key, row);
+  }
+  ByteMap& gathered() { return gathered_; }
   StateTable& rows() { return rows_; }
   /// Keys of rows in rows() that are gone though that was not gathered, as drain() begins.
   virtual std::vector<std::string> gone();
@@ -128,15 +132,16 @@ class SourceTable {
 
  private:
   std::optional<std::string_view> newest(std::string_view key);
-  void pass(std::string_view key, std::optional<std::string> row, bool rows_are_needed);
+  void pass(std::string_view key, std::optional<std::string_view> row, bool rows_are_needed);
+  void keep(std::string_view key, std::optional<std::string_view> row);
 
   std::string category_;
   StateTable& rows_;
   std::vector<Leaf*> leaves_;
-  Gathered gathered_;
-  std::size_t gathered_bytes_ = 0;
-  bool warned_ = false;     ///< Of columns that were never sent.
-  bool truncated_ = false;  ///< Of what was there before what is gathered, nothing is left.
+  ByteMap gathered_;              ///< The newest row of each key, or that it is gone.
+  std::size_t passed_bytes_ = 0;  ///< Of them, while they go through.
+  bool warned_ = false;           ///< Of columns that were never sent.
+  bool truncated_ = false;        ///< Of what was there before what is gathered, nothing is left.
   std::optional<std::string> moved_;  ///< The row that the last delete removed, if it was known.
   // The change that goes through:
   bool passing_ = false;

@@ -84,7 +84,7 @@ void Groups::write_back() {
     std::string bytes;
     append_be<std::uint64_t>(bytes, static_cast<std::uint64_t>(group.rows));
     for (const auto& accumulator : group.accumulators) accumulator->encode(bytes);
-    state_.put(key, std::move(bytes));
+    state_.put(key, bytes);
   }
   loaded_.clear();
   loaded_bytes_ = 0;

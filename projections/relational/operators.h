@@ -22,7 +22,8 @@ class TableLeaf final : public Leaf, public Node<TableRow<Row>> {
  public:
   explicit TableLeaf(SourceTable& table) : table_(table) { table_.add(*this); }
 
-  void changed(std::string_view key, const std::string* before, const std::string* after) override {
+  void changed(std::string_view key, std::optional<std::string_view> before,
+               std::optional<std::string_view> after) override {
     if (before) before_.assign(*before);
     if (after) after_.assign(*after);
     this->emit({key, before ? &before_ : nullptr, after ? &after_ : nullptr});

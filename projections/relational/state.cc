@@ -53,7 +53,7 @@ Result<void> StateTable::open(sqlite::Database& database, std::string_view name)
 }
 
 std::optional<std::string_view> StateTable::find(std::string_view key) {
-  if (const auto written = written_.find(key); written != written_.end()) return written->second;
+  if (const auto* written = written_.find(key)) return written->value();
   if (!has_stored_rows_) return std::nullopt;
   find_.reset();
   find_.bind(1, Value::blob(key));
@@ -61,54 +61,33 @@ std::optional<std::string_view> StateTable::find(std::string_view key) {
   return find_.column(0).text();
 }
 
-void StateTable::put(std::string_view key, std::string value) {
-  auto there = written_.find(key);
-  if (there == written_.end()) {
-    there = written_.emplace(std::string(key), std::nullopt).first;
-    bytes_ += key.size() + kEntryBytes;
-  }
-  if (there->second) bytes_ -= there->second->size();
-  bytes_ += value.size();
-  there->second = std::move(value);
-}
-
-void StateTable::erase(std::string_view key) {
-  const auto there = written_.find(key);
-  if (there != written_.end() && there->second) bytes_ -= there->second->size();
-  if (!has_stored_rows_) {
-    if (there == written_.end()) return;
-    bytes_ -= key.size() + kEntryBytes;
-    written_.erase(there);
-  } else if (there != written_.end()) {
-    there->second.reset();
-  } else {
-    written_.emplace(std::string(key), std::nullopt);
-    bytes_ += key.size() + kEntryBytes;
-  }
-}
+void StateTable::put(std::string_view key, std::string_view value) { written_.put(key, value); }
+void StateTable::erase(std::string_view key) { written_.put(key, std::nullopt); }
 
 void StateTable::for_each(
     const std::function<void(std::string_view key, std::string_view value)>& visit) {
-  for (const auto& [key, value] : written_)
-    if (value) visit(key, *value);
+  for (const auto* written : written_.entries())
+    if (const auto value = written->value()) visit(written->key(), *value);
   if (!has_stored_rows_) return;
   all_.reset();
   while (or_throw(all_.step()))
-    if (!written_.contains(all_.column(0).text()))
+    if (written_.find(all_.column(0).text()) == nullptr)
       visit(all_.column(0).text(), all_.column(1).text());
 }
 
 Result<void> StateTable::flush() {
   find_.reset();
-  for (const auto* entry : in_order<std::optional<std::string>>(written_)) {
-    sqlite::Statement& statement = entry->second ? put_ : erase_;
-    statement.bind(1, Value::blob(entry->first));
-    if (entry->second) statement.bind(2, Value::blob(*entry->second));
+  const bool had_rows = has_stored_rows_;
+  for (const auto* written : written_.in_order()) {
+    const auto value = written->value();
+    if (!value && !had_rows) continue;
+    sqlite::Statement& statement = value ? put_ : erase_;
+    statement.bind(1, Value::blob(written->key()));
+    if (value) statement.bind(2, Value::blob(*value));
     MILLRACE_RETURN_IF_ERROR(statement.run());
     has_stored_rows_ = true;
   }
   written_.clear();
-  bytes_ = 0;
   return {};
 }
 

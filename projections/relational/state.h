@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "base/result.h"
+#include "projections/relational/byte_map.h"
 #include "projections/sqlite/database.h"
 
 // What a relational view keeps beside its rows, in tables of the view's own file: so it changes in
@@ -48,7 +49,7 @@ class StateTable {
 
   /// Valid until the next call.
   std::optional<std::string_view> find(std::string_view key);
-  void put(std::string_view key, std::string value);
+  void put(std::string_view key, std::string_view value);
   void erase(std::string_view key);
   /// Every row, in no order. `visit` must not change the table.
   void for_each(const std::function<void(std::string_view key, std::string_view value)>& visit);
@@ -56,13 +57,12 @@ class StateTable {
   /// Into the database's transaction.
   Result<void> flush();
   /// Of what flush() would write, about.
-  std::size_t bytes_in_memory() const { return bytes_; }
+  std::size_t bytes_in_memory() const { return written_.bytes(); }
 
  private:
   sqlite::Statement find_, put_, erase_, all_;
   bool has_stored_rows_ = false;  ///< If not, no read needs the database.
-  StringMap<std::optional<std::string>> written_;
-  std::size_t bytes_ = 0;
+  ByteMap written_;               ///< Without a value where the row is gone.
 };
 
 /// For each key an ordered set of members, each with how often it was added. Errors and threads as
