@@ -22,16 +22,6 @@
 namespace millrace::projections {
 namespace {
 
-/// The first code that is not 0 stays.
-int worse(int code, int other) { return code != kExitDone ? code : other; }
-
-Result<void> check_sources(const View& view, const Context& context) {
-  for (const auto& source : view.sources())
-    MILLRACE_RETURN_IF_ERROR(check_source(view, source, *context.schemas));
-  warn_of_unseen_events(view, context);
-  return {};
-}
-
 /// What one thread does for one view; gives its part of the exit code.
 ///
 /// A view that stopped for good has the whole program end, or nobody would ever start it again. The
@@ -59,23 +49,6 @@ Result<VerifyReport> check_view(const View& view, const Context& context) {
   return verify_view(view, context, shown_on(line));
 }
 
-std::string to_json(const View& view, const VerifyReport& report) {
-  nlohmann::ordered_json json = {{"view", view.name()},
-                                 {"equal", report.different == 0},
-                                 {"offset", report.offset.value},
-                                 {"compared", report.compared},
-                                 {"different", report.different},
-                                 {"events_set_aside", report.left_out.events},
-                                 {"events_skipped", report.left_out.skipped},
-                                 {"differences", nlohmann::ordered_json::array()}};
-  for (const auto& difference : report.differences)
-    json["differences"].push_back({{"what", difference.what},
-                                   {"key", difference.key},
-                                   {"live", difference.live},
-                                   {"computed", difference.computed}});
-  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-}
-
 /// " without 2 events that wait in the quarantine and 1 that was skipped"
 std::string left_out_text(const QuarantineCounts& left_out) {
   std::string text;
@@ -98,57 +71,6 @@ std::string to_text(const View& view, const VerifyReport& report, const std::str
             "\n    log:  " + difference.computed;
   if (report.different > report.differences.size()) text += "\n  ...";
   return text + "\n  To make it anew from the log, run: " + program + " rebuild " + view.name();
-}
-
-std::string diff_json(const View& view, const VerifyReport& report, bool switches) {
-  auto json = nlohmann::ordered_json::parse(to_json(view, report));
-  json["switched"] = switches;
-  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-}
-
-std::string diff_text(const View& view, const VerifyReport& report, bool switches) {
-  const std::string as_of = " as of offset " + std::to_string(report.offset.value);
-  if (report.different == 0)
-    return view.name() + ": the new generation equals the live one" + as_of + " (" +
-           grouped(report.compared) + " compared)";
-  std::string text = view.name() + ": " + grouped(report.different) +
-                     " differences of the new generation to the live one" + as_of;
-  for (const auto& difference : report.differences)
-    text += "\n  " + difference.what + " " + difference.key + "\n    live: " + difference.live +
-            "\n    new:  " + difference.computed;
-  if (report.different > report.differences.size()) text += "\n  ...";
-  return text + (switches ? "" : "\n  The live one stays; --diff --switch switches over.");
-}
-
-/// What can't be printed of a comparison is an error only once the work is done.
-Result<BuildReport> rebuild_view(const View& view, const Context& context, const Options& options,
-                                 Lines& lines) {
-  MILLRACE_RETURN_IF_ERROR(check_sources(view, context));
-  Progress line("rebuild " + view.name(), 0, ProgressUnit::kEvents);
-  BuildHooks hooks = shown_on(line);
-  hooks.with_skipped = options.with_skipped;
-  Result<void> printed;
-  if (options.diff)
-    hooks.may_switch = [&](const VerifyReport& report) {
-      const bool switches = report.different == 0 || options.switch_over;
-      line.finish();
-      printed = lines.add(options.json ? diff_json(view, report, switches)
-                                       : diff_text(view, report, switches));
-      return switches;
-    };
-  auto built = build_generation(view, context, hooks);
-  if (built) MILLRACE_RETURN_IF_ERROR(printed);
-  return built;
-}
-
-void tell_of(const View& view, const BuildReport& built, const Context& context) {
-  const double seconds = std::chrono::duration<double>(built.elapsed).count();
-  if (built.switched)
-    spdlog::info("view {}: generation {} made from {} events in {:.1f} s and now live", view.name(),
-                 built.generation, grouped(built.checkpoint.events), seconds);
-  if (built.switched && built.set_aside.keys != 0)
-    spdlog::warn("view {}: {} keys wait in it; `{} quarantine list {}` tells why", view.name(),
-                 built.set_aside.keys, context.program, view.name());
 }
 
 template <typename... Cells>
@@ -191,6 +113,32 @@ std::string to_table(const std::vector<ViewStatus>& all, const std::string& prog
 
 }  // namespace
 
+Result<void> check_sources(const View& view, const Context& context) {
+  for (const auto& source : view.sources())
+    MILLRACE_RETURN_IF_ERROR(check_source(view, source, *context.schemas));
+  warn_of_unseen_events(view, context);
+  return {};
+}
+
+std::string to_json(const View& view, const VerifyReport& report) {
+  nlohmann::ordered_json json = {{"view", view.name()},
+                                 {"equal", report.different == 0},
+                                 {"offset", report.offset.value},
+                                 {"compared", report.compared},
+                                 {"different", report.different},
+                                 {"events_set_aside", report.left_out.events},
+                                 {"events_skipped", report.left_out.skipped},
+                                 {"differences", nlohmann::ordered_json::array()}};
+  for (const auto& difference : report.differences)
+    json["differences"].push_back({{"what", difference.what},
+                                   {"key", difference.key},
+                                   {"live", difference.live},
+                                   {"computed", difference.computed}});
+  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+int worse(int code, int other) { return code != kExitDone ? code : other; }
+
 int exit_code_of_work(const Error& error) {
   const int code = exit_code_for(error.code());
   return code == kExitUsage ? kExitFailed : code;
@@ -210,25 +158,6 @@ Result<int> run_views(const Views& views, Context context, const Options& option
   }
   int code = kExitDone;
   for (const int one : codes) code = worse(code, one);
-  return code;
-}
-
-Result<int> rebuild_views(const Views& views, Context context, const Options& options) {
-  const StopSignals signals;
-  context.stop = signals.token();
-  int code = kExitDone;
-  Lines lines;
-  for (const View* view : views) {
-    const auto built = rebuild_view(*view, context, options, lines);
-    MILLRACE_RETURN_IF_ERROR(lines.flush());
-    if (!built) {
-      report(built.error());
-      code = worse(code, exit_code_of_work(built.error()));
-      continue;
-    }
-    tell_of(*view, *built, context);
-    if (!built->switched) code = worse(code, kExitFailed);
-  }
   return code;
 }
 

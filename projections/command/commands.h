@@ -1,10 +1,12 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "projections/command/options.h"
+#include "projections/engine/comparison.h"
 #include "projections/engine/context.h"
 #include "projections/view.h"
 
@@ -26,6 +28,11 @@ Result<int> roll_back_views(const Views& views, Context context);
 Result<int> quarantine(const Views& views, Context context, const Options& options);
 Result<int> describe_views(const Views& views);
 
+/// Whether the store has what a view is made of, as the view expects it.
+Result<void> check_sources(const View& view, const Context& context);
+std::string to_json(const View& view, const VerifyReport& report);
+/// The first code that is not 0 stays.
+int worse(int code, int other);
 /// Of an error that concerns one view: what went wrong while folding is no wrong command line.
 int exit_code_of_work(const Error& error);
 /// Logs an error as all commands do.

@@ -38,10 +38,11 @@ po::variables_map parse(int argc, const char* const* argv) {
       "all", po::bool_switch())("until-caught-up", po::bool_switch())("json", po::bool_switch())(
       "count-rows", po::bool_switch())("offset", po::value<std::string>())(
       "lsn", po::value<std::string>())("timeout", po::value<std::string>())(
-      "with-skipped", po::bool_switch())("diff", po::bool_switch())("switch", po::bool_switch())(
-      "as-of", po::value<std::string>())("into", po::value<std::string>())(
-      "category", po::value<std::string>())("key", po::value<std::string>())(
-      "reason", po::value<std::string>())("words", po::value<std::vector<std::string>>());
+      "with-skipped", po::bool_switch())("jobs", po::value<std::string>())(
+      "diff", po::bool_switch())("switch", po::bool_switch())("as-of", po::value<std::string>())(
+      "into", po::value<std::string>())("category", po::value<std::string>())(
+      "key", po::value<std::string>())("reason", po::value<std::string>())(
+      "words", po::value<std::vector<std::string>>());
   po::positional_options_description words;
   words.add("words", -1);
   const auto style =
@@ -148,6 +149,10 @@ Result<void> read_build(const po::variables_map& values, Options& options) {
   options.diff = values["diff"].as<bool>();
   options.with_skipped = values["with-skipped"].as<bool>();
   options.switch_over = values["switch"].as<bool>();
+  if (values.count("jobs") != 0) {
+    MILLRACE_ASSIGN_OR_RETURN(options.jobs, number<std::size_t>(values, "jobs"));
+    if (options.jobs == 0) return usage("--jobs takes a number from 1 on");
+  }
   if (values.count("into") != 0) options.into = values["into"].as<std::string>();
   if (values.count("as-of") == 0) return {};
   auto as_of = parse_as_of(values["as-of"].as<std::string>());
@@ -159,6 +164,8 @@ Result<void> read_build(const po::variables_map& values, Options& options) {
 Result<void> check_build(const Options& options) {
   if (options.diff && options.command != Command::kRebuild)
     return usage("--diff goes with rebuild only");
+  if (options.jobs != 0 && options.command != Command::kRebuild)
+    return usage("--jobs goes with rebuild only");
   if (options.with_skipped && options.command != Command::kRebuild)
     return usage("--with-skipped goes with rebuild only");
   if (options.switch_over && !options.diff) return usage("--switch goes with rebuild --diff only");
@@ -239,6 +246,7 @@ Commands
       --diff                show first what differs; switch only if nothing does, else exit 1
       --switch              with --diff: switch in any case
       --with-skipped        fold also what `quarantine skip` left out
+      --jobs N              so many views at once (default: one a core, at most four)
   verify [VIEW...]          compute views once more and compare; exits 1 on a difference
   status [VIEW...]          how far each view is
       --count-rows          and how many rows it has, which reads all of it

@@ -46,6 +46,7 @@ struct Options {
   bool diff = false;            ///< Of rebuild: compare before the switch ...
   bool switch_over = false;     ///< ... and switch whatever comes of it.
   bool with_skipped = false;    ///< Of rebuild.
+  std::size_t jobs = 0;         ///< Of rebuild: views at once; 0: as many as suit the machine.
   std::optional<AsOf> as_of{};  ///< Of build; without it, the end of the store.
   Path into{};
 };

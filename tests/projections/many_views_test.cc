@@ -185,3 +185,27 @@ TEST_CASE("F122: a view that lags behind what expires holds it, or is told, and 
   CHECK(must(verify_view(view, store.context())).different == 0);
   must(catch_up(store, view));
 }
+
+TEST_CASE("rebuild makes several views at once, and one that fails keeps none from being made",
+          "[projections][rebuild]") {
+  ShopStore store;
+  store.commit({inserted(product(1, "lamp"))});
+  std::atomic<int> folding = 0;
+  const auto met = [&](const std::string&) {
+    ++folding;
+    if (!comes_true([&] { return folding >= 2; })) throw std::runtime_error("nobody else came");
+  };
+  const CacheTable one = names("one", met).set_aside_at_most(0),
+                   two = names("two", met).set_aside_at_most(0),
+                   failing = names("failing", [](const std::string&) {
+                               throw std::runtime_error("I don't like it");
+                             }).set_aside_at_most(0),
+                   last = names("last");
+  const Views views{&one, &two, &failing, &last};
+  Options options;
+  options.jobs = 2;
+  CHECK(must(rebuild_views(views, store.context(), options)) == 1);
+  for (const char* name : {"one", "two", "last"})
+    CHECK(rows_of(store, name) == std::vector<std::string>{"1|lamp"});
+  CHECK(status_of(failing, store.context())->state == "unmade");
+}
