@@ -59,10 +59,11 @@ struct SinkWriter {
 
 /// One connection to where a view is kept. Used as
 ///
-///     open() (begin() write()... checkpoint() commit())...
+///     open() (begin() write()... checkpoint() commit() [finish()])...
 ///
 /// and thrown away after any error: nothing of the transaction that was open is to be seen, but
-/// after a failed commit() either all of it or nothing. open() of another Sink tells which.
+/// of one whose commit() or finish() failed either all of it or nothing. open() of another Sink
+/// tells which.
 ///
 /// Errors: kUnavailable for what may pass, which is tried again with a new Sink; anything else
 /// stops the view. Threads: one.
@@ -85,7 +86,12 @@ class Sink {
   virtual Result<void> checkpoint(const SinkCheckpoint& checkpoint) = 0;
   /// All at once to whoever reads there, and as durable as the place is. Only where open() gave
   /// nothing, rows may be seen before: readers then ask for a checkpoint first.
+  ///
+  /// May return while that is still under way, so that the next transaction can be sent meanwhile;
+  /// but not before the commit() before it is known to be done.
   virtual Result<void> commit() = 0;
+  /// Waits until what was committed is there.
+  virtual Result<void> finish() { return {}; }
 
   /// What is shown; without taking over. Nothing also where the view was never kept.
   virtual Result<std::optional<SinkCheckpoint>> position() = 0;

@@ -194,6 +194,7 @@ class Trial {
     const SinkCheckpoint next = next_checkpoint();
     must(sink.checkpoint(next), "checkpoint()");
     must(sink.commit(), "commit()");
+    if (below(2) == 0) must(sink.finish(), "finish()");  // position() and read() wait by themselves
     shown_ = next;
   }
 
@@ -267,7 +268,7 @@ class Trial {
     const std::string key = key_of(1);
     const SinkRow out{key_value(key), std::span<const Value>(row.values)};
     const bool done = (begun || sink.begin()) && sink.write(out) &&
-                      sink.checkpoint(next_checkpoint()) && sink.commit();
+                      sink.checkpoint(next_checkpoint()) && sink.commit() && sink.finish();
     if (done) broken("a Sink could commit() after another one had taken over");
   }
 

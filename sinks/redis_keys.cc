@@ -2,273 +2,32 @@
 
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
 #include <charconv>
-#include <cmath>
+#include <deque>
+#include <utility>
 
 #include "base/bytes.h"
-#include "projections/decimal.h"
 #include "sinks/open_socket.h"
 #include "sinks/redis/connection.h"
+#include "sinks/redis/layout.h"
 
 namespace millrace::projections {
 namespace {
 
 using redis::Connection;
+using redis::Layout;
 using redis::Reply;
 using redis::ServerAddress;
 using redis::Words;
 
 /// Answers are read when so many are under way, since what is not read piles up on both sides; and
-/// only until so few are left that the server still has something to do meanwhile.
-constexpr std::size_t kUnansweredMax = 4'000;
-constexpr std::size_t kUnansweredLeft = 2'000;
+/// only until so few are left that the server still has something to do meanwhile: a transaction of
+/// a worker's, whose rows are read and sent while the one before it is carried out.
+constexpr std::uint64_t kUnansweredMax = 60'000;
+constexpr std::uint64_t kUnansweredLeft = 50'000;
 /// A first load is committed in portions of so many commands, so that the server need not hold all
 /// of it back.
-constexpr std::size_t kCommandsPerPortion = 20'000;
-constexpr std::string_view kKeysPerScan = "5000";
-
-/// `text` as a pattern that matches nothing else.
-std::string as_pattern(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (std::string_view("*?[]\\^-").find(c) != std::string_view::npos) out += '\\';
-    out += c;
-  }
-  return out;
-}
-
-/// How the rows of a view stand in Redis. Threads: may be used by several at once.
-class Layout {
- public:
-  using Send = std::function<void(const Words&)>;
-  using Visit = Sink::Visit;
-
-  virtual ~Layout() = default;
-  /// Changes when the same rows are to be written otherwise.
-  virtual std::string shape() const = 0;
-  virtual std::string describe() const = 0;
-  virtual Result<void> write(const SinkRow& row, const Send& send) const = 0;
-  /// Some key that is there already; empty if none is.
-  virtual Result<std::string> find_any(Connection& connection) const = 0;
-  /// Sends what removes everything, or a part of it: false when nothing was left.
-  virtual Result<bool> clear_some(Connection& connection, const Send& send) const = 0;
-  virtual Result<void> read(Connection& connection, const Visit& visit) const = 0;
-  /// Keys whose type must be right before a transaction, since Redis goes on after an error in it.
-  virtual Result<void> check_types(Connection&) const { return {}; }
-};
-
-/// Calls `visit` with the pages of a SCAN or one of its kin.
-Result<void> scan(Connection& connection, Words command, std::size_t cursor_place,
-                  const std::function<Result<bool>(const Reply& page)>& visit) {
-  std::string cursor = "0";
-  do {
-    command[cursor_place] = cursor;
-    MILLRACE_ASSIGN_OR_RETURN(const Reply reply, connection.call(command));
-    cursor = reply.at(0).text();
-    MILLRACE_ASSIGN_OR_RETURN(const bool goes_on, visit(reply.at(1)));
-    if (!goes_on) break;
-  } while (cursor != "0");
-  return {};
-}
-
-class Hashes final : public Layout {
- public:
-  Hashes(SinkShape shape, std::string prefix)
-      : shape_(std::move(shape)), prefix_(prefix.empty() ? shape_.view + ":" : std::move(prefix)) {}
-
-  std::string shape() const override {
-    std::string shape = "hashes " + prefix_ + " " + shape_.key.name;
-    for (const Column& column : shape_.columns) shape += " " + column.name;
-    return shape;
-  }
-  std::string describe() const override { return "the hashes " + printable(prefix_) + "*"; }
-
-  /// What was there goes first: fields that are null now, or a key of another type.
-  Result<void> write(const SinkRow& row, const Send& send) const override {
-    const std::string id = *sink_text(row.key), key = prefix_ + id;
-    send({"DEL", key});
-    if (!row.columns) return {};
-    std::vector<std::string> texts;
-    texts.reserve(shape_.columns.size());  // the words below are views of them
-    Words words{"HSET", key, shape_.key.name, id};
-    for (std::size_t i = 0; i < shape_.columns.size(); ++i) {
-      const Value& value = (*row.columns)[i];
-      if (value.is_null()) continue;
-      words.push_back(shape_.columns[i].name);
-      const bool is_text = value.kind() == Value::Kind::kText || value.kind() == Value::Kind::kBlob;
-      words.push_back(is_text ? value.text() : texts.emplace_back(*sink_text(value)));
-    }
-    send(words);
-    return {};
-  }
-
-  Result<std::string> find_any(Connection& connection) const override {
-    std::string found;
-    MILLRACE_RETURN_IF_ERROR(scan_keys(connection, [&](const Reply& page) -> Result<bool> {
-      if (page.size() > 0) found = page.at(0).text();
-      return found.empty();
-    }));
-    return found;
-  }
-
-  Result<bool> clear_some(Connection& connection, const Send& send) const override {
-    std::vector<std::string> keys;
-    MILLRACE_RETURN_IF_ERROR(scan_keys(connection, [&](const Reply& page) -> Result<bool> {
-      for (std::size_t i = 0; i < page.size(); ++i) keys.emplace_back(page.at(i).text());
-      return keys.size() < kCommandsPerPortion;
-    }));
-    for (const std::string& key : keys) send({"UNLINK", key});
-    return !keys.empty();
-  }
-
-  Result<void> read(Connection& connection, const Visit& visit) const override {
-    return scan_keys(connection, [&](const Reply& page) -> Result<bool> {
-      for (std::size_t i = 0; i < page.size(); ++i) connection.send({"HGETALL", page.at(i).text()});
-      for (std::size_t i = 0; i < page.size(); ++i) {
-        const auto hash = connection.receive();
-        const std::string_view key = page.at(i).text().substr(prefix_.size());
-        // A key of another type is a row that differs from any.
-        const Sink::Texts texts = hash ? columns_of(*hash) : Sink::Texts();
-        if (!hash && hash.error().code() != ErrorCode::kFailedPrecondition) return hash.error();
-        MILLRACE_RETURN_IF_ERROR(visit(std::string(key), texts));
-      }
-      return true;
-    });
-  }
-
- private:
-  Result<void> scan_keys(Connection& connection,
-                         const std::function<Result<bool>(const Reply&)>& visit) const {
-    const std::string pattern = as_pattern(prefix_) + "*";
-    return scan(connection, {"SCAN", "", "MATCH", pattern, "COUNT", kKeysPerScan}, 1, visit);
-  }
-
-  /// Of another size where there is a field too many.
-  Sink::Texts columns_of(const Reply& hash) const {
-    Sink::Texts texts(shape_.columns.size());
-    for (std::size_t i = 0; i + 1 < hash.size(); i += 2) {
-      const std::string_view name = hash.at(i).text();
-      const auto column = std::find_if(shape_.columns.begin(), shape_.columns.end(),
-                                       [&](const Column& each) { return each.name == name; });
-      if (column != shape_.columns.end())
-        texts[static_cast<std::size_t>(column - shape_.columns.begin())] = hash.at(i + 1).text();
-      else if (name != shape_.key.name)
-        texts.emplace_back();
-    }
-    return texts;
-  }
-
-  const SinkShape shape_;
-  const std::string prefix_;
-};
-
-/// All rows in one key.
-class OneKey : public Layout {
- public:
-  OneKey(std::string key, std::string type) : key_(std::move(key)), type_(std::move(type)) {}
-
-  std::string describe() const override { return "the " + type_ + " " + printable(key_); }
-  Result<std::string> find_any(Connection& connection) const override {
-    MILLRACE_ASSIGN_OR_RETURN(const Reply there, connection.call({"EXISTS", key_}));
-    return there.integer() == 0 ? std::string() : key_;
-  }
-  Result<bool> clear_some(Connection& connection, const Send& send) const override {
-    MILLRACE_ASSIGN_OR_RETURN(const Reply there, connection.call({"EXISTS", key_}));
-    if (there.integer() != 0) send({"UNLINK", key_});
-    return there.integer() != 0;
-  }
-  Result<void> check_types(Connection& connection) const override {
-    MILLRACE_ASSIGN_OR_RETURN(const Reply type, connection.call({"TYPE", key_}));
-    if (type.text() == "none" || type.text() == redis_type()) return {};
-    return Error(ErrorCode::kFailedPrecondition,
-                 describe() + " has become a " + printable(type.text()))
-        .hint("Somebody else writes to that key. Remove it, or give the view another one.");
-  }
-
- protected:
-  virtual std::string_view redis_type() const = 0;
-  const std::string key_;
-
- private:
-  const std::string type_;
-};
-
-class Set final : public OneKey {
- public:
-  explicit Set(std::string key) : OneKey(std::move(key), "set") {}
-  std::string shape() const override { return "set " + key_; }
-  std::string_view redis_type() const override { return "set"; }
-
-  Result<void> write(const SinkRow& row, const Send& send) const override {
-    const std::string member = *sink_text(row.key);
-    send({row.columns ? "SADD" : "SREM", key_, member});
-    return {};
-  }
-  Result<void> read(Connection& connection, const Visit& visit) const override {
-    const Words command{"SSCAN", key_, "", "COUNT", kKeysPerScan};
-    return scan(connection, command, 2, [&](const Reply& page) -> Result<bool> {
-      for (std::size_t i = 0; i < page.size(); ++i)
-        MILLRACE_RETURN_IF_ERROR(visit(std::string(page.at(i).text()), {}));
-      return true;
-    });
-  }
-};
-
-class SortedSet final : public OneKey {
- public:
-  SortedSet(SinkShape shape, std::string key)
-      : OneKey(std::move(key), "sorted set"), shape_(std::move(shape)) {}
-  std::string shape() const override { return "sorted set " + key_ + " " + score().name; }
-  std::string_view redis_type() const override { return "zset"; }
-
-  Result<void> write(const SinkRow& row, const Send& send) const override {
-    const std::string member = *sink_text(row.key);
-    if (!row.columns) return send({"ZREM", key_, member}), Result<void>{};
-    const Value& value = row.columns->front();
-    const auto text = sink_text(value);
-    if (!text || !is_exact(value, *text)) [[unlikely]]
-      return Error(ErrorCode::kFailedPrecondition,
-                   describe() + ": the score of '" + printable(member) + "', " +
-                       (text ? "'" + printable(*text) + "'" : "null") +
-                       ", is no number that a double holds exactly")
-          .hint("Leave such rows out with where(), or give the view a column that is one.");
-    send({"ZADD", key_, *text, member});
-    return {};
-  }
-
-  Result<void> read(Connection& connection, const Visit& visit) const override {
-    const Words command{"ZSCAN", key_, "", "COUNT", kKeysPerScan};
-    return scan(connection, command, 2, [&](const Reply& page) -> Result<bool> {
-      for (std::size_t i = 0; i + 1 < page.size(); i += 2)
-        MILLRACE_RETURN_IF_ERROR(
-            visit(std::string(page.at(i).text()), {score_text(page.at(i + 1).text())}));
-      return true;
-    });
-  }
-
- private:
-  const Column& score() const { return shape_.columns.front(); }
-
-  static bool is_exact(const Value& value, const std::string& text) {
-    if (value.kind() == Value::Kind::kReal) return std::isfinite(value.real());
-    const auto number = Decimal::parse(text);
-    if (!number || !number->is_finite()) return false;
-    const auto back = Decimal::parse(*sink_text(Value(number->real())));
-    return std::abs(number->real()) < 9.007199254740992e15 && back && *back == *number;
-  }
-
-  /// As sink_text() has it, from what Redis prints.
-  std::string score_text(std::string_view text) const {
-    double number = 0;
-    std::from_chars(text.data(), text.data() + text.size(), number);
-    if (score().type == ColumnType::kInteger)
-      return std::to_string(static_cast<std::int64_t>(number));
-    return *sink_text(Value(number));
-  }
-
-  const SinkShape shape_;
-};
+constexpr std::uint64_t kCommandsPerPortion = 20'000;
 
 class RedisSink final : public Sink {
  public:
@@ -301,34 +60,33 @@ class RedisSink final : public Sink {
   }
 
   Result<void> begin() override {
-    MILLRACE_RETURN_IF_ERROR(begin_portion());
+    begin_portion();
     if (!is_new_) return {};
-    MILLRACE_RETURN_IF_ERROR(connection_->receive_all());
     // Until all is written there is no checkpoint, and so no view.
-    connection_->send({"HDEL", meta_, "lineage"});
+    send({"HDEL", meta_, "lineage"});
     MILLRACE_RETURN_IF_ERROR(commit_portion());
+    MILLRACE_RETURN_IF_ERROR(finish());
     for (bool more = true; more;) {
       MILLRACE_ASSIGN_OR_RETURN(more, clear_portion());
     }
-    return begin_portion();
+    begin_portion();
+    return {};
   }
 
   Result<void> write(const SinkRow& row) override {
-    MILLRACE_RETURN_IF_ERROR(
-        layout_->write(row, [&](const Words& words) { connection_->send(words); }));
-    ++commands_;
-    if (connection_->unanswered() >= kUnansweredMax)
-      MILLRACE_RETURN_IF_ERROR(connection_->receive_until(kUnansweredLeft));
-    if (!is_new_ || commands_ < kCommandsPerPortion) return {};
+    MILLRACE_RETURN_IF_ERROR(layout_->write(row, [&](const Words& words) { send(words); }));
+    MILLRACE_RETURN_IF_ERROR(make_room());
+    if (!is_new_ || sent_ - begun_ < kCommandsPerPortion) return {};
     MILLRACE_RETURN_IF_ERROR(commit_portion());
-    return begin_portion();
+    begin_portion();
+    return {};
   }
 
   Result<void> checkpoint(const SinkCheckpoint& checkpoint) override {
     const std::string commit = std::to_string(checkpoint.commit),
                       offset = std::to_string(checkpoint.offset.value), shape = layout_->shape();
-    connection_->send({"HSET", meta_, "store_id", checkpoint.store_id, "lineage",
-                       checkpoint.lineage, "commit", commit, "offset", offset, "shape", shape});
+    send({"HSET", meta_, "store_id", checkpoint.store_id, "lineage", checkpoint.lineage, "commit",
+          commit, "offset", offset, "shape", shape});
     return {};
   }
 
@@ -338,14 +96,18 @@ class RedisSink final : public Sink {
     return {};
   }
 
+  Result<void> finish() override { return receive_until(0); }
+
   Result<std::optional<SinkCheckpoint>> position() override {
     MILLRACE_RETURN_IF_ERROR(connect());
+    MILLRACE_RETURN_IF_ERROR(finish());
     MILLRACE_RETURN_IF_ERROR(check_server());
     return read_checkpoint();
   }
 
   Result<void> read(const Visit& visit) override {
     MILLRACE_RETURN_IF_ERROR(connect());
+    MILLRACE_RETURN_IF_ERROR(finish());
     return layout_->read(*connection_, visit);
   }
 
@@ -398,8 +160,7 @@ class RedisSink final : public Sink {
   }
 
   /// Somebody else's key is left alone, and one that is gone is not made anew here.
-  Result<void> check_writer() {
-    MILLRACE_ASSIGN_OR_RETURN(const Reply writer, connection_->call({"HGET", meta_, "writer"}));
+  Result<void> check_writer(const Reply& writer) const {
     if (writer.is_nil())
       return Error(ErrorCode::kUnavailable, where_ +
                                                 ": its checkpoint is gone: Redis was emptied, "
@@ -407,26 +168,66 @@ class RedisSink final : public Sink {
     return writer.text() == writer_ ? Result<void>{} : Result<void>(fenced_off(where_));
   }
 
-  Result<void> begin_portion() {
-    connection_->send({"WATCH", meta_});
-    MILLRACE_RETURN_IF_ERROR(connection_->receive_all());
-    MILLRACE_RETURN_IF_ERROR(check_writer());
-    MILLRACE_RETURN_IF_ERROR(layout_->check_types(*connection_));
-    connection_->send({"MULTI"});
-    commands_ = 0;
+  void send(const Words& words, Layout::Answer look = {}) {
+    connection_->send(words);
+    ++sent_;
+    if (look) looks_.emplace_back(sent_, std::move(look));
+  }
+
+  /// Until so many are left.
+  Result<void> receive_until(std::uint64_t left) {
+    while (sent_ - answered_ > left) {
+      MILLRACE_ASSIGN_OR_RETURN(const Reply reply, connection_->receive());
+      ++answered_;
+      if (looks_.empty() || looks_.front().first != answered_) continue;
+      const Layout::Answer look = std::move(looks_.front().second);
+      looks_.pop_front();
+      MILLRACE_RETURN_IF_ERROR(look(reply));
+    }
     return {};
   }
 
+  Result<void> make_room() {
+    return sent_ - answered_ < kUnansweredMax ? Result<void>{} : receive_until(kUnansweredLeft);
+  }
+
+  /// May be sent while the portion before it is under way: the server sees one after the other.
+  void begin_portion() {
+    send({"WATCH", meta_});
+    send({"HGET", meta_, "writer"}, [this](const Reply& writer) { return check_writer(writer); });
+    layout_->check_types(
+        [this](const Words& words, Layout::Answer look) { send(words, std::move(look)); });
+    send({"MULTI"});
+    begun_ = sent_;
+  }
+
+  /// Once it is known that the portion before it is there, and this one may be.
   Result<void> commit_portion() {
-    connection_->send({"EXEC"});
-    MILLRACE_ASSIGN_OR_RETURN(const Reply done, connection_->receive_all());
-    if (done.is_nil()) {
-      MILLRACE_RETURN_IF_ERROR(check_writer());
-      return Error(ErrorCode::kUnavailable, where_ + ": its checkpoint was touched meanwhile");
-    }
+    MILLRACE_RETURN_IF_ERROR(receive_until(sent_ - begun_));
+    send({"EXEC"}, [this](const Reply& done) { return check_done(done); });
+    return {};
+  }
+
+  Result<void> check_done(const Reply& done) {
+    if (done.is_nil()) return was_touched();
     for (std::size_t i = 0; i < done.size(); ++i)
       MILLRACE_RETURN_IF_ERROR(connection_->checked(done.at(i)));
     return {};
+  }
+
+  /// Who has written to the checkpoint since WATCH?
+  Error was_touched() {
+    // What was sent behind it is of no interest, and its transaction must not be.
+    for (; answered_ < sent_; ++answered_)
+      if (auto reply = connection_->receive();
+          !reply && reply.error().code() == ErrorCode::kUnavailable)
+        return reply.error();
+    looks_.clear();
+    static_cast<void>(connection_->call({"DISCARD"}));  // an error where none had begun
+    const auto writer = connection_->call({"HGET", meta_, "writer"});
+    if (!writer) return writer.error();
+    if (auto mine = check_writer(*writer); !mine) return std::move(mine).error();
+    return {ErrorCode::kUnavailable, where_ + ": its checkpoint was touched meanwhile"};
   }
 
   /// False if nothing was left to clear.
@@ -437,13 +238,13 @@ class RedisSink final : public Sink {
                                 commands.emplace_back(words.begin(), words.end());
                               }));
     if (!some) return false;
-    MILLRACE_RETURN_IF_ERROR(begin_portion());
+    begin_portion();
     for (const auto& command : commands) {
-      connection_->send(Words(command.begin(), command.end()));
-      if (connection_->unanswered() >= kUnansweredMax)
-        MILLRACE_RETURN_IF_ERROR(connection_->receive_until(kUnansweredLeft));
+      send(Words(command.begin(), command.end()));
+      MILLRACE_RETURN_IF_ERROR(make_room());
     }
     MILLRACE_RETURN_IF_ERROR(commit_portion());
+    MILLRACE_RETURN_IF_ERROR(finish());
     return true;
   }
 
@@ -456,7 +257,9 @@ class RedisSink final : public Sink {
   std::unique_ptr<Connection> connection_;
   OpenSocket socket_;  // goes before the connection
   bool is_new_ = false;
-  std::size_t commands_ = 0;  ///< Of the portion.
+  std::uint64_t sent_ = 0, answered_ = 0;                       ///< Commands of transactions.
+  std::uint64_t begun_ = 0;                                     ///< sent_ as of the last MULTI.
+  std::deque<std::pair<std::uint64_t, Layout::Answer>> looks_;  ///< By the number of the command.
 };
 
 /// `make_layout` gives what stands where, for the rows as `narrow` leaves them.
@@ -514,7 +317,7 @@ std::shared_ptr<const SinkKind> redis_hashes(RedisHashesOptions options) {
         return check_key(options.prefix);
       },
       [options](const SinkShape& shape) -> std::shared_ptr<const Layout> {
-        return std::make_shared<Hashes>(shape, options.prefix);
+        return redis::hashes(shape, options.prefix);
       });
 }
 
@@ -527,7 +330,7 @@ std::shared_ptr<const SinkKind> redis_set(RedisSetOptions options) {
       },
       [options](const SinkShape&) { return check_key(options.key); },
       [options](const SinkShape& shape) -> std::shared_ptr<const Layout> {
-        return std::make_shared<Set>(or_view(options.key, shape));
+        return redis::set(or_view(options.key, shape));
       });
 }
 
@@ -548,7 +351,7 @@ std::shared_ptr<const SinkKind> redis_sorted_set(RedisSortedSetOptions options) 
         return check_key(options.key);
       },
       [options](const SinkShape& shape) -> std::shared_ptr<const Layout> {
-        return std::make_shared<SortedSet>(shape, or_view(options.key, shape));
+        return redis::sorted_set(shape, or_view(options.key, shape));
       });
 }
 

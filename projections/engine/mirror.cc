@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <random>
+#include <utility>
 
 #include "base/bytes.h"
 #include "eventstore/inspect.h"
@@ -88,6 +89,8 @@ void Mirror::follow(const std::stop_token& stop) {
     }
     auto done = bring_up_to_date();
     if (live_) live_->rollback();
+    if (done && has_more(target)) continue;
+    if (done) done = confirm();
     if (done) {
       settle({});
       std::unique_lock lock(mutex_);
@@ -97,6 +100,7 @@ void Mirror::follow(const std::stop_token& stop) {
       continue;
     }
     take_sink(nullptr);
+    sent_ = shown_;  // until open() tells
     if (stop.stop_requested()) return;  // it was interrupted
     const bool passes = may_pass(done.error().code());
     settle(std::move(done));
@@ -141,6 +145,7 @@ Result<void> Mirror::open_sink(const Checkpoint& live) {
   if (found) MILLRACE_RETURN_IF_ERROR(check_origin(*found, live));
   writer_.store_id = live.store_id;
   MILLRACE_ASSIGN_OR_RETURN(shown_, sink_->open(writer_));
+  sent_ = shown_;
   writer_.again = true;
   probed_ = std::chrono::steady_clock::now();
   tell({});
@@ -168,18 +173,18 @@ Result<void> Mirror::check_origin(const SinkCheckpoint& shown, const Checkpoint&
 
 Result<void> Mirror::update(const sqlite::ChangeLogHead& head, const Checkpoint& live) {
   const SinkCheckpoint reached{live.store_id, head.lineage, head.commit, live.offset};
-  if (shown_ == reached) return probe();
+  if (sent_ == reached) return shown_ == sent_ ? probe() : Result<void>{};
   // The view's file went back, or was made anew: what is shown stays until it is overtaken.
-  if (shown_ && shown_->offset > live.offset) return {};
+  if (sent_ && sent_->offset > live.offset) return {};
   std::optional<sqlite::ChangedKeys> keys;
-  if (shown_ && shown_->lineage == head.lineage && shown_->commit <= head.commit) {
+  if (sent_ && sent_->lineage == head.lineage && sent_->commit <= head.commit) {
     MILLRACE_ASSIGN_OR_RETURN(
-        keys, sqlite::changed_since(*live_, shape_.key.type, shown_->commit, shown_->offset));
+        keys, sqlite::changed_since(*live_, shape_.key.type, sent_->commit, sent_->offset));
   }
   if (keys) {
     MILLRACE_RETURN_IF_ERROR(sink_->begin());
     MILLRACE_RETURN_IF_ERROR(write_rows(*sink_, *rows_, shape_.key.type, *keys));
-  } else if (shown_) {
+  } else if (sent_) {
     spdlog::info("view {}: comparing {} with the view", view_.name(), where_);
     MILLRACE_RETURN_IF_ERROR(write_differences());
   } else {
@@ -188,9 +193,24 @@ Result<void> Mirror::update(const sqlite::ChangeLogHead& head, const Checkpoint&
   }
   MILLRACE_RETURN_IF_ERROR(sink_->checkpoint(reached));
   MILLRACE_RETURN_IF_ERROR(sink_->commit());
-  shown_ = reached;
+  const bool was_confirmed = shown_ == sent_;
+  shown_ = std::exchange(sent_, reached);
+  if (!was_confirmed) tell({});
+  return {};
+}
+
+/// The last commit may still be under way.
+Result<void> Mirror::confirm() {
+  if (shown_ == sent_) return {};
+  MILLRACE_RETURN_IF_ERROR(sink_->finish());
+  shown_ = sent_;
   tell({});
   return {};
+}
+
+bool Mirror::has_more(std::uint64_t than) const {
+  const std::lock_guard lock(mutex_);
+  return asked_ != than;
 }
 
 /// While nothing happens: what the sink has lost is noticed all the same.

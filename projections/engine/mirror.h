@@ -48,11 +48,13 @@ class Mirror {
   Result<void> open_sink(const Checkpoint& live);
   Result<void> check_origin(const SinkCheckpoint& shown, const Checkpoint& live) const;
   Result<void> update(const sqlite::ChangeLogHead& head, const Checkpoint& live);
+  Result<void> confirm();
   Result<void> probe();
   Result<void> write_all();
   Result<void> write_differences();
   void tell(const std::string& failure);
   void settle(Result<void> done);
+  bool has_more(std::uint64_t than) const;
   bool pause(const std::stop_token& stop);
 
   const View& view_;
@@ -68,7 +70,8 @@ class Mirror {
   std::optional<ViewRows> rows_;
   SinkWriter writer_;
   std::unique_ptr<Sink> sink_;
-  std::optional<SinkCheckpoint> shown_;
+  std::optional<SinkCheckpoint> sent_;   ///< Committed last ...
+  std::optional<SinkCheckpoint> shown_;  ///< ... and the last of which it is known to be there.
   std::chrono::steady_clock::time_point probed_;
   bool told_ = true;                    ///< The last tell() was written.
   std::chrono::milliseconds pause_{0};  ///< The last one, while attempts fail; else 0.

@@ -1,9 +1,12 @@
 #include "sinks/redis/connection.h"
 
+#include <fcntl.h>
 #include <hiredis/hiredis.h>
+#include <poll.h>
 #include <pthread.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <csignal>
 
@@ -14,7 +17,10 @@ namespace {
 
 constexpr timeval kConnectTimeout{.tv_sec = 10, .tv_usec = 0};
 /// Longer than any EXEC should take; finds a connection whose other end has gone without a word.
-constexpr timeval kAnswerTimeout{.tv_sec = 60, .tv_usec = 0};
+constexpr int kAnswerTimeoutMs = 60'000;
+/// What is sent goes out when so much of it waits, as far as the server takes it; beyond the second
+/// bound it is waited for.
+constexpr std::size_t kWriteBytes = 64 << 10, kUnwrittenMax = 8 << 20;
 
 /// Errors by their first word, of which
 /// https://redis.io/docs/latest/develop/reference/protocol-spec says that it is the kind: what a
@@ -150,7 +156,11 @@ Result<std::unique_ptr<Connection>> Connection::open(const ServerAddress& addres
           : redisConnectUnixWithTimeout(address.path.c_str(), kConnectTimeout));
   redisContext* context = connection->context_.get();
   if (context == nullptr || context->err != 0) return connection->broken();
-  if (redisSetTimeout(context, kAnswerTimeout) != REDIS_OK) return connection->broken();
+  // From here on nothing is waited for but by poll(), while something else may be read or written.
+  const int flags = ::fcntl(context->fd, F_GETFL);
+  if (flags < 0 || ::fcntl(context->fd, F_SETFL, flags | O_NONBLOCK) != 0)
+    return Error(ErrorCode::kUnavailable, connection->where_ + ": can't set up its socket");
+  context->flags &= ~REDIS_BLOCK;
   if (address.path.empty()) redisEnableKeepAlive(context);
   if (!address.password.empty()) {
     Words words{"AUTH", address.user, address.password};
@@ -172,13 +182,48 @@ void Connection::send(const Words& words) {
   redisAppendCommandArgv(context_.get(), static_cast<int>(words.size()), pointers_.data(),
                          sizes_.data());
   ++unanswered_;
+  for (const std::size_t size : sizes_) unwritten_ += size;
+  if (unwritten_ < kWriteBytes || failure_) return;
+  if (auto written = write_some(); !written) failure_ = std::move(written).error();
+}
+
+/// Also waits while too much is left.
+Result<void> Connection::write_some() {
+  for (;;) {
+    int done = 0;
+    if (redisBufferWrite(context_.get(), &done) != REDIS_OK) return broken();
+    unwritten_ = 0;
+    if (done != 0 || sdslen(context_->obuf) < kUnwrittenMax) return {};
+    MILLRACE_RETURN_IF_ERROR(wait_for(POLLOUT));
+  }
+}
+
+Result<void> Connection::wait_for(short events) const {
+  pollfd poll{.fd = context_->fd, .events = events, .revents = 0};
+  for (;;) {
+    const int ready = ::poll(&poll, 1, kAnswerTimeoutMs);
+    if (ready > 0) return {};
+    if (ready < 0 && errno == EINTR) continue;
+    return Error(ErrorCode::kUnavailable,
+                 where_ + ": no answer within " + std::to_string(kAnswerTimeoutMs / 1000) + " s")
+        .hint("Check that the server runs, and the way to it.");
+  }
 }
 
 Result<Reply> Connection::receive() {
-  void* reply = nullptr;
-  if (redisGetReply(context_.get(), &reply) != REDIS_OK) return broken();
-  --unanswered_;
-  return checked(Reply(static_cast<redisReply*>(reply)));
+  for (;;) {
+    if (failure_) return *failure_;
+    void* reply = nullptr;
+    if (redisGetReplyFromReader(context_.get(), &reply) != REDIS_OK) return broken();
+    if (reply != nullptr) {
+      --unanswered_;
+      return checked(Reply(static_cast<redisReply*>(reply)));
+    }
+    int done = 0;
+    if (redisBufferWrite(context_.get(), &done) != REDIS_OK) return broken();
+    MILLRACE_RETURN_IF_ERROR(wait_for(done != 0 ? POLLIN : POLLIN | POLLOUT));
+    if (redisBufferRead(context_.get()) != REDIS_OK) return broken();
+  }
 }
 
 Result<void> Connection::receive_until(std::size_t left) {

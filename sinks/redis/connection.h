@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -47,7 +48,8 @@ class Reply {
 
 using Words = std::vector<std::string_view>;
 
-/// A connection to one server. Commands are sent together and answered later, in their order.
+/// A connection to one server. Commands are sent together and answered later, in their order; what
+/// the server does not take yet waits in memory, up to a few MiB.
 /// Errors: kUnavailable for what may pass (the network, LOADING, READONLY, MISCONF, OOM and their
 /// like), else kFailedPrecondition with the server's words. Of no use after an error. Threads: one,
 /// in which SIGPIPE is blocked from then on.
@@ -77,10 +79,14 @@ class Connection {
   };
   explicit Connection(std::string where) : where_(std::move(where)) {}
   Error broken() const;
+  Result<void> write_some();
+  Result<void> wait_for(short events) const;
 
   std::string where_;
   std::unique_ptr<redisContext, Free> context_;
   std::size_t unanswered_ = 0;
+  std::size_t unwritten_ = 0;          ///< Bytes, about, since it was last tried.
+  std::optional<Error> failure_;       ///< Of send(); receive() tells.
   std::vector<const char*> pointers_;  // reused
   std::vector<std::size_t> sizes_;     // reused
 };
