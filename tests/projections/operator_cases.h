@@ -182,9 +182,9 @@ inline void add_aggregates(std::vector<OperatorCase>& all) {
   all.push_back({named("by_amount")
                      .from(sales)
                      .where(has(&Sales::amount))
-                     .group_by(by("amount", decimal(&Sales::amount)))
+                     .group_by(decimal(&Sales::amount))
                      .aggregate(count("n"), distinct_count("regions", &Sales::region))
-                     .into(cache_table{.key = text("amount")}),
+                     .into(cache_table{}),
                  "amount, n, regions",
                  "SELECT trim_scale(amount), count(*), count(DISTINCT region) FROM sales"
                  " WHERE amount IS NOT NULL GROUP BY amount"});
