@@ -52,6 +52,7 @@ std::vector<Figure> run_catchup(const Settings& settings);
 std::vector<Figure> run_memory(const Settings& settings);
 std::vector<Figure> run_snapshot(const Settings& settings);
 std::vector<Figure> run_latency(const Settings& settings);
+std::vector<Figure> run_visible(const Settings& settings);
 std::vector<Figure> run_project_table(const Settings& settings);
 std::vector<Figure> run_rebuild_table(const Settings& settings);
 std::vector<Figure> run_project_search(const Settings& settings);

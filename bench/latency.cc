@@ -1,16 +1,12 @@
 #include <unistd.h>
 
-#include <atomic>
-#include <fstream>
-#include <thread>
-
 #include "base/bytes.h"
 #include "bench/bench.h"
+#include "bench/paced_load.h"
 #include "bench/process.h"
 #include "capture/pgoutput/framing.h"
 #include "eventstore/log_reader.h"
 #include "tests/support/postgres_fixture.h"
-#include "tests/support/process.h"
 
 namespace millrace::bench {
 namespace {
@@ -18,40 +14,14 @@ namespace {
 constexpr int kTransactionsPerSecond = 2000;
 constexpr int kClients = 8;
 
-/// pgbench, which commits transactions of one row at that pace, each waiting for the disk.
-class Load {
- public:
-  Load(const Settings& settings, test::PostgresServer& server, int transactions) {
-    const Path script = settings.directory / "latency.sql";
-    std::ofstream(script) << "\\set total random(1, 1000)\n"
-                             "INSERT INTO orders (total, note) VALUES (:total, 'a note');\n";
-    thread_ =
-        std::jthread([this, argv = std::vector<std::string>{
-                                server.program("pgbench"), "-n", "-c", std::to_string(kClients),
-                                "-t", std::to_string(transactions / kClients), "-R",
-                                std::to_string(kTransactionsPerSecond), "-f", script.string(),
-                                server.uri("latency")}] {
-          failed_ = test::run_command(argv, {}, {}, std::chrono::minutes(2)).exit_code != 0;
-        });
-  }
-  bool failed() const { return failed_; }
-
- private:
-  std::atomic<bool> failed_ = false;
-  std::jthread thread_;
-};
-
-/// Until somebody reads the slot.
-void wait_active(test::PostgresServer& server, const std::string& slot) {
-  while (server.value("latency", "SELECT active FROM pg_replication_slots WHERE slot_name = '" +
-                                     slot + "'") != "t") {
-    stop_if_asked();
-    std::this_thread::yield();
-  }
-}
-
-double micros_since(std::int64_t unix_micros) {
-  return static_cast<double>(Clock::system().wall().value - unix_micros);
+PacedLoad::Options load_of(int transactions) {
+  return {.database = "latency",
+          .script =
+              "\\set total random(1, 1000)\n"
+              "INSERT INTO orders (total, note) VALUES (:total, 'a note');\n",
+          .clients = kClients,
+          .transactions = transactions,
+          .per_second = kTransactionsPerSecond};
 }
 
 /// Size of the pgoutput message at the front of `bytes`, of the four kinds that this load makes; 0:
@@ -81,8 +51,8 @@ std::vector<double> receive_latencies(const Settings& settings, test::PostgresSe
   PipedProcess process({server.program("pg_recvlogical"), "-d", server.uri("latency"), "-S", "recv",
                         "--start", "-o", "proto_version=2", "-o", "publication_names=millrace",
                         "-f", "-", "--no-loop"});
-  wait_active(server, "recv");
-  const Load load(settings, server, transactions);
+  wait_until_read(server, "latency", "recv");
+  const PacedLoad load(settings, server, load_of(transactions));
   std::vector<double> latencies;
   std::string pending;
   while (latencies.size() < static_cast<std::size_t>(transactions)) {
@@ -110,10 +80,10 @@ std::vector<double> store_latencies(const Settings& settings, test::PostgresServ
                                     const Path& store, int transactions) {
   PipedProcess process({settings.program, "capture", "run", "--source", server.uri("latency"),
                         "--store", store.string(), "--log-level", "warn"});
-  wait_active(server, "millrace");
+  wait_until_read(server, "latency", "millrace");
   auto end = must(LogReader::open(store))->durable_end();
   const auto reader = must(LogReader::open(store, {.from = end, .category = {}}));
-  const Load load(settings, server, transactions);
+  const PacedLoad load(settings, server, load_of(transactions));
   std::vector<double> latencies;
   while (latencies.size() < static_cast<std::size_t>(transactions)) {
     const Batch* batch = must(reader->next());

@@ -23,7 +23,9 @@
 //                   (MILLRACE_BENCH_MEMORY_ROWS), which the server streams while it decodes it
 //   snapshot        the first start's rows of a table of 10,000,000 (MILLRACE_BENCH_SNAPSHOT_ROWS),
 //                   per connection, against one COPY in binary that is thrown away
-//   latency         commit to durable at 500 transactions/s, against pg_recvlogical's output
+//   latency         commit to durable at 2,000 transactions/s, against pg_recvlogical's output
+//   visible         commit to visible in a view's SQLite file at 1,000 transactions/s, against the
+//                   same commits durable in the store
 //   project_table   a worker that folds events into a SQLite cache table, against a bare SQLite
 //                   loop that writes the same rows with its settings, as many in a commit
 //   project_search  the same into a SQLite FTS5 index
@@ -63,6 +65,7 @@ std::vector<Workload> workloads() {
           {"memory", "peak of capture for one transaction of ten million rows", run_memory},
           {"snapshot", "the rows that are there at the first start", run_snapshot},
           {"latency", "commit to durable", run_latency},
+          {"visible", "commit to visible in a view", run_visible},
           {"project_table", "events into a cache table", run_project_table},
           {"project_search", "events into a search index", run_project_search},
           {"rebuild_table", "all events into a new cache table", run_rebuild_table},

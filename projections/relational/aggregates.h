@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -81,7 +82,8 @@ struct Aggregate {
   std::string what;
   Expression expression;
   internal::MakeAccumulator make;
-  bool orders = false;  ///< Compares values by size.
+  /// Values are compared so, which a numeric column must not be as the text that it is.
+  std::optional<internal::ColumnUse::Kind> compares{};
 };
 
 /// Stands for the row itself.
@@ -120,19 +122,34 @@ Aggregate<Expression> avg(std::string name, Expression expression) {
 /// decimal(&Row::column).
 template <typename Expression>
 Aggregate<Expression> min(std::string name, Expression expression) {
-  return {std::move(name),       ColumnType::kBlob,      false, "min",
-          std::move(expression), internal::make_minimum, true};
+  return {std::move(name),
+          ColumnType::kBlob,
+          false,
+          "min",
+          std::move(expression),
+          internal::make_minimum,
+          internal::ColumnUse::Kind::kOrdered};
 }
 template <typename Expression>
 Aggregate<Expression> max(std::string name, Expression expression) {
-  return {std::move(name),       ColumnType::kBlob,      false, "max",
-          std::move(expression), internal::make_maximum, true};
+  return {std::move(name),
+          ColumnType::kBlob,
+          false,
+          "max",
+          std::move(expression),
+          internal::make_maximum,
+          internal::ColumnUse::Kind::kOrdered};
 }
-/// How many different values.
+/// How many different values; of a numeric column say decimal(&Row::column).
 template <typename Expression>
 Aggregate<Expression> distinct_count(std::string name, Expression expression) {
-  return {std::move(name),  ColumnType::kInteger,  true,
-          "distinct_count", std::move(expression), internal::make_distinct_count};
+  return {std::move(name),
+          ColumnType::kInteger,
+          true,
+          "distinct_count",
+          std::move(expression),
+          internal::make_distinct_count,
+          internal::ColumnUse::Kind::kMatched};
 }
 /// The `k` greatest values, greatest first, as a JSON array.
 template <typename Expression>
@@ -143,7 +160,7 @@ Aggregate<Expression> top(std::string name, std::size_t k, Expression expression
           "top " + std::to_string(k),
           std::move(expression),
           [k](const internal::Members& members) { return internal::make_top(members, k); },
-          true};
+          internal::ColumnUse::Kind::kOrdered};
 }
 
 /// A numeric column as the number that it is: min("cheapest", decimal(&Products::price)).

@@ -327,9 +327,15 @@ class GroupPlan final : public Plan<Record> {
   void sources(std::vector<SourceUse>& out) const override {
     const std::size_t first = out.size();
     from_->sources(out);
+    const auto add = [&](ColumnUse::Kind kind, const auto& expression) {
+      add_use(out, first, kind, column_of<T>(expression));
+    };
+    std::apply([&](const auto&... by) { (add(ColumnUse::Kind::kMatched, by), ...); }, by_);
     each([&](const auto& aggregate) {
-      if (aggregate.orders)
-        add_use(out, first, ColumnUse::Kind::kOrdered, column_of<T>(aggregate.expression));
+      if (aggregate.compares) add(*aggregate.compares, aggregate.expression);
+      if constexpr (kIsOwnFold<std::remove_cvref_t<decltype(aggregate.expression)>>)
+        if constexpr (kIsThere<decltype(aggregate.expression.order)>)
+          add(ColumnUse::Kind::kOrdered, aggregate.expression.order.expression);
     });
   }
   Shape shape() const override {
@@ -340,7 +346,8 @@ class GroupPlan final : public Plan<Record> {
     each([&](const auto& aggregate) {
       Column column{aggregate.name, aggregate.type, aggregate.counter};
       if constexpr (!kIsOwnFold<std::remove_cvref_t<decltype(aggregate.expression)>>)
-        if (aggregate.orders && aggregate.type == ColumnType::kBlob)  // it is one of the values
+        if (aggregate.compares == ColumnUse::Kind::kOrdered &&
+            aggregate.type == ColumnType::kBlob)  // it is one of the values
           column.type = type_given_by<T>(aggregate.expression);
       shape.columns.push_back(std::move(column));
     });

@@ -63,12 +63,22 @@ struct Grouping {
     return {field->name(), type_of(*field)};
   }
 };
+/// So is a numeric column as the number that it is. The view has it as text.
+template <typename T, typename Getter>
+struct Grouping<T, AsDecimal<Getter>> {
+  static auto expression(AsDecimal<Getter> decimal) { return decimal; }
+  static Column column(const AsDecimal<Getter>& decimal) {
+    return {Grouping<T, Getter>::column(decimal.expression).name, ColumnType::kText};
+  }
+};
 template <typename T, typename Expression>
 struct Grouping<T, By<Expression>> {
   static auto expression(By<Expression> by) { return by.expression; }
   static Column column(const By<Expression>& by) {
     if constexpr (IsGetter<Expression, T>::value) {
       return {by.name, Grouping<T, Expression>::column(by.expression).type};
+    } else if constexpr (kIsAsDecimal<Expression>) {
+      return {by.name, ColumnType::kText};
     } else {
       return {by.name, column_type<std::invoke_result_t<const Expression&, const T&>>()};
     }
@@ -133,8 +143,8 @@ class Relation {
         plan_, std::move(function), "flat_map"));
   }
 
-  /// By columns, or by("name", function). Rows in which one of them is null are a group, too, but
-  /// for a view whose key it is.
+  /// By columns, numeric ones as decimal(&Row::column), or by("name", function). Rows in which one
+  /// of them is null are a group, too, but for a view whose key it is.
   template <typename... Keys>
   auto group_by(Keys... keys) const {
     return Grouped<T, kNamed, Keys...>(*this, std::make_tuple(std::move(keys)...));

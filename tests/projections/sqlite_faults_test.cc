@@ -1,6 +1,5 @@
 // What SQLite and the disk below it may do to a view, each row of it by its number.
 
-#include <csignal>
 #include <map>
 #include <thread>
 
@@ -13,6 +12,7 @@
 #include "tests/projections/running.h"
 #include "tests/projections/shop_store.h"
 #include "tests/projections/shop_workload.h"
+#include "tests/support/killed_child.h"
 
 using namespace millrace;
 using namespace millrace::projections;
@@ -135,6 +135,36 @@ TEST_CASE("F101: a worker goes on by itself after any write that failed once",
     met = disk.met();
     must(ended);
     REQUIRE(history.rows() == history.shown_at_end());
+  }
+}
+
+TEST_CASE("F105: a worker killed before any write to its file neither repeats nor skips",
+          "[projections][sqlite]") {
+  const bool has_view = GENERATE(true, false);
+  const auto search = product_search();
+  const auto totals = joined_totals();
+  for (const View* view : std::initializer_list<const View*>{&search, &totals}) {
+    History history(*view, 23, 4);
+    history.store.close();  // no other thread may run when this process is copied
+    int step = 1;
+    for (bool killed = true; killed; ++step) {
+      INFO(view->name() << (has_view ? ", " : " that is made, ") << "write " << step);
+      if (has_view)
+        history.start_anew();
+      else
+        fs::remove_all(history.store.views());
+      killed = millrace::test::is_killed_at(step, [&](const auto& at_step) {
+        FaultVfs disk;
+        disk.before_each(at_step);
+        return catch_up(history.store, *view, commit_each()).has_value();
+      });
+      if (fs::exists(history.store.views() / (view->name() + ".db")))
+        CHECK(history.rows() == history.shown_at_checkpoint());
+      must(catch_up(history.store, *view, commit_each()));
+      REQUIRE(history.rows() == history.shown_at_end());
+    }
+    CHECK(step > 20);
+    CHECK(must(verify_view(*view, history.store.context())).different == 0);
   }
 }
 
