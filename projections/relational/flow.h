@@ -112,7 +112,8 @@ class SourceTable {
   /// Gathers a change.
   virtual void take(const RawChange& change);
   /// Lets all that was gathered through. What a function of the view throws comes as an error that
-  /// names the row. Calls `relieve` now and then, where nothing is on its way.
+  /// names the row, but for std::bad_alloc, which is no row's fault. After an error this is of no
+  /// use. Calls `relieve` now and then, where nothing is on its way.
   Result<void> drain(const std::function<Result<void>()>& relieve);
   std::size_t gathered_bytes() const { return gathered_bytes_; }
 
@@ -128,6 +129,7 @@ class SourceTable {
 
  private:
   std::optional<std::string_view> newest(std::string_view key);
+  std::optional<std::string_view> before(const RawChange& change);
   void pass(std::string_view key, std::optional<std::string> row, bool rows_are_needed);
 
   std::string category_;
@@ -138,6 +140,7 @@ class SourceTable {
   bool warned_ = false;     ///< Of columns that were never sent.
   bool truncated_ = false;  ///< Of what was there before what is gathered, nothing is left.
   std::optional<std::string> moved_;  ///< The row that the last delete removed, if it was known.
+  std::string moved_key_;
   // The change that goes through:
   bool passing_ = false;
   std::string_view key_;
