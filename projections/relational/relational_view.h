@@ -106,7 +106,8 @@ using MakeRoot = std::function<std::unique_ptr<Root>(Flow&)>;
 }  // namespace internal
 
 /// A relation kept as a view: made by into(). What its operators need to know is kept in the view's
-/// file, in tables named "<view>_state_<number>".
+/// file, in tables named "<view>_state_<number>". A row that one of its functions throws at is set
+/// aside: it stays as it was before that change, and all others go on (docs/projections.md).
 class RelationalView final : public View {
  public:
   Result<void> create(sqlite::Database& database) const override;
