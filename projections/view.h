@@ -68,6 +68,11 @@ class ViewWriter {
   /// Carries out what was put off. Comes before each commit that a reader may see: what an erase()
   /// and a put() are to each other in a change of key must hold across those that nobody sees.
   virtual void flush() = 0;
+  /// What changes do is put off until flush(), for many of them at once: an error there may be any
+  /// one's.
+  virtual bool gathers() const { return false; }
+  /// Of one that gathers: it had to write to the file before the flush() that is to come.
+  virtual bool has_spilled() const { return false; }
   /// Comes after flush(), where a commit at the end of a source transaction follows.
   virtual Result<void> before_commit(Offset) { return {}; }
   /// Made anew in the middle of a transaction, in the place of `before`, which is not used again.

@@ -230,7 +230,9 @@ class Builder {
 Result<void> fold_from(Fold& fold, Database& database, LogReader& reader, Offset until,
                        std::uint64_t events_per_commit, const std::stop_token& stop,
                        const std::function<void()>& progress) {
-  MILLRACE_RETURN_IF_ERROR(database.begin());
+  // One may be open still where `fold` has begun again, or had nothing to commit.
+  const auto begin = [&] { return database.in_transaction() ? Result<void>{} : database.begin(); };
+  MILLRACE_RETURN_IF_ERROR(begin());
   std::uint64_t events = fold.checkpoint().events;
   while (fold.checkpoint().offset < until) {
     if (stop.stop_requested())
@@ -239,7 +241,7 @@ Result<void> fold_from(Fold& fold, Database& database, LogReader& reader, Offset
     const bool full = fold.checkpoint().events - events >= events_per_commit;
     if (full && !(batch != nullptr && fold.goes_on_in(*batch))) {
       MILLRACE_RETURN_IF_ERROR(fold.commit_part());
-      MILLRACE_RETURN_IF_ERROR(database.begin());
+      MILLRACE_RETURN_IF_ERROR(begin());
       events = fold.checkpoint().events;
     }
     if (batch != nullptr) MILLRACE_RETURN_IF_ERROR(fold.apply(*batch, until));

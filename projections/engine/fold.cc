@@ -17,6 +17,9 @@ namespace millrace::projections {
 namespace {
 
 constexpr std::size_t kNewsMax = 10;  // that are logged after a commit, each
+/// Not halved any further: each is flushed alone, which takes some tens of microseconds; to begin
+/// again takes a thousand.
+constexpr std::uint64_t kFewEvents = 32;
 
 }  // namespace
 
@@ -52,7 +55,11 @@ Result<void> Fold::make_writer() {
   MILLRACE_ASSIGN_OR_RETURN(auto writer, view_.make_writer(database_));
   if (writer_) writer->take_over_from(*writer_);
   writer_ = std::move(writer);
-  for (Table& table : tables_) table.applier = table.source->make_applier(*writer_);
+  gathers_ = writer_->gathers();
+  for (Table& table : tables_) {
+    table.applier = table.source->make_applier(*writer_);
+    table.keyed_schema = 0;
+  }
   return {};
 }
 
@@ -86,11 +93,14 @@ Result<void> Fold::apply_event(const EventView& event, const TransactionInfo& tr
   Table* table = table_of(event.category);
   if (table == nullptr) return {};
   MILLRACE_RETURN_IF_ERROR(decode(*table, event, transaction));
+  // Both halves of a change of key are of one portion: the second needs what the first leaves.
+  if (checkpoint_.events - mark_.events >= portion_ && !change_.moved_from) [[unlikely]]
+    MILLRACE_RETURN_IF_ERROR(mark());
   ++checkpoint_.events;
   if (!quarantine_.is_idle()) [[unlikely]]
     return quarantine_.pass(event, change_, hands(*table));
   auto done = call(*table);
-  if (!done && change_.op != Op::kTruncate) [[unlikely]]
+  if (!done && (gathers_ || change_.op != Op::kTruncate)) [[unlikely]]
     quarantine_.note_failure(event.offset, done.error());
   return done;
 }
@@ -122,15 +132,30 @@ Result<void> Fold::call(Table& table) {
 }
 
 Quarantine::Hands Fold::hands(Table& table) {
+  const auto call_alone = [this, &table] {
+    auto done = call(table);
+    return done && gathers_ ? flush() : done;
+  };
   return {.call = [this, &table] { return call(table); },
+          .call_alone = call_alone,
           .flush = [this] { return flush(); },
-          .renew = [this] { return make_writer(); }};
+          .renew = [this] { return make_writer(); },
+          .gathers = gathers_};
 }
 
 Result<void> Fold::begin_again() {
-  rollback();
+  const std::uint64_t events = checkpoint_.events - mark_.events;
+  MILLRACE_RETURN_IF_ERROR(go_back());
   MILLRACE_RETURN_IF_ERROR(make_writer());
-  return quarantine_.begin_with_care();
+  const bool with_care = !gathers_ || events <= kFewEvents;
+  if (gathers_) portion_ = with_care ? events : events / 2;
+  return quarantine_.begin_again(with_care);
+}
+
+Result<void> Fold::look_again() {
+  MILLRACE_ASSIGN_OR_RETURN(const bool decided, quarantine_.load_if_changed());
+  // Whoever folded what had waited has changed what this writer knows of the file.
+  return decided ? make_writer() : Result<void>{};
 }
 
 Result<std::optional<std::string>> Fold::try_again(const SetAsideEvent& event,
@@ -218,8 +243,43 @@ void Fold::advance_to(Offset end) { checkpoint_.offset = std::max(checkpoint_.of
 
 Result<void> Fold::flush() {
   writer_->flush();
-  if (writer_->failed()) return writer_->take_failure().context("view " + view_.name());
+  if (writer_->failed()) return writer_->take_failure();
   return {};
+}
+
+/// An error may be the fault of any event since the mark.
+Result<void> Fold::flush_gathered() {
+  auto done = flush();
+  if (done) return done;
+  const bool any = checkpoint_.events != mark_.events;
+  if (gathers_ && any && !quarantine_.is_careful())
+    quarantine_.note_failure(Offset{checkpoint_.offset.value - 1}, done.error());
+  return std::move(done).error().context("view " + view_.name());
+}
+
+/// begin_again() goes no further back than here.
+Result<void> Fold::mark() {
+  MILLRACE_RETURN_IF_ERROR(flush_gathered());
+  MILLRACE_RETURN_IF_ERROR(quarantine_.keep());
+  if (at_savepoint_) MILLRACE_RETURN_IF_ERROR(database_.execute("RELEASE millrace_mark"));
+  MILLRACE_RETURN_IF_ERROR(database_.execute("SAVEPOINT millrace_mark"));
+  at_savepoint_ = true;
+  marked();
+  return {};
+}
+
+void Fold::marked() {
+  mark_ = checkpoint_;
+  portion_ = portion_ > UINT64_MAX / 2 ? UINT64_MAX : 2 * portion_;
+}
+
+Result<void> Fold::go_back() {
+  if (!at_savepoint_) {
+    rollback();
+    return {};
+  }
+  checkpoint_ = mark_;
+  return database_.execute("ROLLBACK TO millrace_mark");
 }
 
 void Fold::log_news(const std::vector<std::string>& news) const {
@@ -231,18 +291,22 @@ void Fold::log_news(const std::vector<std::string>& news) const {
 }
 
 Result<void> Fold::commit() {
-  MILLRACE_RETURN_IF_ERROR(flush());
+  MILLRACE_RETURN_IF_ERROR(flush_gathered());
   MILLRACE_RETURN_IF_ERROR(writer_->before_commit(checkpoint_.offset));
   MILLRACE_RETURN_IF_ERROR(checkpoint_writer_.write(checkpoint_));
   MILLRACE_RETURN_IF_ERROR(database_.commit());
   committed_ = checkpoint_;
+  at_savepoint_ = false;
+  marked();
   log_news(quarantine_.committed(checkpoint_.offset));
   return {};
 }
 
 Result<void> Fold::commit_part() {
+  const bool is_all_in_memory = gathers_ && !writer_->has_spilled() && !at_savepoint_;
+  if (is_all_in_memory) return {};
   // What a view that sets aside has in memory must not be lost should it begin again.
-  if (view_.keys_set_aside_max() > 0) return commit();
+  if (gathers_ || view_.keys_set_aside_max() > 0) return commit();
   MILLRACE_RETURN_IF_ERROR(checkpoint_writer_.write(checkpoint_));
   MILLRACE_RETURN_IF_ERROR(database_.commit());
   committed_ = checkpoint_;
@@ -256,7 +320,8 @@ Result<void> Fold::release() {
 
 void Fold::rollback() {
   database_.rollback();
-  checkpoint_ = committed_;
+  checkpoint_ = mark_ = committed_;
+  at_savepoint_ = false;
 }
 
 }  // namespace millrace::projections

@@ -12,6 +12,13 @@
 #include "projections/view.h"
 #include "schemas/registry.h"
 
+// Of a view that gathers, an error may be that of any event since the last flush, which in a
+// rebuild may be millions. The fold then goes back to what the file held by then, its mark, and
+// halves what it folds at once, until it gets through or few events are left; those are folded with
+// care (quarantine.h). Wherever it got through, the next mark is made, and twice as many events are
+// folded at once. So an event that can't be folded costs about as much again as those since the one
+// before it.
+
 namespace millrace::projections {
 
 /// A view's functions at work on one SQLite file: events in, rows and checkpoint out.
@@ -29,12 +36,12 @@ class Fold {
 
   /// Applies the events of `batch` that are not folded yet and lie below `until`.
   Result<void> apply(Batch& batch, Offset until = {UINT64_MAX});
-  /// After an error of apply(): should the transaction only have to be folded again, from where
-  /// checkpoint() is after begin_again(), which ends it.
+  /// After an error of apply() or of a commit: should events only have to be folded again, from
+  /// where checkpoint() is after begin_again(), which may end the transaction.
   bool wants_to_begin_again() const { return quarantine_.wants_care(); }
   Result<void> begin_again();
-  /// Sees what another process has done to the quarantine. Within a transaction.
-  Result<void> look_again() { return quarantine_.load_if_changed(); }
+  /// Sees what another process has done to the quarantine. At the start of a transaction.
+  Result<void> look_again();
   /// Leaves these events out, as if they had been skipped.
   void leave_out(const std::vector<SetAsideEvent>& events) { quarantine_.leave_out(events); }
   /// Folds an event that was set aside. The reason if it still can't be: no later one of its key
@@ -53,7 +60,8 @@ class Fold {
   /// At the end of a source transaction.
   Result<void> commit();
   /// The same in the middle of a source transaction, but not where goes_on_in(), in a file that
-  /// nobody sees before the next commit(): what a view gathers in memory stays there.
+  /// nobody sees before the next commit(). What a view gathers in memory stays there, and then
+  /// there may be nothing to commit: the transaction goes on.
   Result<void> commit_part();
   /// Ends the database's transaction where nothing but the position has moved, which is kept for
   /// the next commit().
@@ -85,6 +93,7 @@ class Fold {
         schemas_(schemas),
         checkpoint_(std::move(from)),
         committed_(checkpoint_),
+        mark_(checkpoint_),
         quarantine_(database, view.keys_set_aside_max()) {}
 
   Table* table_of(std::string_view category);
@@ -93,6 +102,10 @@ class Fold {
   Result<void> call(Table& table);
   Quarantine::Hands hands(Table& table);
   Result<void> flush();
+  Result<void> flush_gathered();
+  Result<void> mark();
+  void marked();
+  Result<void> go_back();
   void log_news(const std::vector<std::string>& news) const;
   Result<void> decode(Table& table, const EventView& event, const TransactionInfo& transaction);
   Result<void> check_change(Table& table) const;
@@ -103,8 +116,12 @@ class Fold {
   sqlite::Database& database_;
   SchemaRegistry& schemas_;
   Checkpoint checkpoint_, committed_;
+  Checkpoint mark_;  ///< What begin_again() goes back to: a commit, or a savepoint since.
+  bool at_savepoint_ = false;
+  std::uint64_t portion_ = UINT64_MAX;  ///< Events that are folded at once.
   CheckpointWriter checkpoint_writer_;
   std::unique_ptr<internal::ViewWriter> writer_;
+  bool gathers_ = false;  ///< The writer does.
   std::vector<Table> tables_;
   Quarantine quarantine_;
   internal::RawChange change_;  // reused

@@ -179,8 +179,9 @@ Result<void> copy_audit(Database& from, Database& to, Offset begin) {
 Result<void> Quarantine::load() {
   waiting_.clear();
   events_ = 0;
-  news_.clear();
+  news_.resize(news_kept_);
   left_out_ = left_out_here_;
+  decisions_ = 0;
   if (!look_) {
     MILLRACE_ASSIGN_OR_RETURN(look_, database_.prepare("PRAGMA data_version"));
   }
@@ -199,6 +200,8 @@ Result<void> Quarantine::load() {
     waiting_.emplace(Key(keys.column(0).text(), keys.column(1).text()), count);
     events_ += count;
   }
+  MILLRACE_ASSIGN_OR_RETURN(decisions_,
+                            database_.number("SELECT max(id) FROM millrace_quarantine_audit"));
   MILLRACE_ASSIGN_OR_RETURN(
       Statement skipped, database_.prepare("SELECT \"offset\" FROM millrace_quarantine_audit WHERE "
                                            "action = 'skipped'"));
@@ -209,11 +212,14 @@ Result<void> Quarantine::load() {
   }
 }
 
-Result<void> Quarantine::load_if_changed() {
+Result<bool> Quarantine::load_if_changed() {
   MILLRACE_RETURN_IF_ERROR(look_.step());
   const bool changed = look_.column(0).integer() != data_version_;
   look_.reset();
-  return changed ? load() : Result<void>{};
+  if (!changed) return false;
+  const std::int64_t known = decisions_;
+  MILLRACE_RETURN_IF_ERROR(load());
+  return decisions_ != known;
 }
 
 void Quarantine::leave_out(const std::vector<SetAsideEvent>& events) {
@@ -345,16 +351,24 @@ void Quarantine::note_failure(Offset offset, const Error& error) {
   if (can_take(error)) wants_care_ = offset;
 }
 
-Result<void> Quarantine::begin_with_care() {
+Result<void> Quarantine::begin_again(bool with_care) {
   careful_until_ = std::exchange(wants_care_, std::nullopt);
+  if (!with_care) careful_until_.reset();
   in_savepoint_ = false;
   first_half_.reset();
   return load();
 }
 
+Result<void> Quarantine::keep() {
+  careful_until_.reset();
+  news_kept_ = news_.size();
+  return leave();
+}
+
 std::vector<std::string> Quarantine::committed(Offset end) {
   in_savepoint_ = false;
   first_half_.reset();
+  news_kept_ = 0;
   if (careful_until_ && end > *careful_until_) careful_until_.reset();
   return std::exchange(news_, {});
 }
@@ -367,7 +381,7 @@ Result<void> Quarantine::pass(const EventView& event, const internal::RawChange&
   if (change.op == Op::kTruncate) {
     if (is_careful()) MILLRACE_RETURN_IF_ERROR(hands.flush());
     MILLRACE_RETURN_IF_ERROR(drop_truncated(event.category, event.offset));
-    return hands.call();  // all of the table's keys would have to wait for it: it stops the view
+    return call_truncate(event, hands);
   }
   const bool from_waits = change.moved_from && waits(event.category, *change.moved_from);
   if (from_waits || waits(event.category, event.key)) {
@@ -384,10 +398,18 @@ Result<void> Quarantine::pass(const EventView& event, const internal::RawChange&
   return done;
 }
 
+/// Should it fail, it stops the view: all of the table's keys would have to wait for it.
+Result<void> Quarantine::call_truncate(const EventView& event, const Hands& hands) {
+  if (is_careful()) return hands.call_alone();
+  auto done = hands.call();
+  if (!done && hands.gathers) note_failure(event.offset, done.error());
+  return done;
+}
+
 Result<void> Quarantine::call_with_care(const EventView& event, const internal::RawChange& change,
                                         const Hands& hands) {
   if (!is_second_half(change)) MILLRACE_RETURN_IF_ERROR(enter(hands));
-  auto done = hands.call();
+  auto done = hands.call_alone();
   if (!done) {
     if (!can_take(done.error())) return done;
     MILLRACE_RETURN_IF_ERROR(take_back(hands));
@@ -408,7 +430,7 @@ Result<std::optional<std::string>> Quarantine::try_again(const SetAsideEvent& ev
     MILLRACE_RETURN_IF_ERROR(leave());
     MILLRACE_RETURN_IF_ERROR(enter(hands));
   }
-  auto done = hands.call();
+  auto done = hands.call_alone();
   if (!done) {
     if (!is_fault_of_event(done.error())) return std::move(done).error();
     first_half_.reset();  // the file has it, and again once its savepoint is taken back

@@ -26,6 +26,11 @@
 // A change of key comes as a deletion and an insertion, which are set aside together or not at all:
 // the second half takes what was not sent from the row of the first. So the savepoint of a deletion
 // stays open until the next event is known.
+//
+// A declared view gathers: its functions are called when it is flushed, with the newest of all
+// changes of a key, and which event an error is of can't be told there. With care it is flushed
+// after each event. To go so through a whole rebuild would take for ever: the fold first halves
+// what it flushes at once until few events are left (fold.h).
 
 namespace millrace::projections {
 
@@ -80,10 +85,13 @@ class Quarantine {
  public:
   /// What it asks of the fold.
   struct Hands {
-    std::function<Result<void>()> call;   ///< The view's function, with the event at hand.
+    std::function<Result<void>()> call;  ///< The view's function, with the event at hand.
+    /// The same to its end: of a view that gathers, what it has gathered as well.
+    std::function<Result<void>()> call_alone;
     std::function<Result<void>()> flush;  ///< What the view's writer has put off.
     /// The writer and the functions anew, without what they had in memory.
     std::function<Result<void>()> renew;
+    bool gathers = false;  ///< The view does: an error of call() may be another event's.
   };
 
   /// `keys_max`: with more keys the view stops after all. 0: none is ever set aside.
@@ -92,21 +100,28 @@ class Quarantine {
 
   /// Reads what the file says.
   Result<void> load();
-  /// The same where another connection may have changed it. Within a transaction.
-  Result<void> load_if_changed();
+  /// The same where another connection may have changed it. True if something was retried or
+  /// skipped there. Within a transaction.
+  Result<bool> load_if_changed();
   /// Leaves events out as if they had been skipped, without a trace in the file.
   void leave_out(const std::vector<SetAsideEvent>& events);
 
   /// Every event goes straight to its function.
-  bool is_idle() const { return waiting_.empty() && left_out_.empty() && !careful_until_; }
+  bool is_idle() const { return waiting_.empty() && left_out_.empty() && !is_careful(); }
+  /// Each event that goes to its function can be taken back alone.
+  bool is_careful() const { return careful_until_.has_value(); }
   /// Does with the event what is to be done: calls its function, sets it aside or leaves it out.
   Result<void> pass(const EventView& event, const internal::RawChange& change, const Hands& hands);
   /// The function failed in an event that went straight to it: should that be the event's fault,
   /// the transaction is to be folded again, with care.
   void note_failure(Offset offset, const Error& error);
   bool wants_care() const { return wants_care_.has_value(); }
-  /// After the transaction was rolled back: goes on with care until that event is behind.
-  Result<void> begin_with_care();
+  /// After the transaction was rolled back, to its start or to keep(): goes on with care until that
+  /// event is behind, or without.
+  Result<void> begin_again(bool with_care);
+  /// What is done so far stays, and all of it was done with the care that it needs: from here on
+  /// events go on without.
+  Result<void> keep();
   /// The transaction was committed with everything below `end`. Gives a sentence for each event
   /// that can't be folded and was set aside in it.
   std::vector<std::string> committed(Offset end);
@@ -122,13 +137,13 @@ class Quarantine {
  private:
   using Key = std::pair<std::string, std::string>;  ///< Category and key.
 
-  bool is_careful() const { return careful_until_.has_value(); }
   bool can_take(const Error& error) const;
   bool waits(std::string_view category, std::string_view key) const;
   bool is_second_half(const internal::RawChange& change) const;
   Result<void> enter(const Hands& hands);
   Result<void> leave();
   Result<void> take_back(const Hands& hands);
+  Result<void> call_truncate(const EventView& event, const Hands& hands);
   Result<void> call_with_care(const EventView& event, const internal::RawChange& change,
                               const Hands& hands);
   Result<void> add(const SetAsideEvent& event);
@@ -144,7 +159,9 @@ class Quarantine {
   std::set<Offset> left_out_;
   std::set<Offset> left_out_here_;  ///< Of them, those that the file does not tell of.
   std::vector<std::string> news_;   ///< What failed since the last commit, a sentence each.
+  std::size_t news_kept_ = 0;       ///< Of them, those before the last keep().
   std::int64_t data_version_ = 0;   ///< As SQLite counts changes by other connections.
+  std::int64_t decisions_ = 0;      ///< The last one in the audit.
   sqlite::Statement look_;
   std::optional<Offset> careful_until_, wants_care_;
   bool in_savepoint_ = false;

@@ -189,17 +189,18 @@ Result<void> Worker::take(Batch& batch) {
   return full && whole_ ? commit() : Result<void>{};
 }
 
-/// From the last commit on, with care for the event that just failed.
+/// From the last commit on, or from where the fold has come with care, for the event that failed.
 Result<void> Worker::begin_again() {
   MILLRACE_RETURN_IF_ERROR(fold_->begin_again());
-  in_transaction_ = false;
-  whole_ = true;
+  in_transaction_ = database_->in_transaction();
+  whole_ = !in_transaction_;
   MILLRACE_ASSIGN_OR_RETURN(reader_, context_.open_reader(view_, fold_->checkpoint().offset));
   return {};
 }
 
 Result<void> Worker::commit() {
-  MILLRACE_RETURN_IF_ERROR(fold_->commit());
+  if (auto done = fold_->commit(); !done)
+    return fold_->wants_to_begin_again() ? begin_again() : done;
   in_transaction_ = false;
   committed_ = std::chrono::steady_clock::now();
   goes_well();

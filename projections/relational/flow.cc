@@ -46,10 +46,11 @@ void SourceTable::take(const RawChange& change) {
   if (change.op == Op::kDelete) {
     // Should the row come back under another key, its unchanged columns are still to be had.
     moved_ = newest(change.key);
+    moved_key_ = change.key;
     return gather(change.key, std::nullopt);
   }
   if (change.unchanged.empty()) return gather(change.key, change.after);
-  const std::optional<std::string_view> older = change.moved_from ? moved_ : newest(change.key);
+  const std::optional<std::string_view> older = before(change);
   if (!older && !warned_) {
     warned_ = true;
     spdlog::warn(
@@ -59,6 +60,13 @@ void SourceTable::take(const RawChange& change) {
         printable(change.key), printable(category_), printable(category_));
   }
   gather(change.key, completed(change.after, older.value_or(std::string_view()), change.unchanged));
+}
+
+/// The row that a change made another of, also under another key: where that was not deleted, since
+/// somebody skipped it, it is still there.
+std::optional<std::string_view> SourceTable::before(const RawChange& change) {
+  if (!change.moved_from) return newest(change.key);
+  return moved_key_ == *change.moved_from ? moved_ : newest(*change.moved_from);
 }
 
 std::optional<std::string_view> SourceTable::newest(std::string_view key) {
@@ -83,6 +91,10 @@ Result<void> SourceTable::drain(const std::function<Result<void>()>& relieve) {
     }
   } catch (StateFailure& failure) {
     return failure.take();
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const BadRow& bad) {
+    return Error(ErrorCode::kCorruption, called(key_) + ": " + bad.what());
   } catch (const std::exception& thrown) {
     return Error(ErrorCode::kFailedPrecondition,
                  called(key_) + ": a function of the view threw: " + thrown.what())

@@ -114,7 +114,8 @@ class SourceTable {
   /// Gathers a change.
   virtual void take(const RawChange& change);
   /// Lets all that was gathered through. What a function of the view throws comes as an error that
-  /// names the row. Calls `relieve` now and then, where nothing is on its way.
+  /// names the row, but for std::bad_alloc, which is no row's fault. After an error this is of no
+  /// use. Calls `relieve` now and then, where nothing is on its way.
   Result<void> drain(const std::function<Result<void>()>& relieve);
   /// Twice what is gathered: as it goes through, it is held once more as what is to be written.
   std::size_t bytes_in_memory() const { return 2 * gathered_.bytes() - passed_bytes_; }
@@ -132,6 +133,7 @@ class SourceTable {
 
  private:
   std::optional<std::string_view> newest(std::string_view key);
+  std::optional<std::string_view> before(const RawChange& change);
   void pass(std::string_view key, std::optional<std::string_view> row, bool rows_are_needed);
   void keep(std::string_view key, std::optional<std::string_view> row);
 
@@ -143,6 +145,7 @@ class SourceTable {
   bool warned_ = false;           ///< Of columns that were never sent.
   bool truncated_ = false;        ///< Of what was there before what is gathered, nothing is left.
   std::optional<std::string> moved_;  ///< The row that the last delete removed, if it was known.
+  std::string moved_key_;
   // The change that goes through:
   bool passing_ = false;
   std::string_view key_;

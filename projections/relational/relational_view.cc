@@ -114,12 +114,20 @@ class RelationalWriter final : public internal::ViewWriter {
   Result<void> take(const RawChange& change) {
     flow_.take(change);
     if (++changes_ % kChangesBetweenLooks != 0 && change.after.size() < kLargeRow) return {};
-    return has_room() ? Result<void>{} : write();
+    if (has_room()) return {};
+    has_spilled_ = true;
+    return write();
   }
 
   void flush() override {
     if (failed()) return;
     if (auto written = write(); !written) fail(std::move(written).error());
+    has_spilled_ = false;
+  }
+  bool gathers() const override { return true; }
+  bool has_spilled() const override { return has_spilled_; }
+  void take_over_from(ViewWriter& before) override {
+    sink_->take_over_from(*static_cast<RelationalWriter&>(before).sink_);
   }
   Result<void> before_commit(Offset offset) override { return sink_->before_commit(offset); }
 
@@ -145,9 +153,13 @@ class RelationalWriter final : public internal::ViewWriter {
   bool has_room() const { return flow_.bytes_in_memory() + root_->bytes_in_memory() < memory_max_; }
 
   Result<void> write() {
-    MILLRACE_RETURN_IF_ERROR(
-        flow_.drain([this] { return has_room() ? Result<void>{} : write_drained(); }));
-    return write_drained();
+    try {
+      MILLRACE_RETURN_IF_ERROR(
+          flow_.drain([this] { return has_room() ? Result<void>{} : write_drained(); }));
+      return write_drained();
+    } catch (const std::bad_alloc&) {
+      return Error(ErrorCode::kUnavailable, "there is not enough memory for what it gathered");
+    }
   }
 
   Result<void> write_drained() {
@@ -155,6 +167,10 @@ class RelationalWriter final : public internal::ViewWriter {
       root_->write(*rows_);
     } catch (internal::StateFailure& failure) {
       return failure.take();
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const internal::BadRow& bad) {
+      return Error(ErrorCode::kCorruption, bad.what());
     } catch (const std::exception& thrown) {
       return Error(ErrorCode::kFailedPrecondition, thrown.what())
           .hint("The view stays as of its last commit. Mend the program, then start again.");
@@ -173,6 +189,7 @@ class RelationalWriter final : public internal::ViewWriter {
   std::unique_ptr<Root::Rows> rows_;
   std::unique_ptr<Root> root_;
   std::uint32_t changes_ = 0;
+  bool has_spilled_ = false;
 };
 
 class RelationalApplier final : public internal::Applier {
@@ -194,6 +211,7 @@ class RelationalApplier final : public internal::Applier {
 
 RelationalView::RelationalView(std::string name, Version version, Made made)
     : View(std::move(name), version), made_(std::move(made)) {
+  keys_set_aside_max_ = kKeysSetAsideMax;
   for (const internal::SourceUse& use : made_.sources) {
     const auto known = std::find_if(sources_.begin(), sources_.end(), [&](const auto& source) {
       return source.category == use.category && source.row == use.row;

@@ -58,6 +58,10 @@ class RootOf final : public Root, public Consumer<T> {
           rows.erase(visible);
       } catch (const StateFailure&) {
         throw;
+      } catch (const BadRow&) {
+        throw;
+      } catch (const std::bad_alloc&) {
+        throw;
       } catch (const std::exception& thrown) {
         throw std::runtime_error("its row '" + visible.key_text() +
                                  "' can't be made: " + thrown.what());
@@ -98,7 +102,8 @@ using MakeRoot = std::function<std::unique_ptr<Root>(Flow&)>;
 }  // namespace internal
 
 /// A relation kept as a view: made by into(). What its operators need to know is kept in the view's
-/// file, in tables named "<view>_state_<number>".
+/// file, in tables named "<view>_state_<number>". A row that one of its functions throws at is set
+/// aside: it stays as it was before that change, and all others go on (docs/projections.md).
 class RelationalView final : public View {
  public:
   Result<void> create(sqlite::Database& database) const override;
@@ -110,6 +115,16 @@ class RelationalView final : public View {
   std::string count_query() const override;
   const SinkKind* sink() const override { return made_.sink->sink(); }
   SinkShape sink_shape() const override { return made_.sink->sink_shape(); }
+
+  /// As of other views (ViewBuilder): so many keys of its tables may wait.
+  RelationalView&& set_aside_at_most(std::size_t keys) && {
+    keys_set_aside_max_ = keys;
+    return std::move(*this);
+  }
+  RelationalView& set_aside_at_most(std::size_t keys) & {
+    keys_set_aside_max_ = keys;
+    return *this;
+  }
 
   // --- for into() ---
   /// What a sink of into() needs beside the relation itself.

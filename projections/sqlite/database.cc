@@ -244,8 +244,11 @@ Result<void> Database::begin() {
 Result<void> Database::commit() { return commit_.run(); }
 
 void Database::rollback() noexcept {
-  if (handle_ != nullptr && sqlite3_get_autocommit(handle_) == 0)
-    sqlite3_exec(handle_, "ROLLBACK", nullptr, nullptr, nullptr);
+  if (in_transaction()) sqlite3_exec(handle_, "ROLLBACK", nullptr, nullptr, nullptr);
+}
+
+bool Database::in_transaction() const {
+  return handle_ != nullptr && sqlite3_get_autocommit(handle_) == 0;
 }
 
 bool Database::is_in_place() const {

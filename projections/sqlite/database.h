@@ -84,6 +84,7 @@ class Database {
   begin();  ///< A read transaction if the file is open for reading, else a write transaction.
   Result<void> commit();
   void rollback() noexcept;  ///< Also where no transaction is open.
+  bool in_transaction() const;
 
   /// Whether the file, and what SQLite keeps beside one that is open for writing, are still where
   /// they were opened. Where they are not, somebody moved, removed or replaced them, and what is

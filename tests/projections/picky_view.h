@@ -34,6 +34,19 @@ inline CacheTable picky(Dislikes dislikes, Version version = {}) {
           });
 }
 
+/// The same declared: fails at a row rather than at a change.
+template <typename DislikesRow>
+RelationalView picky_declared(DislikesRow dislikes) {
+  return view("picky", Version{1})
+      .from(table<shop::Products>("public.products"))
+      .into(cache_table{.key = text("id"), .columns = {text("name"), text("description")}},
+            [dislikes = std::move(dislikes)](const shop::Products& product) {
+              if (dislikes(product))
+                throw std::runtime_error("I don't like " + std::to_string(product.id()));
+              return Record{{"name", product.name()}, {"description", product.description()}};
+            });
+}
+
 /// The same as a search index.
 inline SearchIndex picky_search(Dislikes dislikes) {
   return SearchIndex("picky_search", Version{1},

@@ -73,10 +73,19 @@ std::vector<std::string> picky_command(const ShopStore& store, std::vector<std::
   return words;
 }
 
+enum class Made { kByFunction, kDeclared };
+
+std::map<std::string, std::string> picky_mood(const std::string& dislikes,
+                                              Made made = Made::kByFunction) {
+  std::map<std::string, std::string> variables{{"PICKY_DISLIKES", dislikes}};
+  if (made == Made::kDeclared) variables["PICKY_DECLARED"] = "1";
+  return variables;
+}
+
 CommandResult picky_program(const ShopStore& store, std::vector<std::string> words,
-                            const std::string& dislikes = "") {
+                            const std::string& dislikes = "", Made made = Made::kByFunction) {
   return millrace::test::run_command(picky_command(store, std::move(words)),
-                                     {.env = {{"PICKY_DISLIKES", dislikes}}});
+                                     {.env = picky_mood(dislikes, made)});
 }
 
 std::vector<nlohmann::json> json_lines(const std::string& text) {
@@ -319,33 +328,37 @@ TEST_CASE("nothing is retried or skipped while the view is rebuilt", "[projectio
 TEST_CASE("a running worker goes on with a key that was retried beside it",
           "[projections][quarantine]") {
   ShopStore store;
+  const auto made = GENERATE(Made::kByFunction, Made::kDeclared);
+  const auto program = [&](std::vector<std::string> words, const std::string& dislikes = "") {
+    return picky_program(store, std::move(words), dislikes, made);
+  };
   store.commit({inserted(product(1, "kettle")), inserted(product(3, "poison"))});
-  REQUIRE(picky_program(store, {"run", "--until-caught-up"}, "3").exit_code == 0);
+  REQUIRE(program({"run", "--until-caught-up"}, "3").exit_code == 0);
   ChildProcess worker(
       {MILLRACE_PICKY_PROGRAM, "run", "--store", store.directory(), "--views", store.views()},
-      {.env = {{"PICKY_DISLIKES", "4"}}});
+      {.env = picky_mood("4", made)});
   for (int i = 1; i <= 20; ++i) {
     store.commit({updated<Products>(product(3, "v" + std::to_string(i))),
                   updated<Products>(product(1, "v" + std::to_string(i)))});
     if (i != 10) continue;
-    CHECK(picky_program(store, {"wait", "--timeout", "60"}).exit_code == 0);
+    CHECK(program({"wait", "--timeout", "60"}).exit_code == 0);
     CHECK(rows_of(store, "picky", "id, name") == std::vector<std::string>{"1|v10"});
-    const auto retried = picky_program(store, {"quarantine", "retry", "--all"});
+    const auto retried = program({"quarantine", "retry", "--all"});
     INFO(retried.err);
     CHECK(retried.exit_code == 0);
     CHECK(rows_of(store, "picky", "id, name") == std::vector<std::string>{"1|v10", "3|v10"});
   }
-  CHECK(picky_program(store, {"wait", "--timeout", "60"}).exit_code == 0);
+  CHECK(program({"wait", "--timeout", "60"}).exit_code == 0);
   CHECK(rows_of(store, "picky", "id, name") == std::vector<std::string>{"1|v20", "3|v20"});
   // And the other way: what it sets aside is there for others at once.
   store.commit({inserted(product(4, "poison"))});
-  CHECK(picky_program(store, {"wait", "--timeout", "60"}).exit_code == 0);
-  CHECK(json_lines(picky_program(store, {"status", "--json"}).out)[0]["keys_set_aside"] == 1);
+  CHECK(program({"wait", "--timeout", "60"}).exit_code == 0);
+  CHECK(json_lines(program({"status", "--json"}).out)[0]["keys_set_aside"] == 1);
   worker.kill(SIGTERM);
   CHECK(worker.wait() == 0);
   CHECK_THAT(worker.error_output(), Catch::Contains("offset 42 of public.products is set aside, "
                                                     "and key '4' waits"));
-  CHECK(picky_program(store, {"verify"}, "4").exit_code == 0);
+  CHECK(program({"verify"}, "4").exit_code == 0);
 }
 
 TEST_CASE("the quarantine is listed, retried and skipped by commands",
@@ -467,13 +480,14 @@ TEST_CASE(
 TEST_CASE("F113: a worker killed at random moments keeps what it set aside",
           "[projections][quarantine][crash]") {
   const auto seed = GENERATE(1u, 2u);
-  INFO("seed " << seed);
+  const auto made = GENERATE(Made::kByFunction, Made::kDeclared);
+  INFO("seed " << seed << (made == Made::kDeclared ? ", declared" : ""));
   std::mt19937 random(seed);
   ShopStore store;
   ShopWorkload workload(seed);
   const std::string dislikes = "2,5,9,14,20,27,35,44";
   for (int round = 0; round < 8; ++round) {
-    ChildProcess worker(picky_command(store, {"run"}), {.env = {{"PICKY_DISLIKES", dislikes}}});
+    ChildProcess worker(picky_command(store, {"run"}), {.env = picky_mood(dislikes, made)});
     const Offset start = store.end();
     const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(30);
     do {
@@ -486,16 +500,17 @@ TEST_CASE("F113: a worker killed at random moments keeps what it set aside",
          std::chrono::steady_clock::now() < end;)
       store.commit(workload.transaction());
     if (round == 4)
-      CHECK(picky_program(store, {"quarantine", "retry", "--all"}, dislikes).err.empty());
+      CHECK(picky_program(store, {"quarantine", "retry", "--all"}, dislikes, made).err.empty());
     worker.kill(SIGKILL);
     CHECK(worker.wait() == 128 + SIGKILL);
   }
-  REQUIRE(picky_program(store, {"run", "--until-caught-up"}, dislikes).exit_code == 0);
+  REQUIRE(picky_program(store, {"run", "--until-caught-up"}, dislikes, made).exit_code == 0);
   const auto rows = products_in(store, "picky");
-  CHECK(picky_program(store, {"verify"}, dislikes).exit_code == 0);
-  REQUIRE(picky_program(store, {"rebuild", "picky"}, dislikes).exit_code == 0);
-  CHECK(products_in(store, "picky") == rows);
-  CHECK(picky_program(store, {"quarantine", "retry", "--all"}).exit_code == 0);
+  CHECK(picky_program(store, {"verify"}, dislikes, made).exit_code == 0);
+  REQUIRE(picky_program(store, {"rebuild", "picky"}, dislikes, made).exit_code == 0);
+  // What fails is a change of the row, or the row: of one that is gone a rebuild knows nothing.
+  if (made == Made::kByFunction) CHECK(products_in(store, "picky") == rows);
+  CHECK(picky_program(store, {"quarantine", "retry", "--all"}, "", made).exit_code == 0);
   CHECK(products_in(store, "picky") == products_of(workload));
-  CHECK(picky_program(store, {"verify"}).exit_code == 0);
+  CHECK(picky_program(store, {"verify"}, "", made).exit_code == 0);
 }

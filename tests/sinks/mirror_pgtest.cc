@@ -193,6 +193,40 @@ TEST_CASE("F113: what is set aside and folded later reaches the sink, beside a w
   CHECK(is_equal(store, view));
 }
 
+TEST_CASE("F113: what a declared view sets aside and folds later reaches the sink, beside a worker",
+          "[sink][mirror][relational]") {
+  TestDatabase database;
+  ShopStore store;
+  std::atomic<bool> poisoned = true;
+  const auto view = projections::view("kinds", Version{1})
+                        .from(projections::table<shop::Products>("public.products"))
+                        .group_by(by("kind",
+                                     [&](const shop::Products& p) {
+                                       if (poisoned && p.name() == "poison")
+                                         throw std::runtime_error("I don't like it");
+                                       return p.description();
+                                     }))
+                        .aggregate(count("n"))
+                        .into(cache_table{.sink = postgres_table({.server = database.uri()})});
+  store.commit({inserted(product(1, "lamp", "light"))});
+  must(catch_up(store, view));
+  Running worker(store, view, impatient());
+  store.commit({inserted(product(3, "mug", "cup")), inserted(product(2, "poison", "cup")),
+                updated<shop::Products>(product(1, "poison", "heat")),
+                inserted(product(4, "jar", "cup"))});
+  const auto shown = [&] {
+    return database.value("SELECT string_agg(kind || n, ' ' ORDER BY kind) FROM kinds");
+  };
+  CHECK(comes_true([&] { return shown() == "cup2 light1"; }));
+  poisoned = false;
+  must(retry_set_aside(view, store.context(), {}, {}));
+  CHECK(comes_true([&] { return shown() == "cup3 heat1"; }));
+  store.commit({deleted(product(3, "mug"))});
+  CHECK(comes_true([&] { return shown() == "cup2 heat1"; }));
+  CHECK(worker.stop());
+  CHECK(is_equal(store, view));
+}
+
 TEST_CASE("F115: a place that is ahead of its store, or of another one, is left alone",
           "[sink][mirror]") {
   TestDatabase database;
