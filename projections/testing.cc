@@ -172,7 +172,9 @@ void ViewTester::restart() {
 }
 
 std::vector<std::string> ViewTester::rows() {
-  auto statement = must(database_->prepare(view_.comparisons().front().sql));
+  const internal::Comparison comparison = view_.comparisons().front();
+  if (comparison.prepare) must(comparison.prepare(*database_));
+  auto statement = must(database_->prepare(comparison.sql));
   std::vector<std::string> rows;
   while (must(statement.step())) {
     std::string row;

@@ -7,12 +7,14 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "projections/change.h"
+#include "projections/memory_view.h"
 #include "projections/sqlite/database.h"
 #include "projections/view.h"
 
@@ -74,8 +76,16 @@ class ViewTester {
 
   /// Applies one source transaction, and commits.
   ViewTester& given(const Transaction& transaction);
-  /// The view's rows in the order of its key, columns with '|' between them, null as "null".
+  /// The view's rows in the order of its key, columns with '|' between them, null as "null". Of a
+  /// view in memory, what rows() of its state gives; without that its length and checksum.
   std::vector<std::string> rows();
+  /// Of a view in memory that is held in `State`, as of the last commit.
+  template <MemoryState State>
+  State state() {
+    const auto state = internal::load_state(internal::type_of_state<State>(), *database_);
+    if (!state) throw std::runtime_error(state.error().to_string());
+    return std::move(static_cast<internal::StateOf<State>&>(**state).value);
+  }
 
   // --- what a worker does beside that ---
   void apply(const TestChange& change);

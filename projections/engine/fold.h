@@ -33,8 +33,9 @@ class Fold {
   /// checkpoint() is after begin_again(), which ends it.
   bool wants_to_begin_again() const { return quarantine_.wants_care(); }
   Result<void> begin_again();
-  /// Sees what another process has done to the quarantine. Within a transaction.
-  Result<void> look_again() { return quarantine_.load_if_changed(); }
+  /// Sees what another process has done to the quarantine. Within a transaction. False if the Fold
+  /// must be made anew, since that is not all that it has done.
+  Result<bool> look_again();
   /// Leaves these events out, as if they had been skipped.
   void leave_out(const std::vector<SetAsideEvent>& events) { quarantine_.leave_out(events); }
   /// Folds an event that was set aside. The reason if it still can't be: no later one of its key
@@ -52,6 +53,15 @@ class Fold {
   void advance_to(Offset end);
   /// At the end of a source transaction.
   Result<void> commit();
+  /// The same, which shows what was applied to readers. A view in memory is shown there; a commit
+  /// is made of it only where one is due or `at_once`, else the database's transaction just ends.
+  /// `is_all`: the log has no more. True if readers of a view in memory see it.
+  Result<bool> show(bool is_all, bool at_once);
+  /// A view in memory is to be shown or committed now, though nothing has come since.
+  bool wants_show(bool at_once) const {
+    if (!writer_->is_ahead_of_file()) return false;
+    return !is_shown_ || (checkpoint_.events != committed_.events && (at_once || must_commit()));
+  }
   /// The same in the middle of a source transaction, but not where goes_on_in(), in a file that
   /// nobody sees before the next commit(): what a view gathers in memory stays there.
   Result<void> commit_part();
@@ -59,16 +69,15 @@ class Fold {
   /// the next commit().
   Result<void> release();
   /// Drops what was applied since the last commit(); the Fold is of no use after it.
-  void rollback();
+  void give_up();
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
-  /// The position has moved since the last commit().
+  /// The position has moved since the last commit() or show().
   bool has_moved() const {
-    return checkpoint_.offset != committed_.offset ||
-           checkpoint_.source_lsn != committed_.source_lsn;
+    return checkpoint_.offset != shown_.offset || checkpoint_.source_lsn != shown_.source_lsn;
   }
-  /// The view's functions were called since the last commit().
-  bool has_written() const { return checkpoint_.events != committed_.events; }
+  /// The view's functions were called since the last commit() or show().
+  bool has_written() const { return checkpoint_.events != shown_.events; }
 
  private:
   struct Table {
@@ -85,10 +94,13 @@ class Fold {
         schemas_(schemas),
         checkpoint_(std::move(from)),
         committed_(checkpoint_),
+        shown_(checkpoint_),
         quarantine_(database, view.keys_set_aside_max()) {}
 
   Table* table_of(std::string_view category);
   Result<void> make_writer();
+  void rollback();
+  bool must_commit() const { return writer_->wants_commit() || quarantine_.must_commit(); }
   Result<void> apply_event(const EventView& event, const TransactionInfo& transaction);
   Result<void> call(Table& table);
   Quarantine::Hands hands(Table& table);
@@ -102,7 +114,8 @@ class Fold {
   const View& view_;
   sqlite::Database& database_;
   SchemaRegistry& schemas_;
-  Checkpoint checkpoint_, committed_;
+  Checkpoint checkpoint_, committed_, shown_;
+  bool is_shown_ = false;  ///< What the writer has in memory.
   CheckpointWriter checkpoint_writer_;
   std::unique_ptr<internal::ViewWriter> writer_;
   std::vector<Table> tables_;
