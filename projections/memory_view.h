@@ -80,7 +80,7 @@ class StateOf final : public AnyState {
     return {};
   }
 
-  S value;
+  S value{};
 };
 
 /// What the engine knows of a type of states.

@@ -57,9 +57,9 @@ TEST_CASE("functions that depend on their arguments alone pass every check",
           "[projections][testing]") {
   const auto copy =
       CacheTable("copy", Version{1}, {.key = integer("id"), .columns = {integer("cents")}})
-          .on<Orders>("public.orders", [](const Change<Orders>& change, CacheTable::Writer& copy) {
-            if (change.is_delete()) return copy.erase(change.key());
-            copy.put(change.key(), {{"cents", change[&Orders::total_cents]}});
+          .on<Orders>("public.orders", [](const Change<Orders>& change, CacheTable::Writer& rows) {
+            if (change.is_delete()) return rows.erase(change.key());
+            rows.put(change.key(), {{"cents", change[&Orders::total_cents]}});
           });
   const auto declared = view("declared", Version{1})
                             .from(table<Orders>("public.orders"))

@@ -186,6 +186,9 @@ TEST_CASE("F105: a program killed at random moments neither repeats nor skips in
                          {.env = {{"TALLY_EVENTS", std::to_string(1 + random() % 30)}}});
     store.commit(workload.transaction());
     REQUIRE(must(wait_until_folded(place, {}, 30s)));
+    if (round == 0)
+      CHECK(tally_program(store, {"status"}).out.find("\n  in memory as of offset ") !=
+            std::string::npos);
     const auto life = std::chrono::milliseconds(random() % 40);
     for (const auto end = std::chrono::steady_clock::now() + life;
          std::chrono::steady_clock::now() < end;)

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <thread>
 
+#include "examples/cart/cart.h"
 #include "projections/command/commands.h"
 #include "projections/engine/as_of.h"
 #include "projections/engine/retry.h"
@@ -438,6 +439,55 @@ TEST_CASE("snapshots of many parts grow and shrink", "[projections][memory]") {
   CHECK(query(store.views() / "tally.db", "SELECT count(*) FROM millrace_memory_part") ==
         Lines{"1"});
   CHECK(snapshot_in(store, view) == Lines{"1|" + large + "|0|0"});
+}
+
+TEST_CASE("a view in memory takes events of streams and messages beside tables",
+          "[projections][memory]") {
+  struct Seen {
+    std::map<std::string, std::string> last;
+    std::string encode() const {
+      std::string bytes;
+      for (const auto& [name, what] : last) bytes += name + "=" + what + ";";
+      return bytes;
+    }
+    static Result<Seen> decode(std::string_view bytes) {
+      Seen seen;
+      while (!bytes.empty()) {
+        const std::size_t equals = bytes.find('='), end = bytes.find(';');
+        seen.last[std::string(bytes.substr(0, equals))] =
+            bytes.substr(equals + 1, end - equals - 1);
+        bytes.remove_prefix(end + 1);
+      }
+      return seen;
+    }
+  };
+  const auto make = [] {
+    return memory_view<Seen>("seen", Version{1})
+        .on<Customers>("public.customers", [](const Change<Customers>& change,
+                                              Seen& seen) { seen.last["customer"] = change.key(); })
+        .on_event<Cart>([](const Event<Cart::Event>& event, Seen& seen) {
+          if (event.is_erased()) return void(seen.last["cart"] = "erased");
+          event.match([&](const Cart::ItemAdded& added) { seen.last["cart"] = added.sku; },
+                      [](const auto&) {});
+        })
+        .on_event("visit",
+                  [](const Event<>& event, Seen& seen) { seen.last["visit"] = event.type(); })
+        .on_message("audit",
+                    [](const Event<>& event, Seen& seen) { seen.last["audit"] = event.data(); });
+  };
+  const auto all = [](const Seen& seen) { return seen.encode(); };
+  ShopStore store;
+  const auto added = Cart::encode(Cart::ItemAdded{"kettle", 1, 100});
+  store.append("cart", "9f3a", added.type, added.payload);
+  store.append("visit", "1", "Began", "{}");
+  store.commit({inserted(customer(7, "Ada")), message("audit", "by Bob"), message("other", "x")});
+  const auto view = make(), again = make();
+  must(catch_up(store, view));
+  CHECK(must(view.read(all)) == "audit=by Bob;cart=kettle;customer=7;visit=Began;");
+  store.erase("cart", "9f3a");
+  must(catch_up(store, again));
+  CHECK(must(again.read(all)) == "audit=by Bob;cart=erased;customer=7;visit=Began;");
+  CHECK(must(view.read(all)) == "audit=by Bob;cart=kettle;customer=7;visit=Began;");
 }
 
 TEST_CASE("ViewTester holds views in memory", "[projections][memory][testing]") {
