@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
 
 namespace millrace::projections::testing {
@@ -43,6 +44,96 @@ std::optional<std::string> compare(const std::string& what,
          " where transaction by transaction there is " +
          (left == expected.end() ? "none" : "'" + *left + "'");
 }
+
+constexpr std::size_t kCrashesMax = 100;  // of one run: a writer is made anew after each
+
+void apply_all(ViewTester& tester, const Transaction& transaction) {
+  for (const TestChange& change : transaction) tester.apply(change);
+}
+
+std::vector<std::string> one_by_one(const View& view,
+                                    const std::vector<Transaction>& transactions) {
+  ViewTester tester(view);
+  for (const Transaction& transaction : transactions) tester.given(transaction);
+  return tester.rows();
+}
+
+void crash_after_each_change(ViewTester& tester, const std::vector<Transaction>& transactions) {
+  std::size_t changes = 0, at = 0;
+  for (const Transaction& transaction : transactions) changes += transaction.size();
+  const std::size_t every = 1 + changes / kCrashesMax;
+  for (const Transaction& transaction : transactions) {
+    for (std::size_t end = 1; end <= transaction.size(); ++end) {
+      if (at++ % every != 0) continue;
+      for (std::size_t i = 0; i < end; ++i) tester.apply(transaction[i]);
+      tester.crash();
+    }
+    tester.given(transaction);
+  }
+}
+
+void disturb(ViewTester& tester, const std::vector<Transaction>& transactions, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::size_t committed = 0, next = 0, crashes = 0;
+  while (next < transactions.size()) {
+    if (random() % 8 == 0 && crashes++ < kCrashesMax) {
+      for (std::size_t i = 0; i < transactions[next].size() / 2; ++i)
+        tester.apply(transactions[next][i]);
+      tester.crash();
+      next = committed;
+      continue;
+    }
+    apply_all(tester, transactions[next]);
+    ++next;
+    if (random() % 3 != 0) continue;
+    if (random() % 4 == 0)
+      tester.restart();
+    else
+      tester.commit();
+    committed = next;
+  }
+  tester.commit();
+}
+
+/// What the tables hold, as far as it was sent whole.
+class Tables {
+ public:
+  void follow(const Transaction& transaction) {
+    for (const TestChange& change : transaction) {
+      if (!change.type.empty()) continue;
+      if (change.op == Op::kTruncate)
+        std::erase_if(rows_, [&](const auto& row) { return row.first.first == change.category; });
+      else if (change.op == Op::kDelete || !change.unchanged.empty())
+        rows_.erase({change.category, change.key});
+      else
+        rows_[{change.category, change.key}] = change.after;
+    }
+  }
+
+  Transaction all_rows() const {
+    Transaction rows;
+    for (const auto& [key, after] : rows_) rows.push_back(read(key, after));
+    return rows;
+  }
+  Transaction some_rows(std::mt19937_64& random) const {
+    Transaction rows = all_rows();
+    std::erase_if(rows, [&](const TestChange&) { return random() % 4 != 0; });
+    return rows;
+  }
+
+ private:
+  using Key = std::pair<std::string, std::string>;
+
+  static TestChange read(const Key& key, const std::string& after) {
+    TestChange change;
+    change.op = Op::kRead;
+    std::tie(change.category, change.key) = key;
+    change.after = after;
+    return change;
+  }
+
+  std::map<Key, std::string> rows_;
+};
 
 }  // namespace
 
@@ -172,7 +263,9 @@ void ViewTester::restart() {
 }
 
 std::vector<std::string> ViewTester::rows() {
-  auto statement = must(database_->prepare(view_.comparisons().front().sql));
+  const internal::Comparison comparison = view_.comparisons().front();
+  if (comparison.prepare) must(comparison.prepare(*database_));
+  auto statement = must(database_->prepare(comparison.sql));
   std::vector<std::string> rows;
   while (must(statement.step())) {
     std::string row;
@@ -186,40 +279,37 @@ std::vector<std::string> ViewTester::rows() {
 std::optional<std::string> first_difference(const View& view,
                                             const std::vector<Transaction>& transactions,
                                             std::uint64_t seed) {
-  ViewTester one_by_one(view);
-  for (const Transaction& transaction : transactions) one_by_one.given(transaction);
-  const std::vector<std::string> expected = one_by_one.rows();
+  const std::vector<std::string> expected = one_by_one(view, transactions);
 
   ViewTester at_once(view);
-  for (const Transaction& transaction : transactions)
-    for (const TestChange& change : transaction) at_once.apply(change);
+  for (const Transaction& transaction : transactions) apply_all(at_once, transaction);
   at_once.commit();
   if (auto difference = compare("all at once", expected, at_once.rows())) return difference;
 
+  ViewTester crashing(view);
+  crash_after_each_change(crashing, transactions);
+  if (auto difference = compare("with a crash after each change", expected, crashing.rows()))
+    return difference;
+
   ViewTester disturbed(view);
-  std::mt19937_64 random(seed);
-  std::size_t committed = 0, next = 0;
-  int crashes = 0;
-  while (next < transactions.size()) {
-    if (random() % 8 == 0 && crashes++ < 100) {
-      for (std::size_t i = 0; i < transactions[next].size() / 2; ++i)
-        disturbed.apply(transactions[next][i]);
-      disturbed.crash();
-      next = committed;
-      continue;
-    }
-    for (const TestChange& change : transactions[next]) disturbed.apply(change);
-    ++next;
-    if (random() % 3 != 0) continue;
-    if (random() % 4 == 0)
-      disturbed.restart();
-    else
-      disturbed.commit();
-    committed = next;
-  }
-  disturbed.commit();
+  disturb(disturbed, transactions, seed);
   return compare("with crashes and restarts (seed " + std::to_string(seed) + ")", expected,
                  disturbed.rows());
+}
+
+std::optional<std::string> first_difference_when_read_again(
+    const View& view, const std::vector<Transaction>& transactions, std::uint64_t seed) {
+  ViewTester tester(view);
+  Tables tables;
+  std::mt19937_64 random(seed);
+  for (const Transaction& transaction : transactions) {
+    tester.given(transaction);
+    tables.follow(transaction);
+    tester.given(tables.some_rows(random));
+  }
+  tester.given(tables.all_rows());
+  return compare("with rows read again (seed " + std::to_string(seed) + ")",
+                 one_by_one(view, transactions), tester.rows());
 }
 
 }  // namespace millrace::projections::testing

@@ -18,7 +18,8 @@ namespace millrace::projections {
 
 namespace sqlite {
 class Database;
-}
+class Statement;
+}  // namespace sqlite
 class SinkKind;
 struct SinkShape;
 
@@ -75,6 +76,16 @@ class ViewWriter {
   virtual bool has_spilled() const { return false; }
   /// Comes after flush(), where a commit at the end of a source transaction follows.
   virtual Result<void> before_commit(Offset) { return {}; }
+  /// At the end of a source transaction, in one of the database, before that is committed: shows
+  /// what was applied below `offset` to readers in this process. `is_all`: the log has no more.
+  /// True if they see it.
+  virtual Result<bool> show(Offset /*offset*/, bool /*is_all*/) { return false; }
+  /// Where a state in memory may go on without its file for a while, this is false: show() is then
+  /// all that happens.
+  virtual bool wants_commit() const { return true; }
+  /// What it has in memory may be ahead of the file. Another connection's work is then only seen by
+  /// one that is made anew.
+  virtual bool is_ahead_of_file() const { return false; }
   /// Made anew in the middle of a transaction, in the place of `before`, which is not used again.
   virtual void take_over_from(ViewWriter& /*before*/) {}
   /// Of a source that needs a key, before the first change and whenever the schema is another one:
@@ -100,6 +111,17 @@ class ViewWriter {
   std::unique_ptr<Error> failure_;
 };
 
+/// What the functions of a view are given beside the change: its writer, or what that gives.
+template <typename Writer>
+auto& given_by(Writer& writer) {
+  if constexpr (requires { writer.given(); })
+    return writer.given();
+  else
+    return writer;
+}
+template <typename Writer>
+using GivenBy = decltype(given_by(std::declval<Writer&>()));
+
 /// A function of a view with the row objects that it reuses; one per worker.
 class Applier {
  public:
@@ -117,11 +139,11 @@ class TypedApplier final : public Applier {
       return bad_row(BadRow(*Row::descriptor()));
     writer_.at(raw);
     try {
-      using Returned = std::invoke_result_t<Apply&, const Change<Row>&, Writer&>;
+      using Returned = std::invoke_result_t<Apply&, const Change<Row>&, GivenBy<Writer>>;
       if constexpr (std::is_convertible_v<Returned, Result<void>>)
-        MILLRACE_RETURN_IF_ERROR(apply_(std::as_const(change_), writer_));
+        MILLRACE_RETURN_IF_ERROR(apply_(std::as_const(change_), given_by(writer_)));
       else
-        apply_(std::as_const(change_), writer_);
+        apply_(std::as_const(change_), given_by(writer_));
     } catch (const BadRow& bad) {  // columns are parsed as they are asked for
       return bad_row(bad);
     }
@@ -155,11 +177,12 @@ class EventApplier final : public Applier {
     event_.assign(raw);
     writer_.at(raw);
     try {
-      using Returned = std::invoke_result_t<Apply&, decltype(std::as_const(event_)), Writer&>;
+      using Returned =
+          std::invoke_result_t<Apply&, decltype(std::as_const(event_)), GivenBy<Writer>>;
       if constexpr (std::is_convertible_v<Returned, Result<void>>)
-        MILLRACE_RETURN_IF_ERROR(apply_(std::as_const(event_), writer_));
+        MILLRACE_RETURN_IF_ERROR(apply_(std::as_const(event_), given_by(writer_)));
       else
-        apply_(std::as_const(event_), writer_);
+        apply_(std::as_const(event_), given_by(writer_));
     } catch (const BadEvent& bad) {  // it is decoded when its function asks for it
       return Error(ErrorCode::kInvalidArgument, bad.what())
           .hint(
@@ -212,12 +235,14 @@ struct Comparison {
   std::string what;
   std::string setup;  ///< Statements to run before it, in the connection's temporary schema.
   std::string sql;
+  /// Comes after `setup`, where statements alone can't do it.
+  std::function<Result<void>(sqlite::Database&)> prepare{};
 };
 
 }  // namespace internal
 
 /// A named, versioned function of the log, kept in a SQLite file: what App runs. Made by
-/// SearchIndex or CacheTable.
+/// SearchIndex, CacheTable, memory_view() or view().
 class View {
  public:
   virtual ~View() = default;
@@ -242,7 +267,7 @@ class View {
   virtual Result<std::unique_ptr<internal::ViewWriter>> make_writer(
       sqlite::Database& database) const = 0;
   virtual std::vector<internal::Comparison> comparisons() const = 0;
-  virtual std::string count_query() const = 0;
+  virtual std::string count_query() const = 0;  ///< Empty where there is nothing to count.
   /// What check() and shape() ask of a kind of view.
   virtual Result<void> check_shape() const = 0;
   virtual void describe(std::string& shape) const = 0;
@@ -354,8 +379,9 @@ class ViewBuilder : public View {
     using Writer = typename Derived::Writer;
     static_assert(std::derived_from<Row, google::protobuf::Message>,
                   "on<Row>: Row is a message that protoc made of `millrace schema export`");
-    static_assert(std::is_invocable_v<Apply&, const Change<Row>&, Writer&>,
-                  "the function takes (const Change<Row>&, Writer&)");
+    static_assert(
+        std::is_invocable_v<Apply&, const Change<Row>&, internal::GivenBy<Writer>>,
+        "the function takes (const Change<Row>&, Writer&); of a view in memory (..., State&)");
     sources_.push_back({std::move(category), Row::descriptor(), needs_old_rows, false,
                         [function = std::move(apply)](
                             internal::ViewWriter& writer) -> std::unique_ptr<internal::Applier> {
@@ -371,8 +397,9 @@ class ViewBuilder : public View {
     static_assert(internal::DecodesEvents<Decode>,
                   "an event is decoded by a function of (type, payload), two std::string_view");
     using Given = Event<internal::Decoded<Decode>>;
-    static_assert(std::is_invocable_v<Apply&, const Given&, Writer&>,
-                  "the function takes (const Event<T>&, Writer&), T being what is decoded");
+    static_assert(std::is_invocable_v<Apply&, const Given&, internal::GivenBy<Writer>>,
+                  "the function takes (const Event<T>&, Writer&), T being what is decoded; of a "
+                  "view in memory (..., State&)");
     sources_.push_back({std::move(category), nullptr, false, false,
                         [maker = internal::EventMaker<Decode>(std::move(decode)),
                          prefix = std::move(prefix), function = std::move(apply)](

@@ -9,6 +9,7 @@
 #include "projections/engine/checkpoint.h"
 #include "projections/engine/generations.h"
 #include "projections/engine/sink_status.h"
+#include "projections/memory_view.h"
 #include "projections/sqlite/change_log.h"
 
 namespace millrace::projections {
@@ -65,6 +66,11 @@ class Wait {
       generation_ = live;
     }
     MILLRACE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, read_checkpoint(*database_));
+    MILLRACE_ASSIGN_OR_RETURN(const auto shown, internal::read_shown(*database_));
+    if (shown) {
+      MILLRACE_ASSIGN_OR_RETURN(const bool is_shown, generations_.is_shown());
+      return is_shown && *shown >= offset ? Result<bool>(true) : still_going(checkpoint.failure);
+    }
     if (checkpoint.offset >= offset) return sink_shows(offset);
     return still_going(checkpoint.failure);
   }

@@ -34,6 +34,9 @@ struct WaitTarget {
 /// Another process may keep the view up to date; this one only looks. Where nothing else is written
 /// to the source, its position is known in the store with capture's next heartbeat at the latest.
 ///
+/// Of a view in memory it is the process that runs it that shows it: without one nobody does, and
+/// this waits, whatever the last snapshot has.
+///
 /// Positions are those of the source that the store is fed from now.
 ///
 /// Errors: those of the store and of the view's file; kFailedPrecondition with the reason if the

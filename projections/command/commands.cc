@@ -102,6 +102,9 @@ std::string to_table(const std::vector<ViewStatus>& all, const std::string& prog
                          status.rows ? grouped(*status.rows) : "-", grouped(status.bytes / 1024));
     if (!status.worker.empty()) text += "\n  kept up to date by " + printable(status.worker);
     if (!status.reason.empty()) text += "\n  " + status.reason;
+    if (status.shown)
+      text += "\n  in memory as of offset " + grouped(status.shown->value) +
+              "; its last snapshot is as of the offset above";
     if (status.sink) text += "\n  " + sink_line(*status.sink);
     if (status.quarantine.keys != 0)
       text += "\n  degraded: " + grouped(status.quarantine.keys) + " keys wait with " +

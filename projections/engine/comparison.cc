@@ -126,8 +126,10 @@ std::string shown(const Value& value) {
 Result<void> compare_views(const View& view, Database& live, Database& computed,
                            VerifyReport& report) {
   for (const auto& comparison : view.comparisons()) {
-    for (Database* database : {&live, &computed})
+    for (Database* database : {&live, &computed}) {
       MILLRACE_RETURN_IF_ERROR(database->execute(comparison.setup));
+      if (comparison.prepare) MILLRACE_RETURN_IF_ERROR(comparison.prepare(*database));
+    }
     MILLRACE_ASSIGN_OR_RETURN(Statement in_live, live.prepare(comparison.sql));
     MILLRACE_ASSIGN_OR_RETURN(Statement in_computed, computed.prepare(comparison.sql));
     MILLRACE_RETURN_IF_ERROR(

@@ -44,8 +44,11 @@ Result<std::unique_ptr<Fold>> Fold::make(const View& view, sqlite::Database& dat
     }
     fold->tables_.push_back(std::move(table));
   }
-  MILLRACE_RETURN_IF_ERROR(fold->make_writer());
+  // In this order: what changes in between makes look_again() look at all of it.
   MILLRACE_RETURN_IF_ERROR(fold->quarantine_.load());
+  if (auto made = fold->make_writer(); !made)
+    return std::move(made).error().context("view " + view.name());
+  if (fold->writer_->is_ahead_of_file()) fold->quarantine_.put_off_what_waits();
   return fold;
 }
 
@@ -55,6 +58,7 @@ Result<void> Fold::make_writer() {
   MILLRACE_ASSIGN_OR_RETURN(auto writer, view_.make_writer(database_));
   if (writer_) writer->take_over_from(*writer_);
   writer_ = std::move(writer);
+  is_shown_ = false;
   gathers_ = writer_->gathers();
   for (Table& table : tables_) {
     table.applier = table.source->make_applier(*writer_);
@@ -152,10 +156,12 @@ Result<void> Fold::begin_again() {
   return quarantine_.begin_again(with_care);
 }
 
-Result<void> Fold::look_again() {
-  MILLRACE_ASSIGN_OR_RETURN(const bool decided, quarantine_.load_if_changed());
+Result<bool> Fold::look_again() {
+  MILLRACE_ASSIGN_OR_RETURN(const auto changes, quarantine_.load_if_changed());
+  if (changes.any && writer_->is_ahead_of_file()) return false;
   // Whoever folded what had waited has changed what this writer knows of the file.
-  return decided ? make_writer() : Result<void>{};
+  if (changes.decided) MILLRACE_RETURN_IF_ERROR(make_writer());
+  return true;
 }
 
 Result<std::optional<std::string>> Fold::try_again(const SetAsideEvent& event,
@@ -292,24 +298,38 @@ void Fold::log_news(const std::vector<std::string>& news) const {
 
 Result<void> Fold::commit() {
   MILLRACE_RETURN_IF_ERROR(flush_gathered());
+  MILLRACE_RETURN_IF_ERROR(quarantine_.write_put_off());
   MILLRACE_RETURN_IF_ERROR(writer_->before_commit(checkpoint_.offset));
   MILLRACE_RETURN_IF_ERROR(checkpoint_writer_.write(checkpoint_));
   MILLRACE_RETURN_IF_ERROR(database_.commit());
-  committed_ = checkpoint_;
+  committed_ = shown_ = checkpoint_;
   at_savepoint_ = false;
   marked();
   log_news(quarantine_.committed(checkpoint_.offset));
   return {};
 }
 
+Result<bool> Fold::show(bool is_all, bool at_once) {
+  // Before the commit: whoever reads there that it is shown must find it so.
+  MILLRACE_ASSIGN_OR_RETURN(is_shown_, writer_->show(checkpoint_.offset, is_all));
+  if (at_once || must_commit()) {
+    MILLRACE_RETURN_IF_ERROR(commit());
+  } else {
+    MILLRACE_RETURN_IF_ERROR(database_.commit());
+    shown_ = checkpoint_;
+  }
+  return is_shown_;
+}
+
 Result<void> Fold::commit_part() {
   const bool is_all_in_memory = gathers_ && !writer_->has_spilled() && !at_savepoint_;
   if (is_all_in_memory) return {};
+  if (!must_commit()) return database_.commit();
   // What a view that sets aside has in memory must not be lost should it begin again.
   if (gathers_ || view_.keys_set_aside_max() > 0) return commit();
   MILLRACE_RETURN_IF_ERROR(checkpoint_writer_.write(checkpoint_));
   MILLRACE_RETURN_IF_ERROR(database_.commit());
-  committed_ = checkpoint_;
+  committed_ = shown_ = checkpoint_;
   return {};
 }
 
@@ -320,8 +340,14 @@ Result<void> Fold::release() {
 
 void Fold::rollback() {
   database_.rollback();
-  checkpoint_ = mark_ = committed_;
+  checkpoint_ = mark_ = shown_ = committed_;
   at_savepoint_ = false;
+}
+
+void Fold::give_up() {
+  rollback();
+  for (Table& table : tables_) table.applier.reset();
+  writer_.reset();
 }
 
 }  // namespace millrace::projections

@@ -40,8 +40,9 @@ class Fold {
   /// where checkpoint() is after begin_again(), which may end the transaction.
   bool wants_to_begin_again() const { return quarantine_.wants_care(); }
   Result<void> begin_again();
-  /// Sees what another process has done to the quarantine. At the start of a transaction.
-  Result<void> look_again();
+  /// Sees what another process has done to the quarantine. At the start of a transaction. False if
+  /// the Fold must be made anew, since that is not all that it has done.
+  Result<bool> look_again();
   /// Leaves these events out, as if they had been skipped.
   void leave_out(const std::vector<SetAsideEvent>& events) { quarantine_.leave_out(events); }
   /// Folds an event that was set aside. The reason if it still can't be: no later one of its key
@@ -59,6 +60,15 @@ class Fold {
   void advance_to(Offset end);
   /// At the end of a source transaction.
   Result<void> commit();
+  /// The same, which shows what was applied to readers. A view in memory is shown there; a commit
+  /// is made of it only where one is due or `at_once`, else the database's transaction just ends.
+  /// `is_all`: the log has no more. True if readers of a view in memory see it.
+  Result<bool> show(bool is_all, bool at_once);
+  /// A view in memory is to be shown or committed now, though nothing has come since.
+  bool wants_show(bool at_once) const {
+    if (!writer_->is_ahead_of_file()) return false;
+    return !is_shown_ || (checkpoint_.events != committed_.events && (at_once || must_commit()));
+  }
   /// The same in the middle of a source transaction, but not where goes_on_in(), in a file that
   /// nobody sees before the next commit(). What a view gathers in memory stays there, and then
   /// there may be nothing to commit: the transaction goes on.
@@ -67,16 +77,15 @@ class Fold {
   /// the next commit().
   Result<void> release();
   /// Drops what was applied since the last commit(); the Fold is of no use after it.
-  void rollback();
+  void give_up();
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
-  /// The position has moved since the last commit().
+  /// The position has moved since the last commit() or show().
   bool has_moved() const {
-    return checkpoint_.offset != committed_.offset ||
-           checkpoint_.source_lsn != committed_.source_lsn;
+    return checkpoint_.offset != shown_.offset || checkpoint_.source_lsn != shown_.source_lsn;
   }
-  /// The view's functions were called since the last commit().
-  bool has_written() const { return checkpoint_.events != committed_.events; }
+  /// The view's functions were called since the last commit() or show().
+  bool has_written() const { return checkpoint_.events != shown_.events; }
 
  private:
   struct Table {
@@ -94,10 +103,13 @@ class Fold {
         checkpoint_(std::move(from)),
         committed_(checkpoint_),
         mark_(checkpoint_),
+        shown_(checkpoint_),
         quarantine_(database, view.keys_set_aside_max()) {}
 
   Table* table_of(std::string_view category);
   Result<void> make_writer();
+  void rollback();
+  bool must_commit() const { return writer_->wants_commit() || quarantine_.must_commit(); }
   Result<void> apply_event(const EventView& event, const TransactionInfo& transaction);
   Result<void> call(Table& table);
   Quarantine::Hands hands(Table& table);
@@ -117,7 +129,9 @@ class Fold {
   SchemaRegistry& schemas_;
   Checkpoint checkpoint_, committed_;
   Checkpoint mark_;  ///< What begin_again() goes back to: a commit, or a savepoint since.
+  Checkpoint shown_;
   bool at_savepoint_ = false;
+  bool is_shown_ = false;               ///< What the writer has in memory.
   std::uint64_t portion_ = UINT64_MAX;  ///< Events that are folded at once.
   CheckpointWriter checkpoint_writer_;
   std::unique_ptr<internal::ViewWriter> writer_;

@@ -108,6 +108,9 @@ Result<void> Generations::remove_file(const Path& file) const {
 Result<std::unique_ptr<FileLock>> Generations::lock_worker(const std::string& holder) const {
   return lock(view_ + ".lock", "is kept up to date", holder);
 }
+Result<std::unique_ptr<FileLock>> Generations::lock_shown(const std::string& holder) const {
+  return lock(view_ + ".shown.lock", "is shown", holder);
+}
 Result<std::unique_ptr<FileLock>> Generations::lock_rebuild(const std::string& holder) const {
   return lock(view_ + ".rebuild.lock", "is being rebuilt", holder);
 }
@@ -147,6 +150,12 @@ Result<void> Generations::write_first_failure(const std::string& failure) const 
 
 Result<std::string> Generations::worker() const {
   return FileSystem::real().lock_holder(directory_ / (view_ + ".lock"));
+}
+
+Result<bool> Generations::is_shown() const {
+  MILLRACE_ASSIGN_OR_RETURN(const std::string holder,
+                            FileSystem::real().lock_holder(directory_ / (view_ + ".shown.lock")));
+  return !holder.empty();
 }
 
 }  // namespace millrace::projections

@@ -17,6 +17,7 @@ namespace millrace::projections {
 ///     orders.2.db                  the one before it, kept
 ///     orders.4.db                  one that a rebuild is making: not linked, so not live
 ///     orders.lock                  held by the worker that writes the live one
+///     orders.shown.lock            held by it once it shows a view in memory
 ///     orders.rebuild.lock          held by whoever makes a new one
 ///     orders.verify.db, .verify.lock
 ///     orders.sink.json what is known of the view's sink, if it has one
@@ -51,6 +52,7 @@ class Generations {
   Result<void> remove_file(const Path& file) const;
 
   Result<std::unique_ptr<FileLock>> lock_worker(const std::string& holder) const;
+  Result<std::unique_ptr<FileLock>> lock_shown(const std::string& holder) const;
   Result<std::unique_ptr<FileLock>> lock_rebuild(const std::string& holder) const;
   Result<std::unique_ptr<FileLock>> lock_verify(const std::string& holder) const;
   /// Why the first generation could not be made; empty if that is not so.
@@ -59,6 +61,8 @@ class Generations {
   Result<void> write_first_failure(const std::string& failure) const;
   /// Who holds the worker's lock; empty if nobody.
   Result<std::string> worker() const;
+  /// A view in memory is shown by somebody.
+  Result<bool> is_shown() const;
 
  private:
   Result<std::unique_ptr<FileLock>> lock(const std::string& name, const std::string& what,

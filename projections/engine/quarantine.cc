@@ -180,6 +180,9 @@ Result<void> Quarantine::load() {
   waiting_.clear();
   events_ = 0;
   news_.resize(news_kept_);
+  put_off_.clear();
+  put_off_bytes_ = 0;
+  has_written_ = false;
   left_out_ = left_out_here_;
   decisions_ = 0;
   if (!look_) {
@@ -212,14 +215,14 @@ Result<void> Quarantine::load() {
   }
 }
 
-Result<bool> Quarantine::load_if_changed() {
+Result<Quarantine::Changes> Quarantine::load_if_changed() {
   MILLRACE_RETURN_IF_ERROR(look_.step());
   const bool changed = look_.column(0).integer() != data_version_;
   look_.reset();
-  if (!changed) return false;
+  if (!changed) return Changes{};
   const std::int64_t known = decisions_;
   MILLRACE_RETURN_IF_ERROR(load());
-  return decisions_ != known;
+  return Changes{.any = true, .decided = decisions_ != known};
 }
 
 void Quarantine::leave_out(const std::vector<SetAsideEvent>& events) {
@@ -239,6 +242,27 @@ Result<void> Quarantine::add(const SetAsideEvent& event) {
             "So many are hardly the events' fault: mend the function, start again, then "
             "`quarantine "
             "retry`. set_aside_at_most() of the view sets the limit.");
+  ++waiting_[key];
+  ++events_;
+  if (event.reason)
+    news_.push_back("event at offset " + std::to_string(event.offset.value) + " of " +
+                    printable(event.category) + " is set aside, and key '" + printable(event.key) +
+                    "' waits: " + *event.reason);
+  if (event.reason || !puts_off_) return write(event);
+  put_off_bytes_ += event.payload.size() + event.metadata.size() + sizeof event;
+  put_off_.push_back(event);
+  return {};
+}
+
+Result<void> Quarantine::write_put_off() {
+  for (const SetAsideEvent& event : put_off_) MILLRACE_RETURN_IF_ERROR(write(event));
+  put_off_.clear();
+  put_off_bytes_ = 0;
+  return {};
+}
+
+Result<void> Quarantine::write(const SetAsideEvent& event) {
+  has_written_ = true;
   MILLRACE_RETURN_IF_ERROR(create_tables(database_));
   MILLRACE_ASSIGN_OR_RETURN(
       Statement insert,
@@ -265,18 +289,12 @@ Result<void> Quarantine::add(const SetAsideEvent& event) {
   insert.bind(17, event.transaction.source_xid);
   insert.bind(18, event.transaction.commit_time.value);
   insert.bind(19, event.transaction.snapshot ? 1 : 0);
-  MILLRACE_RETURN_IF_ERROR(insert.run());
-  ++waiting_[key];
-  ++events_;
-  if (event.reason)
-    news_.push_back("event at offset " + std::to_string(event.offset.value) + " of " +
-                    printable(event.category) + " is set aside, and key '" + printable(event.key) +
-                    "' waits: " + *event.reason);
-  return {};
+  return insert.run();
 }
 
 Result<void> Quarantine::leave_quarantine(const SetAsideEvent& event, AuditAction action,
                                           const AuditNote& note) {
+  has_written_ = true;
   MILLRACE_ASSIGN_OR_RETURN(
       Statement remove, database_.prepare("DELETE FROM millrace_quarantine WHERE \"offset\" = ?1"));
   remove.bind(1, number(event.offset.value));
@@ -318,6 +336,7 @@ Result<void> Quarantine::skip(const SetAsideEvent& event, const AuditNote& note)
 Result<void> Quarantine::drop_truncated(std::string_view category, Offset by) {
   const auto first = waiting_.lower_bound(Key(category, ""));
   if (first == waiting_.end() || first->first.first != category) return {};
+  MILLRACE_RETURN_IF_ERROR(write_put_off());
   MILLRACE_ASSIGN_OR_RETURN(const auto events, read_set_aside(database_));
   const AuditNote note{"", "the table was truncated at offset " + std::to_string(by.value)};
   for (const SetAsideEvent& event : events)
@@ -342,6 +361,15 @@ bool Quarantine::waits(std::string_view category, std::string_view key) const {
          waiting_.find(Key(std::string(category), std::string(key))) != waiting_.end();
 }
 
+/// It failed, or is the deletion before one that did, which may be its first half. All others have
+/// been taken; a second half would lose what its first one has left in memory. Of a view that
+/// gathers it may be any.
+bool Quarantine::needs_care(const EventView& event, const Hands& hands) const {
+  if (hands.gathers) return is_careful();
+  return failed_.contains(event.offset) || (has(event.flags, EventFlags::kTombstone) &&
+                                            failed_.contains(Offset{event.offset.value + 1}));
+}
+
 bool Quarantine::is_second_half(const internal::RawChange& change) const {
   return first_half_ && change.moved_from && first_half_->offset.value + 1 == change.offset.value &&
          first_half_->category == change.category && first_half_->key == *change.moved_from;
@@ -353,6 +381,7 @@ void Quarantine::note_failure(Offset offset, const Error& error) {
 
 Result<void> Quarantine::begin_again(bool with_care) {
   careful_until_ = std::exchange(wants_care_, std::nullopt);
+  failed_.insert(*careful_until_);
   if (!with_care) careful_until_.reset();
   in_savepoint_ = false;
   first_half_.reset();
@@ -369,6 +398,8 @@ std::vector<std::string> Quarantine::committed(Offset end) {
   in_savepoint_ = false;
   first_half_.reset();
   news_kept_ = 0;
+  has_written_ = false;
+  failed_.erase(failed_.begin(), failed_.lower_bound(end));
   if (careful_until_ && end > *careful_until_) careful_until_.reset();
   return std::exchange(news_, {});
 }
@@ -385,14 +416,14 @@ Result<void> Quarantine::pass(const EventView& event, const internal::RawChange&
   }
   const bool from_waits = change.moved_from && waits(event.category, *change.moved_from);
   if (from_waits || waits(event.category, event.key)) {
-    if (change.moved_from && !from_waits && !is_careful()) {
+    if (change.moved_from && !from_waits && !needs_care(event, hands)) {
       wants_care_ = event.offset;  // its first half is folded already
       return Error(ErrorCode::kInternal, "its key waits, but not the one that it had");
     }
     if (is_second) MILLRACE_RETURN_IF_ERROR(take_back(hands));
     return add(copy_of(event, change));
   }
-  if (is_careful()) return call_with_care(event, change, hands);
+  if (needs_care(event, hands)) return call_with_care(event, change, hands);
   auto done = hands.call();
   if (!done) note_failure(event.offset, done.error());
   return done;

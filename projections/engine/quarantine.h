@@ -19,9 +19,9 @@
 // What a view's functions can't take is set aside, and its key waits.
 //
 // A function that fails half-way has written half of what it would. To take that back alone, each
-// event needs a savepoint, which costs as much as the event itself. So events are folded without:
-// the first failure has the whole transaction rolled back and folded once more, with a savepoint
-// for each event up to there ("with care").
+// event needs a savepoint, which costs as much as the event itself, and in a view in memory a
+// snapshot. So events are folded without: a failure has the whole transaction rolled back and
+// folded once more, with a savepoint for the event that failed ("with care").
 //
 // A change of key comes as a deletion and an insertion, which are set aside together or not at all:
 // the second half takes what was not sent from the row of the first. So the savepoint of a deletion
@@ -100,9 +100,21 @@ class Quarantine {
 
   /// Reads what the file says.
   Result<void> load();
-  /// The same where another connection may have changed it. True if something was retried or
-  /// skipped there. Within a transaction.
-  Result<bool> load_if_changed();
+  /// The same where another connection may have changed it. Within a transaction.
+  struct Changes {
+    bool any = false;      ///< The file has changed.
+    bool decided = false;  ///< Something was retried or skipped.
+  };
+  Result<Changes> load_if_changed();
+  /// From now on events that only wait behind others are written by write_put_off(), which comes
+  /// before each commit(): where a state in memory is ahead of the file, they must not be there
+  /// without it.
+  void put_off_what_waits() { puts_off_ = true; }
+  Result<void> write_put_off();
+  /// Something is in the database's transaction, or should not wait.
+  bool must_commit() const {
+    return has_written_ || in_savepoint_ || put_off_bytes_ > kPutOffBytesMax;
+  }
   /// Leaves events out as if they had been skipped, without a trace in the file.
   void leave_out(const std::vector<SetAsideEvent>& events);
 
@@ -137,6 +149,9 @@ class Quarantine {
  private:
   using Key = std::pair<std::string, std::string>;  ///< Category and key.
 
+  static constexpr std::size_t kPutOffBytesMax = 4 << 20;
+
+  bool needs_care(const EventView& event, const Hands& hands) const;
   bool can_take(const Error& error) const;
   bool waits(std::string_view category, std::string_view key) const;
   bool is_second_half(const internal::RawChange& change) const;
@@ -147,6 +162,7 @@ class Quarantine {
   Result<void> call_with_care(const EventView& event, const internal::RawChange& change,
                               const Hands& hands);
   Result<void> add(const SetAsideEvent& event);
+  Result<void> write(const SetAsideEvent& event);
   Result<void> drop_truncated(std::string_view category, Offset by);
   Result<void> leave_quarantine(const SetAsideEvent& event, AuditAction action,
                                 const AuditNote& note);
@@ -164,6 +180,11 @@ class Quarantine {
   std::int64_t decisions_ = 0;      ///< The last one in the audit.
   sqlite::Statement look_;
   std::optional<Offset> careful_until_, wants_care_;
+  std::set<Offset> failed_;  ///< That care was asked for, since the last commit.
+  bool puts_off_ = false;
+  std::vector<SetAsideEvent> put_off_;
+  std::size_t put_off_bytes_ = 0;
+  bool has_written_ = false;  ///< In the transaction that is open.
   bool in_savepoint_ = false;
   std::optional<SetAsideEvent> first_half_;  ///< A deletion whose savepoint is open.
 };

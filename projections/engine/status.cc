@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "projections/memory_view.h"
 #include "schemas/lsn.h"
 
 namespace millrace::projections {
@@ -21,7 +22,12 @@ Result<void> read_file_of(const View& view, const Context& context, const LogRea
   std::error_code no_size;
   const auto bytes = std::filesystem::file_size(file, no_size);
   status.bytes = no_size ? 0 : bytes;
-  status.lag = status.store_end.value - std::min(status.store_end, status.checkpoint.offset).value;
+  MILLRACE_ASSIGN_OR_RETURN(const bool is_shown, context.generations(view).is_shown());
+  if (is_shown) {
+    MILLRACE_ASSIGN_OR_RETURN(status.shown, internal::read_shown(*database));
+  }
+  const Offset reached = std::max(status.checkpoint.offset, status.shown.value_or(Offset{}));
+  status.lag = status.store_end.value - std::min(status.store_end, reached).value;
   if (auto fits = check_continuation(view, status.checkpoint, reader.store_id(), status.store_end,
                                      context.program);
       !fits) {
@@ -29,7 +35,7 @@ Result<void> read_file_of(const View& view, const Context& context, const LogRea
     status.reason = fits.error().message();
     return {};
   }
-  if (!options.count_rows) return {};
+  if (!options.count_rows || view.count_query().empty()) return {};
   MILLRACE_ASSIGN_OR_RETURN(const std::int64_t rows, database->number(view.count_query()));
   status.rows = static_cast<std::uint64_t>(rows);
   return {};
@@ -105,6 +111,7 @@ std::string to_json(const ViewStatus& status) {
   json["commit_time"] = status.checkpoint.commit_time.value == 0
                             ? nlohmann::ordered_json()
                             : nlohmann::ordered_json(to_iso8601(status.checkpoint.commit_time));
+  if (status.shown) json["shown"] = status.shown->value;
   if (status.sink)
     json["sink"] = {
         {"where", status.sink->where},

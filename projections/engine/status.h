@@ -19,9 +19,12 @@ struct ViewStatus {
   std::uint32_t generation = 0;
   Checkpoint checkpoint;
   Offset store_end;
-  std::uint64_t lag = 0;              ///< Events of the log, of any table, that are not folded yet.
+  /// Events of the log, of any table, that are not folded yet; of a view in memory those that are
+  /// not shown.
+  std::uint64_t lag = 0;
   std::optional<std::uint64_t> rows;  ///< Where they were to be counted.
   std::uint64_t bytes = 0;            ///< Of the generation's file.
+  std::optional<Offset> shown;        ///< Of a view in memory, while a process shows it.
   std::optional<SinkStatus> sink;     ///< Of a view with one, as its worker last knew it.
   QuarantineCounts quarantine{};      ///< The view is degraded while keys are set aside.
 };

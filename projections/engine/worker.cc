@@ -27,6 +27,13 @@ bool is_of_a_stop(ErrorCode code) {
 Result<void> Worker::run() {
   MILLRACE_ASSIGN_OR_RETURN(const auto lock, generations_.lock_worker(context_.holder("run")));
   warn_of_unseen_events(view_, context_);
+  auto done = keep_following();
+  fold_.reset();  // before the lock: nobody is to write, or to be seen, without it
+  shown_.reset();
+  return done;
+}
+
+Result<void> Worker::keep_following() {
   for (;;) {
     auto done = follow();
     if (done || (stopping() && is_of_a_stop(done.error().code()))) return ended();
@@ -69,7 +76,9 @@ Result<void> Worker::follow() {
   }
   // In the middle of a source transaction nothing may be shown: the database drops what was folded
   // since the last commit.
-  return whole_ ? settle(fold_->checkpoint().offset, true) : Result<void>{};
+  if (whole_) return settle(fold_->checkpoint().offset, true);
+  fold_->give_up();
+  return {};
 }
 
 /// True if all tables of the view can be read; false if that can't be told since the store is still
@@ -129,7 +138,12 @@ Result<void> Worker::open_live() {
   MILLRACE_RETURN_IF_ERROR(check_continuation(view_, checkpoint, reader_->store_id(),
                                               reader_->durable_end(), context_.program));
   MILLRACE_RETURN_IF_ERROR(write_failure(*database_, {}));
-  MILLRACE_ASSIGN_OR_RETURN(fold_, Fold::make(view_, *database_, *context_.schemas, checkpoint));
+  auto fold = Fold::make(view_, *database_, *context_.schemas, checkpoint);
+  if (!fold) {
+    static_cast<void>(write_failure(*database_, fold.error().message()));  // for `status`
+    return std::move(fold).error();
+  }
+  fold_ = *std::move(fold);
   spdlog::debug("view {}: generation {} from offset {}", view_.name(), generation_,
                 checkpoint.offset.value);
   if (view_.sink() != nullptr && !mirror_)
@@ -167,7 +181,13 @@ Result<bool> Worker::begin() {
     MILLRACE_RETURN_IF_ERROR(open_live());
     return false;
   }
-  MILLRACE_RETURN_IF_ERROR(fold_->look_again());
+  MILLRACE_ASSIGN_OR_RETURN(const bool goes_on, fold_->look_again());
+  if (!goes_on) {
+    database_->rollback();
+    spdlog::info("view {}: taking over what another process has written", view_.name());
+    MILLRACE_RETURN_IF_ERROR(open_live());
+    return false;
+  }
   in_transaction_ = true;
   replaced_ = false;
   began_ = std::chrono::steady_clock::now();
@@ -198,9 +218,14 @@ Result<void> Worker::begin_again() {
   return {};
 }
 
-Result<void> Worker::commit() {
-  if (auto done = fold_->commit(); !done)
-    return fold_->wants_to_begin_again() ? begin_again() : done;
+Result<void> Worker::commit(bool at_once) {
+  const bool is_all = fold_->checkpoint().offset >= reader_->durable_end();
+  const auto is_shown = fold_->show(is_all, at_once);
+  if (!is_shown)
+    return fold_->wants_to_begin_again() ? begin_again() : Result<void>(is_shown.error());
+  if (*is_shown && !shown_) {
+    MILLRACE_ASSIGN_OR_RETURN(shown_, generations_.lock_shown(context_.holder("run")));
+  }
   in_transaction_ = false;
   committed_ = std::chrono::steady_clock::now();
   goes_well();
@@ -213,9 +238,9 @@ Result<void> Worker::commit() {
 /// is written now and then, or `at_once`.
 Result<void> Worker::settle(Offset read_to, bool at_once) {
   fold_->advance_to(read_to);
-  if (fold_->has_written()) return commit();
+  if (fold_->has_written()) return commit(at_once);
   const bool due = at_once || std::chrono::steady_clock::now() - committed_ >= kPositionInterval;
-  if (!due || !fold_->has_moved()) {
+  if (!(due && fold_->has_moved()) && !fold_->wants_show(at_once)) {
     if (in_transaction_) MILLRACE_RETURN_IF_ERROR(fold_->release());
     in_transaction_ = false;
     goes_well();
@@ -225,7 +250,7 @@ Result<void> Worker::settle(Offset read_to, bool at_once) {
     MILLRACE_ASSIGN_OR_RETURN(const bool begun, begin());
     if (!begun) return {};
   }
-  return commit();
+  return commit(at_once);
 }
 
 /// So that `status` can tell; the error itself goes to the caller or the log in any case.
@@ -236,7 +261,7 @@ void Worker::remember_failure(const Error& error) noexcept {
       spdlog::debug("view {}: why it could not be made can't be written down", view_.name());
     return;
   }
-  fold_->rollback();
+  fold_->give_up();
   // Where the disk is full this may well fail too: once is enough to say so.
   if (auto written = write_failure(*database_, error.message()); !written && pause_.count() == 0)
     spdlog::warn("view {}: {}", view_.name(), written.error().to_string());

@@ -52,6 +52,7 @@ class Worker {
   Result<void> run();
 
  private:
+  Result<void> keep_following();
   Result<void> follow();
   Result<void> ended() const;
   Result<bool> tables_are_known(LogReader& reader) const;
@@ -60,7 +61,7 @@ class Worker {
   Result<bool> begin();
   Result<void> take(Batch& batch);
   Result<void> begin_again();
-  Result<void> commit();
+  Result<void> commit(bool at_once = false);
   Result<void> settle(Offset read_to, bool at_once);
   void remember_failure(const Error& error) noexcept;
   void pause_after(const Error& error);
@@ -76,11 +77,12 @@ class Worker {
   std::unique_ptr<sqlite::Database> database_;
   std::unique_ptr<Fold> fold_;
   std::unique_ptr<LogReader> reader_;
-  std::unique_ptr<Mirror> mirror_;  ///< Of a view with a sink.
-  bool replaced_ = false;           ///< The file was, when it was last looked at.
-  bool in_transaction_ = false;     ///< Of the database.
-  bool whole_ = true;               ///< What was taken ends with the end of a source transaction.
-  bool caught_up_ = false;          ///< As far as `until_caught_up` asks.
+  std::unique_ptr<Mirror> mirror_;   ///< Of a view with a sink.
+  std::unique_ptr<FileLock> shown_;  ///< Held once a view in memory is shown.
+  bool replaced_ = false;            ///< The file was, when it was last looked at.
+  bool in_transaction_ = false;      ///< Of the database.
+  bool whole_ = true;                ///< What was taken ends with the end of a source transaction.
+  bool caught_up_ = false;           ///< As far as `until_caught_up` asks.
   std::uint64_t events_at_begin_ = 0;
   std::chrono::steady_clock::time_point began_, committed_;
   std::chrono::milliseconds pause_{0};  ///< The last one, while attempts fail; else 0.

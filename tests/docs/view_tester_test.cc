@@ -63,4 +63,5 @@ TEST_CASE("projections.md: a view is tested in memory", "[docs]") {
   CHECK(tester.rows() == std::vector<std::string>{"7|1|100"});
 
   CHECK(first_difference(totals, transactions, seed) == std::nullopt);
+  CHECK(first_difference_when_read_again(totals, transactions, seed) == std::nullopt);
 }
