@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/sql_text.h"
 #include "capture/daemon/source_guard.h"
 #include "capture/postgres/preflight.h"
 #include "capture/postgres/replication.h"

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/bytes.h"
+#include "base/sql_text.h"
 #include "base/wakeup.h"
 #include "capture/pgoutput/framing.h"
 #include "capture/pipeline/change_encoder.h"

@@ -2,21 +2,17 @@
 
 #include <algorithm>
 
+#include "base/sql_text.h"
+
 namespace millrace {
 namespace {
 
 /// `name` as one part of a category: quoted as SQL does where it would be taken for two parts.
 void append_part(std::string_view name, std::string& out) {
-  if (name.find_first_of(".\"") == std::string_view::npos) {
+  if (name.find_first_of(".\"") == std::string_view::npos)
     out += name;
-    return;
-  }
-  out += '"';
-  for (const char c : name) {
-    if (c == '"') out += '"';
-    out += c;
-  }
-  out += '"';
+  else
+    out += quote_identifier(name);
 }
 
 }  // namespace

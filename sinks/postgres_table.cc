@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "base/bytes.h"
+#include "base/sql_text.h"
 #include "sinks/open_socket.h"
 #include "sinks/postgres/session.h"
 
@@ -10,7 +11,6 @@ namespace millrace::projections {
 namespace {
 
 using postgres::Parameters;
-using postgres::quote_identifier;
 using postgres::ServerAddress;
 using postgres::Session;
 

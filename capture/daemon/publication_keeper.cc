@@ -6,6 +6,7 @@
 #include <ranges>
 
 #include "base/bytes.h"
+#include "base/sql_text.h"
 #include "capture/postgres/preflight.h"
 
 namespace millrace {

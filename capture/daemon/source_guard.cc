@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/sql_text.h"
 #include "capture/daemon/store_out.h"
 #include "capture/pipeline/change_encoder.h"
 #include "capture/pipeline/snapshot_progress.h"

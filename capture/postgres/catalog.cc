@@ -4,6 +4,7 @@
 #include <pqxx/pqxx>
 
 #include "base/bytes.h"
+#include "base/sql_text.h"
 #include "capture/pgoutput/builtin_types.h"
 
 namespace millrace {
@@ -52,20 +53,16 @@ std::optional<Lsn> lsn_or_none(const pqxx::row& row, const char* column) {
   return lsn ? std::optional(*lsn) : std::nullopt;
 }
 
-/// `text` between two of `quote`, each of its own doubled.
-std::string between(std::string_view text, char quote) {
-  std::string out(1, quote);
-  for (const char c : text) {
-    if (c == quote) out += quote;
-    out += c;
-  }
-  return out + quote;
-}
-
 }  // namespace
 
-std::string quote_identifier(std::string_view name) { return between(name, '"'); }
-std::string quote_literal(std::string_view text) { return between(text, '\''); }
+std::string quote_literal(std::string_view text) {
+  std::string out = "'";
+  for (const char c : text) {
+    if (c == '\'') out += '\'';
+    out += c;
+  }
+  return out += '\'';
+}
 
 std::string SourceTable::quoted() const {
   return quote_identifier(schema_name) + "." + quote_identifier(table_name);

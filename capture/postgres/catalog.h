@@ -149,8 +149,6 @@ class Catalog final : public CatalogLookup {
   std::map<std::pair<std::uint32_t, std::int32_t>, ColumnType> types_;
 };
 
-/// `name` in double quotes, for SQL.
-std::string quote_identifier(std::string_view name);
 /// "'it''s'", for a server with standard_conforming_strings, as capture's sessions are.
 std::string quote_literal(std::string_view text);
 

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/counted.h"
+#include "base/sql_text.h"
 #include "capture/pipeline/outbox.h"
 
 namespace millrace {

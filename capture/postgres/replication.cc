@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "base/bytes.h"
+#include "base/sql_text.h"
 
 namespace millrace {
 namespace {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "base/sql_text.h"
+
 namespace millrace {
 namespace {
 

@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/sql_text.h"
 
 namespace millrace::projections::sqlite {
 namespace {
@@ -51,14 +52,7 @@ Error error_of(sqlite3* handle, int code, const Path& file, std::string_view doi
 
 }  // namespace
 
-std::string identifier(std::string_view name) {
-  std::string out = "\"";
-  for (const char c : name) {
-    if (c == '"') out += '"';
-    out += c;
-  }
-  return out += '"';
-}
+std::string identifier(std::string_view name) { return quote_identifier(name); }
 
 Statement::Statement(Statement&& other) noexcept
     : statement_(std::exchange(other.statement_, nullptr)), bind_failure_(other.bind_failure_) {}

@@ -33,15 +33,6 @@ bool passes(const std::string& state) {
 
 }  // namespace
 
-std::string quote_identifier(std::string_view name) {
-  std::string out = "\"";
-  for (const char c : name) {
-    if (c == '"') out += '"';
-    out += c;
-  }
-  return out += '"';
-}
-
 Result<ServerAddress> ServerAddress::parse(const std::string& text) {
   char* message = nullptr;
   const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> options(

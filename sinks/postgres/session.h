@@ -11,8 +11,6 @@
 
 namespace millrace::projections::postgres {
 
-std::string quote_identifier(std::string_view name);
-
 /// Where a PostgreSQL server is. Holds the password: print only describe().
 class ServerAddress {
  public:
