@@ -28,7 +28,9 @@ Result<void> Worker::run() {
   MILLRACE_ASSIGN_OR_RETURN(const auto lock, generations_.lock_worker(context_.holder("run")));
   warn_of_unseen_events(view_, context_);
   auto done = keep_following();
-  fold_.reset();  // before the lock: nobody is to write, or to be seen, without it
+  // Before the lock: nobody is to write, or to be seen, without it.
+  mirror_.reset();
+  fold_.reset();
   shown_.reset();
   return done;
 }

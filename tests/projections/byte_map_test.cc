@@ -75,9 +75,9 @@ TEST_CASE("a byte map gives its entries in the order of bytes, of numbers, and a
       "9", "10", "", "100000001", "100000000", "99", std::string("\0", 1), "\xff", "1"};
   for (const std::string& key : keys) map.put(key, key);
   const auto keys_of = [](const std::vector<const ByteMap::Entry*>& entries) {
-    std::vector<std::string> keys;
-    for (const auto* entry : entries) keys.emplace_back(entry->key());
-    return keys;
+    std::vector<std::string> found;
+    for (const auto* entry : entries) found.emplace_back(entry->key());
+    return found;
   };
   CHECK(keys_of(map.entries()) == keys);
   std::vector<std::string> sorted = keys;
