@@ -281,6 +281,16 @@ Result<std::optional<Offset>> read_shown(Database& database) {
   return std::optional(Offset{static_cast<std::uint64_t>(shown)});
 }
 
+Result<void> take_over_shown(Database& from, Database& to) {
+  MILLRACE_ASSIGN_OR_RETURN(const auto shown, read_shown(from));
+  MILLRACE_ASSIGN_OR_RETURN(const auto there, read_shown(to));
+  if (!shown || !there) return {};
+  MILLRACE_ASSIGN_OR_RETURN(Statement raise,
+                            to.prepare("UPDATE millrace_memory SET shown = max(shown, ?1)"));
+  raise.bind(1, static_cast<std::int64_t>(shown->value));
+  return raise.run();
+}
+
 std::vector<Comparison> compare_states(const StateType& type) {
   Comparison comparison{
       .what = "row", .setup = "", .sql = "SELECT key, value FROM temp.millrace_rows ORDER BY key"};

@@ -200,6 +200,8 @@ Result<std::unique_ptr<AnyState>> load_state(const StateType& type, sqlite::Data
 Result<std::unique_ptr<AnyState>> load_state(const StateType& type, const Path& file);
 /// How far the process that runs the view has shown it, if one does; nothing of other views.
 Result<std::optional<Offset>> read_shown(sqlite::Database& database);
+/// What one file's process has shown, that of the next one must not unsee.
+Result<void> take_over_shown(sqlite::Database& from, sqlite::Database& to);
 std::vector<Comparison> compare_states(const StateType& type);
 Error not_in_memory(const std::string& view);
 

@@ -205,6 +205,7 @@ class RedisSink final : public Sink {
   Result<void> commit_portion() {
     MILLRACE_RETURN_IF_ERROR(receive_until(sent_ - begun_));
     send({"EXEC"}, [this](const Reply& done) { return check_done(done); });
+    connection_->push();
     return {};
   }
 

@@ -94,6 +94,8 @@ class Rebuilds {
     const auto built = known ? build_generation(view, context_, hooks(place)) : known.error();
     const std::lock_guard lock(mutex_);
     line_.finish();
+    // Not before: who reads these lines slowly must not keep the live view's file locked.
+    if (auto printed = lines_.flush(); !printed && printed_) printed_ = std::move(printed);
     if (!built) {
       report(built.error());
       return exit_code_of_work(built.error());
@@ -134,7 +136,6 @@ class Rebuilds {
     line_.finish();
     auto printed = lines_.add(options_.json ? diff_json(view, report, switches)
                                             : diff_text(view, report, switches));
-    if (printed) printed = lines_.flush();  // the next view may take long
     if (!printed && printed_) printed_ = std::move(printed);
     return switches;
   }

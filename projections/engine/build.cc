@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "projections/memory_view.h"
+
 namespace millrace::projections {
 namespace {
 
@@ -159,6 +161,7 @@ class Builder {
                                             hooks_.events_per_commit, {}));
         checkpoint_ = fold->checkpoint();
       }
+      if (comparable) MILLRACE_RETURN_IF_ERROR(internal::take_over_shown(*live, database));
     }
     MILLRACE_ASSIGN_OR_RETURN(set_aside_, count_set_aside(database));
     MILLRACE_ASSIGN_OR_RETURN(switched_, may_switch(live.get(), database));

@@ -150,10 +150,11 @@ Quarantine::Hands Fold::hands(Table& table) {
 Result<void> Fold::begin_again() {
   const std::uint64_t events = checkpoint_.events - mark_.events;
   MILLRACE_RETURN_IF_ERROR(go_back());
-  MILLRACE_RETURN_IF_ERROR(make_writer());
   const bool with_care = !gathers_ || events <= kFewEvents;
   if (gathers_) portion_ = with_care ? events : events / 2;
-  return quarantine_.begin_again(with_care);
+  // In this order, as in make().
+  MILLRACE_RETURN_IF_ERROR(quarantine_.begin_again(with_care));
+  return make_writer();
 }
 
 Result<bool> Fold::look_again() {

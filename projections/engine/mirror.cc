@@ -89,7 +89,10 @@ void Mirror::follow(const std::stop_token& stop) {
     }
     auto done = bring_up_to_date();
     if (live_) live_->rollback();
-    if (done && has_more(target)) continue;
+    if (done && has_more(target)) {
+      settle({});
+      continue;
+    }
     if (done) done = confirm();
     if (done) {
       settle({});
@@ -100,7 +103,7 @@ void Mirror::follow(const std::stop_token& stop) {
       continue;
     }
     take_sink(nullptr);
-    sent_ = shown_;  // until open() tells
+    sent_ = shown_;                     // until open() tells
     if (stop.stop_requested()) return;  // it was interrupted
     const bool passes = may_pass(done.error().code());
     settle(std::move(done));

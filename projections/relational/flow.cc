@@ -46,7 +46,7 @@ void SourceTable::take(const RawChange& change) {
   if (change.op == Op::kDelete) {
     // Should the row come back under another key, its unchanged columns are still to be had.
     moved_ = newest(change.key);
-    moved_key_ = change.key;
+    moved_offset_ = change.offset;
     return gather(change.key, std::nullopt);
   }
   if (change.unchanged.empty()) return gather(change.key, change.after);
@@ -66,7 +66,8 @@ void SourceTable::take(const RawChange& change) {
 /// somebody skipped it, it is still there.
 std::optional<std::string_view> SourceTable::before(const RawChange& change) {
   if (!change.moved_from) return newest(change.key);
-  return moved_key_ == *change.moved_from ? moved_ : newest(*change.moved_from);
+  const bool came_just_now = moved_offset_.value + 1 == change.offset.value;
+  return came_just_now ? moved_ : newest(*change.moved_from);
 }
 
 std::optional<std::string_view> SourceTable::newest(std::string_view key) {

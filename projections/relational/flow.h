@@ -145,7 +145,7 @@ class SourceTable {
   bool warned_ = false;           ///< Of columns that were never sent.
   bool truncated_ = false;        ///< Of what was there before what is gathered, nothing is left.
   std::optional<std::string> moved_;  ///< The row that the last delete removed, if it was known.
-  std::string moved_key_;
+  Offset moved_offset_;               ///< Of that delete.
   // The change that goes through:
   bool passing_ = false;
   std::string_view key_;

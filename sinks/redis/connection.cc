@@ -173,6 +173,8 @@ Result<std::unique_ptr<Connection>> Connection::open(const ServerAddress& addres
 }
 
 void Connection::send(const Words& words) {
+  ++unanswered_;
+  if (failure_) return;
   pointers_.clear();
   sizes_.clear();
   for (const std::string_view word : words) {
@@ -181,9 +183,12 @@ void Connection::send(const Words& words) {
   }
   redisAppendCommandArgv(context_.get(), static_cast<int>(words.size()), pointers_.data(),
                          sizes_.data());
-  ++unanswered_;
   for (const std::size_t size : sizes_) unwritten_ += size;
-  if (unwritten_ < kWriteBytes || failure_) return;
+  if (unwritten_ >= kWriteBytes) push();
+}
+
+void Connection::push() {
+  if (failure_) return;
   if (auto written = write_some(); !written) failure_ = std::move(written).error();
 }
 

@@ -59,6 +59,8 @@ class Connection {
 
   /// Puts a command in line.
   void send(const Words& words);
+  /// Has the server see what was sent, as far as it takes it.
+  void push();
   std::size_t unanswered() const { return unanswered_; }
   /// The next answer; an error that the server answers is an error.
   Result<Reply> receive();
