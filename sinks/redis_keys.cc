@@ -176,10 +176,9 @@ class RedisSink final : public Sink {
 
   /// Until so many are left.
   Result<void> receive_until(std::uint64_t left) {
-    while (sent_ - answered_ > left) {
+    while (connection_->unanswered() > left) {
       MILLRACE_ASSIGN_OR_RETURN(const Reply reply, connection_->receive());
-      ++answered_;
-      if (looks_.empty() || looks_.front().first != answered_) continue;
+      if (looks_.empty() || looks_.front().first + connection_->unanswered() != sent_) continue;
       const Layout::Answer look = std::move(looks_.front().second);
       looks_.pop_front();
       MILLRACE_RETURN_IF_ERROR(look(reply));
@@ -188,7 +187,8 @@ class RedisSink final : public Sink {
   }
 
   Result<void> make_room() {
-    return sent_ - answered_ < kUnansweredMax ? Result<void>{} : receive_until(kUnansweredLeft);
+    return connection_->unanswered() < kUnansweredMax ? Result<void>{}
+                                                      : receive_until(kUnansweredLeft);
   }
 
   /// May be sent while the portion before it is under way: the server sees one after the other.
@@ -219,7 +219,7 @@ class RedisSink final : public Sink {
   /// Who has written to the checkpoint since WATCH?
   Error was_touched() {
     // What was sent behind it is of no interest, and its transaction must not be.
-    for (; answered_ < sent_; ++answered_)
+    while (connection_->unanswered() > 0)
       if (auto reply = connection_->receive();
           !reply && reply.error().code() == ErrorCode::kUnavailable)
         return reply.error();
@@ -258,7 +258,7 @@ class RedisSink final : public Sink {
   std::unique_ptr<Connection> connection_;
   OpenSocket socket_;  // goes before the connection
   bool is_new_ = false;
-  std::uint64_t sent_ = 0, answered_ = 0;                       ///< Commands of transactions.
+  std::uint64_t sent_ = 0;                                      ///< Commands of transactions.
   std::uint64_t begun_ = 0;                                     ///< sent_ as of the last MULTI.
   std::deque<std::pair<std::uint64_t, Layout::Answer>> looks_;  ///< By the number of the command.
 };

@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <bit>
 #include <functional>
 #include <new>
 #include <utility>
@@ -20,8 +19,8 @@ constexpr std::size_t kUnit = 8;
 constexpr int kUnitBits = 18;
 constexpr std::size_t kPieceBytes = kUnit << kUnitBits;
 constexpr std::size_t kPiecesMax = std::size_t{1} << (32 - kUnitBits);
-constexpr std::size_t kSmallPieceBytes =
-    4096;  // the first one: most maps are small, and often emptied
+/// The first one: most maps are small, and often emptied.
+constexpr std::size_t kSmallPieceBytes = 4096;
 constexpr std::size_t kLine = 64, kLinesAhead = 2;  // of the processor's caches
 constexpr std::size_t kSoonMax = 1024;              // a value that is copied for put_soon()
 constexpr std::size_t kSlotsMin = 64, kSlotsKept = 1024;
@@ -198,9 +197,10 @@ std::vector<const ByteMap::Entry*> ByteMap::in_order(Order order) {
     std::uint64_t beginning;
     const Entry* entry;
   };
+  std::vector<const Entry*> all = entries();
   std::vector<Place> places;
-  places.reserve(size_);
-  for (const Entry* entry : entries())
+  places.reserve(all.size());
+  for (const Entry* entry : all)
     places.push_back(
         {order == Order::kLength ? entry->key().size() : 0, beginning_of(entry->key()), entry});
   const auto comes_first = [](const Place& left, const Place& right) {
@@ -210,10 +210,9 @@ std::vector<const ByteMap::Entry*> ByteMap::in_order(Order order) {
   };
   if (!std::is_sorted(places.begin(), places.end(), comes_first))
     std::sort(places.begin(), places.end(), comes_first);
-  std::vector<const Entry*> entries;
-  entries.reserve(size_);
-  for (const Place& place : places) entries.push_back(place.entry);
-  return entries;
+  std::transform(places.begin(), places.end(), all.begin(),
+                 [](const Place& place) { return place.entry; });
+  return all;
 }
 
 }  // namespace millrace::projections::internal

@@ -231,11 +231,6 @@ Result<Reply> Connection::receive() {
   }
 }
 
-Result<void> Connection::receive_until(std::size_t left) {
-  while (unanswered_ > left) MILLRACE_RETURN_IF_ERROR(receive());
-  return {};
-}
-
 Result<Reply> Connection::receive_all() {
   Reply last;
   while (unanswered_ > 0) {

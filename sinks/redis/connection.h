@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -64,8 +63,6 @@ class Connection {
   std::size_t unanswered() const { return unanswered_; }
   /// The next answer; an error that the server answers is an error.
   Result<Reply> receive();
-  /// Until so many are left.
-  Result<void> receive_until(std::size_t left);
   /// Of all that were sent, the last one.
   Result<Reply> receive_all();
   Result<Reply> call(const Words& words);
