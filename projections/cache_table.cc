@@ -2,13 +2,14 @@
 
 #include <array>
 
+#include "base/sql_text.h"
 #include "projections/sqlite/change_log.h"
 #include "projections/sqlite/columns.h"
 #include "projections/sqlite/database.h"
+#include "projections/sqlite/row_buffer.h"
 
 namespace millrace::projections {
 
-using sqlite::identifier;
 using sqlite::Mask;
 
 namespace {
@@ -16,8 +17,12 @@ namespace {
 enum class Verb : std::uint8_t { kPut, kAdd, kSubtract, kRaise, kUpdateAll, kMoveErased };
 constexpr std::size_t kVerbs = 6;
 
-/// Parameters of every statement: 1 the key, 2 the key that it had, 3 and on the columns by their
-/// place.
+bool makes_rows(Verb verb) {
+  return verb == Verb::kPut || verb == Verb::kAdd || verb == Verb::kRaise;
+}
+
+/// Parameters of statements that make no rows: 1 the key, 2 the key that it had, 3 and on the
+/// columns by their place.
 constexpr int kKey = 1;
 constexpr int kOldKey = 2;
 constexpr int kFirstColumn = 3;
@@ -32,13 +37,10 @@ std::vector<std::string> names_of(const std::vector<Column>& columns) {
 class Sql {
  public:
   Sql(std::string_view table, std::string_view key, const std::vector<std::string>& columns)
-      : table_(identifier(table)), key_(identifier(key)), columns_(columns) {}
+      : table_(quote_identifier(table)), key_(quote_identifier(key)), columns_(columns) {}
 
   std::string of(Verb verb, const Mask& mask) const {
     switch (verb) {
-      case Verb::kPut: return upsert(mask, "$p");
-      case Verb::kAdd: return upsert(mask, "coalesce($c, 0) + $p");
-      case Verb::kRaise: return upsert(mask, "CASE WHEN $c IS NULL OR $p > $c THEN $p ELSE $c END");
       case Verb::kSubtract:
         return "UPDATE " + table_ + " SET " + assignments(mask, "coalesce($c, 0) - $p") +
                where_key("?1");
@@ -46,34 +48,54 @@ class Sql {
       case Verb::kMoveErased:
         return "UPDATE OR REPLACE " + table_ + " SET " + key_ + " = ?1" + (mask.any() ? ", " : "") +
                assignments(mask, "$p") + where_key("?2");
+      default: return {};
     }
-    return {};
+  }
+
+  /// Of a verb that makes rows: so many at once, whose parameters are those of RowBuffer::bind().
+  std::string of(Verb verb, const Mask& mask, std::size_t rows) const {
+    switch (verb) {
+      case Verb::kPut: return upsert(mask, rows, "$n");
+      case Verb::kAdd: return upsert(mask, rows, "coalesce($c, 0) + $n");
+      case Verb::kRaise:
+        return upsert(mask, rows, "CASE WHEN $c IS NULL OR $n > $c THEN $n ELSE $c END");
+      default: return {};
+    }
   }
 
  private:
-  std::string upsert(const Mask& mask, std::string_view to) const {
-    std::string names = key_, values = "?1";
+  std::string upsert(const Mask& mask, std::size_t rows, std::string_view to) const {
+    std::string names = key_, row = "(?";
     for (std::size_t place = 0; place < columns_.size(); ++place) {
       if (!mask[place]) continue;
-      names += ", " + identifier(columns_[place]);
-      values += ", " + parameter(place);
+      names += ", " + quote_identifier(columns_[place]);
+      row += ", ?";
     }
-    return "INSERT INTO " + table_ + "(" + names + ") VALUES(" + values + ") ON CONFLICT(" + key_ +
+    row += ")";
+    std::string values = row;
+    for (std::size_t i = 1; i < rows; ++i) values += ", " + row;
+    return "INSERT INTO " + table_ + "(" + names + ") VALUES" + values + " ON CONFLICT(" + key_ +
            ") DO " + (mask.any() ? "UPDATE SET " + assignments(mask, to) : "NOTHING");
   }
 
-  /// "a = <to>, b = <to>" where $c in `to` is the column and $p its parameter.
+  /// "a = <to>, b = <to>" where $c in `to` is the column, $p its parameter and $n what an upsert
+  /// would have inserted.
   std::string assignments(const Mask& mask, std::string_view to) const {
     std::string out;
     for (std::size_t place = 0; place < columns_.size(); ++place) {
       if (!mask[place]) continue;
-      const std::string column = identifier(columns_[place]);
+      const std::string column = quote_identifier(columns_[place]);
       out += (out.empty() ? "" : ", ") + column + " = ";
       for (std::size_t i = 0; i < to.size(); ++i) {
-        if (to[i] != '$')
+        if (to[i] != '$') {
           out += to[i];
-        else
-          out += to[++i] == 'c' ? table_ + "." + column : parameter(place);
+          continue;
+        }
+        switch (to[++i]) {
+          case 'c': out += table_ + "." + column; break;
+          case 'n': out += "excluded." + column; break;
+          default: out += parameter(place);
+        }
       }
     }
     return out;
@@ -117,24 +139,26 @@ Result<void> CacheTable::check_shape() const {
 void CacheTable::describe(std::string& shape) const {
   shape += "cache table\n";
   const auto add = [&](std::string_view what, const Column& column) {
-    shape += std::string(what) + " " + identifier(column.name) + " " +
+    shape += std::string(what) + " " + quote_identifier(column.name) + " " +
              std::string(sqlite::type_name(column.type)) + (column.counter ? " counter\n" : "\n");
   };
   add("key", options_.key);
   for (const auto& column : options_.columns) add("column", column);
   for (const auto& index : options_.indexes) {
     shape += "index";
-    for (const auto& column : index) shape += " " + identifier(column);
+    for (const auto& column : index) shape += " " + quote_identifier(column);
     shape += "\n";
   }
 }
 
 Result<void> CacheTable::create(sqlite::Database& database) const {
   const bool by_number = options_.key.type == ColumnType::kInteger;
-  std::string sql = "CREATE TABLE " + identifier(name()) + "(" + identifier(options_.key.name) +
+  std::string sql = "CREATE TABLE " + quote_identifier(name()) + "(" +
+                    quote_identifier(options_.key.name) +
                     (by_number ? " INTEGER PRIMARY KEY" : " TEXT NOT NULL PRIMARY KEY");
   for (const auto& column : options_.columns)
-    sql += ", " + identifier(column.name) + " " + std::string(sqlite::type_name(column.type)) +
+    sql += ", " + quote_identifier(column.name) + " " +
+           std::string(sqlite::type_name(column.type)) +
            (column.counter ? " NOT NULL DEFAULT 0" : "");
   return database.execute(sql + (by_number ? ")" : ") WITHOUT ROWID"));
 }
@@ -145,17 +169,19 @@ Result<void> CacheTable::end_bulk(sqlite::Database& database) const {
   int number = 0;
   for (const auto& index : options_.indexes) {
     std::string columns;
-    for (const auto& column : index) columns += (columns.empty() ? "" : ", ") + identifier(column);
+    for (const auto& column : index)
+      columns += (columns.empty() ? "" : ", ") + quote_identifier(column);
     MILLRACE_RETURN_IF_ERROR(database.execute(
-        "CREATE INDEX " + identifier(name() + "_index_" + std::to_string(++number)) + " ON " +
-        identifier(name()) + "(" + columns + ")"));
+        "CREATE INDEX " + quote_identifier(name() + "_index_" + std::to_string(++number)) + " ON " +
+        quote_identifier(name()) + "(" + columns + ")"));
   }
   return {};
 }
 
 std::vector<internal::Comparison> CacheTable::comparisons() const {
   return {{"row", "",
-           "SELECT * FROM " + identifier(name()) + " ORDER BY " + identifier(options_.key.name)}};
+           "SELECT * FROM " + quote_identifier(name()) + " ORDER BY " +
+               quote_identifier(options_.key.name)}};
 }
 
 SinkShape CacheTable::sink_shape() const {
@@ -163,7 +189,9 @@ SinkShape CacheTable::sink_shape() const {
   return options_.sink ? options_.sink->kept(whole) : whole;
 }
 
-std::string CacheTable::count_query() const { return "SELECT count(*) FROM " + identifier(name()); }
+std::string CacheTable::count_query() const {
+  return "SELECT count(*) FROM " + quote_identifier(name());
+}
 
 // --- its writer ---
 
@@ -179,15 +207,18 @@ class CacheTable::Writer::Statements {
                                                   const std::string& table,
                                                   const CacheTableOptions& options) {
     auto made = std::make_unique<Statements>(database, table, options);
-    const std::string key = identifier(options.key.name);
-    MILLRACE_ASSIGN_OR_RETURN(made->erase, database.prepare("DELETE FROM " + identifier(table) +
-                                                            " WHERE " + key + " = ?1"));
-    MILLRACE_ASSIGN_OR_RETURN(made->clear, database.prepare("DELETE FROM " + identifier(table)));
+    const std::string key = quote_identifier(options.key.name);
     MILLRACE_ASSIGN_OR_RETURN(
-        made->move, database.prepare("UPDATE OR REPLACE " + identifier(table) + " SET " + key +
-                                     " = ?1 WHERE " + key + " = ?2"));
-    MILLRACE_ASSIGN_OR_RETURN(made->find, database.prepare("SELECT * FROM " + identifier(table) +
-                                                           " WHERE " + key + " = ?1"));
+        made->erase,
+        database.prepare("DELETE FROM " + quote_identifier(table) + " WHERE " + key + " = ?1"));
+    MILLRACE_ASSIGN_OR_RETURN(made->clear,
+                              database.prepare("DELETE FROM " + quote_identifier(table)));
+    MILLRACE_ASSIGN_OR_RETURN(
+        made->move, database.prepare("UPDATE OR REPLACE " + quote_identifier(table) + " SET " +
+                                     key + " = ?1 WHERE " + key + " = ?2"));
+    MILLRACE_ASSIGN_OR_RETURN(
+        made->find,
+        database.prepare("SELECT * FROM " + quote_identifier(table) + " WHERE " + key + " = ?1"));
     return made;
   }
 
@@ -223,13 +254,64 @@ class CacheTable::Writer::Statements {
       MILLRACE_RETURN_IF_ERROR(run(Verb::kMoveErased, key, pending.key()));
       if (database.changes() > 0) return {};
     }
-    MILLRACE_RETURN_IF_ERROR(flush());
-    const bool sets_nothing =
-        resolved.mask.none() && (verb == Verb::kSubtract || verb == Verb::kUpdateAll);
-    return sets_nothing ? Result<void>{} : run(verb, key, {});
+    MILLRACE_RETURN_IF_ERROR(flush_erase());
+    if (makes_rows(verb)) return make_row(verb, key);
+    MILLRACE_RETURN_IF_ERROR(write_rows());
+    return resolved.mask.none() ? Result<void>{} : run(verb, key, {});
+  }
+
+  /// Now or, with others of its kind, by write_rows().
+  Result<void> make_row(Verb verb, const Value& key) {
+    if (log) log->changed(key);
+    if (verb != rows_verb || resolved.mask != rows_mask) {
+      MILLRACE_RETURN_IF_ERROR(write_rows());
+      rows_verb = verb;
+      rows_mask = resolved.mask;
+    }
+    if (!rows.add(key, resolved.values)) {
+      MILLRACE_RETURN_IF_ERROR(write_rows());
+      if (!rows.add(key, resolved.values)) return write_large_row(key);
+    }
+    return rows.is_full() || at_once ? write_rows() : Result<void>{};
+  }
+
+  /// Changes nothing of what put-off erasures are to the changes that follow them.
+  Result<void> write_rows() {
+    if (rows.is_empty()) return {};
+    const std::size_t step = rows.is_full() ? rows.rows() : 1;
+    MILLRACE_ASSIGN_OR_RETURN(sqlite::Statement * statement, upsert_of(step));
+    for (std::size_t row = 0; row < rows.rows(); row += step) {
+      rows.bind(*statement, row, step);
+      if (auto written = statement->run(); !written) {
+        failed_late = !at_once;
+        return written;
+      }
+    }
+    rows.clear();
+    return {};
+  }
+
+  Result<void> write_large_row(const Value& key) {
+    MILLRACE_ASSIGN_OR_RETURN(sqlite::Statement * statement, upsert_of(1));
+    int parameter = 0;
+    statement->bind(++parameter, key);
+    for (const auto& [place, value] : resolved.values) statement->bind(++parameter, value);
+    return statement->run();
+  }
+
+  Result<sqlite::Statement*> upsert_of(std::size_t count) {
+    auto& statements = count == 1 ? by_verb : of_many;
+    return statements[static_cast<std::size_t>(rows_verb)].get(
+        database, rows_mask, [&](const Mask& mask) { return sql.of(rows_verb, mask, count); });
   }
 
   Result<void> flush() {
+    MILLRACE_RETURN_IF_ERROR(flush_erase());
+    return write_rows();
+  }
+
+  /// There are no rows to be written where it is set.
+  Result<void> flush_erase() {
     if (!pending.is_set()) return {};
     pending.reset();
     erase.bind(1, pending.key());
@@ -262,9 +344,14 @@ class CacheTable::Writer::Statements {
   const ColumnType key_type;
   const sqlite::ColumnNames columns;
   const Sql sql;
-  std::array<sqlite::StatementsByMask, kVerbs> by_verb;
+  std::array<sqlite::StatementsByMask, kVerbs> by_verb, of_many;
   sqlite::Statement erase, clear, move, find;
   sqlite::PendingErase pending;
+  sqlite::RowBuffer rows;
+  Verb rows_verb = Verb::kPut;  // of `rows`, as the next
+  Mask rows_mask;
+  bool at_once = false;
+  bool failed_late = false;
   sqlite::Resolved resolved;               // reused
   std::string key_text, other_key_text;    // reused
   std::unique_ptr<sqlite::ChangeLog> log;  // for a sink
@@ -330,6 +417,7 @@ void CacheTable::Writer::move(Value from, Value to) {
 void CacheTable::Writer::clear() {
   if (failed()) return;
   statements_->pending.reset();
+  statements_->rows.clear();
   if (statements_->log) statements_->log->all_changed();
   if (auto done = statements_->clear.run(); !done) fail(std::move(done).error());
 }
@@ -355,6 +443,14 @@ void CacheTable::Writer::flush() {
   if (failed()) return;
   if (auto done = statements_->flush(); !done) fail(std::move(done).error());
 }
+
+void CacheTable::Writer::write_rows() {
+  if (failed()) return;
+  if (auto done = statements_->write_rows(); !done) fail(std::move(done).error());
+}
+
+void CacheTable::Writer::write_at_once(bool at_once) { statements_->at_once = at_once; }
+bool CacheTable::Writer::failed_late() const { return statements_->failed_late; }
 
 /// Rows that were put back may be named too often; one that is not named would be missed.
 void CacheTable::Writer::take_over_from(internal::ViewWriter& before) {

@@ -86,6 +86,9 @@ class CacheTable::Writer final : public internal::ViewWriter {
 
   ~Writer() override;
   void flush() override;
+  void write_rows() override;
+  void write_at_once(bool at_once) override;
+  bool failed_late() const override;
   Result<void> before_commit(Offset offset) override;
   void take_over_from(internal::ViewWriter& before) override;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/bytes.h"
+#include "base/sql_text.h"
 #include "projections/sqlite/columns.h"
 #include "projections/sqlite/database.h"
 
@@ -16,7 +17,6 @@
 
 namespace millrace::projections {
 
-using sqlite::identifier;
 using sqlite::Mask;
 
 namespace {
@@ -32,7 +32,7 @@ std::vector<std::string> names_of(const SearchIndexOptions& options) {
   return names;
 }
 
-std::string key_table(const std::string& name) { return identifier(name + "_key"); }
+std::string key_table(const std::string& name) { return quote_identifier(name + "_key"); }
 
 std::string parameter(std::size_t place) {
   return "?" + std::to_string(kFirstColumn + static_cast<int>(place));
@@ -57,18 +57,18 @@ Result<void> SearchIndex::check_shape() const {
 
 void SearchIndex::describe(std::string& shape) const {
   shape += "search index, tokenizer " + options_.tokenizer + "\n";
-  shape += "key " + identifier(options_.key.name) + " " +
+  shape += "key " + quote_identifier(options_.key.name) + " " +
            std::string(sqlite::type_name(options_.key.type)) + "\n";
-  for (const auto& column : options_.text) shape += "text " + identifier(column) + "\n";
-  for (const auto& column : options_.stored) shape += "stored " + identifier(column) + "\n";
+  for (const auto& column : options_.text) shape += "text " + quote_identifier(column) + "\n";
+  for (const auto& column : options_.stored) shape += "stored " + quote_identifier(column) + "\n";
 }
 
 std::string SearchIndex::create_statement() const {
-  std::string sql = "CREATE VIRTUAL TABLE " + identifier(name()) + " USING fts5(" +
-                    identifier(options_.key.name) + " UNINDEXED";
-  for (const auto& column : options_.text) sql += ", " + identifier(column);
-  for (const auto& column : options_.stored) sql += ", " + identifier(column) + " UNINDEXED";
-  return sql + ", tokenize = " + identifier(options_.tokenizer) + ")";
+  std::string sql = "CREATE VIRTUAL TABLE " + quote_identifier(name()) + " USING fts5(" +
+                    quote_identifier(options_.key.name) + " UNINDEXED";
+  for (const auto& column : options_.text) sql += ", " + quote_identifier(column);
+  for (const auto& column : options_.stored) sql += ", " + quote_identifier(column) + " UNINDEXED";
+  return sql + ", tokenize = " + quote_identifier(options_.tokenizer) + ")";
 }
 
 Result<void> SearchIndex::create(sqlite::Database& database) const {
@@ -80,34 +80,34 @@ Result<void> SearchIndex::create(sqlite::Database& database) const {
 }
 
 Result<void> SearchIndex::begin_bulk(sqlite::Database& database) const {
-  const std::string table = identifier(name());
+  const std::string table = quote_identifier(name());
   return database.execute("INSERT INTO " + table + "(" + table + ", rank) VALUES('automerge', 0)");
 }
 
 Result<void> SearchIndex::end_bulk(sqlite::Database& database) const {
-  const std::string table = identifier(name());
+  const std::string table = quote_identifier(name());
   return database.execute("INSERT INTO " + table + "(" + table + ", rank) VALUES('automerge', 4)");
 }
 
 std::vector<internal::Comparison> SearchIndex::comparisons() const {
-  std::string columns = "f." + identifier(options_.key.name);
-  for (const auto& column : names_of(options_)) columns += ", f." + identifier(column);
+  std::string columns = "f." + quote_identifier(options_.key.name);
+  for (const auto& column : names_of(options_)) columns += ", f." + quote_identifier(column);
   const bool by_number = options_.key.type == ColumnType::kInteger;
   // The second one is the inverted index itself: how often each word stands in each column. It
   // comes in order.
   return {{"document", "",
            "SELECT " + columns + " FROM " +
-               (by_number ? identifier(name()) + " f ORDER BY f.rowid"
-                          : key_table(name()) + " k JOIN " + identifier(name()) +
+               (by_number ? quote_identifier(name()) + " f ORDER BY f.rowid"
+                          : key_table(name()) + " k JOIN " + quote_identifier(name()) +
                                 " f ON f.rowid = k.document ORDER BY k.key")},
           {"word",
-           "CREATE VIRTUAL TABLE temp.millrace_words USING fts5vocab(main, " + identifier(name()) +
-               ", 'col')",
+           "CREATE VIRTUAL TABLE temp.millrace_words USING fts5vocab(main, " +
+               quote_identifier(name()) + ", 'col')",
            "SELECT term, col, doc, cnt FROM temp.millrace_words"}};
 }
 
 std::string SearchIndex::count_query() const {
-  return "SELECT count(*) FROM " + identifier(name() + "_docsize");
+  return "SELECT count(*) FROM " + quote_identifier(name() + "_docsize");
 }
 
 // --- its writer ---
@@ -116,8 +116,8 @@ class SearchIndex::Writer::Statements {
  public:
   Statements(sqlite::Database& to, const SearchIndex& index)
       : database(to),
-        table(identifier(index.name())),
-        key_column(identifier(index.options_.key.name)),
+        table(quote_identifier(index.name())),
+        key_column(quote_identifier(index.options_.key.name)),
         key_type(index.options_.key.type),
         by_number(key_type == ColumnType::kInteger),
         columns(names_of(index.options_)),
@@ -254,7 +254,7 @@ class SearchIndex::Writer::Statements {
           std::string names = "rowid, " + key_column, values = "?1, ?2";
           for (std::size_t place = 0; place < columns.all().size(); ++place) {
             if (!mask[place]) continue;
-            names += ", " + identifier(columns.all()[place]);
+            names += ", " + quote_identifier(columns.all()[place]);
             values += ", " + parameter(place);
           }
           return "INSERT INTO " + table + "(" + names + ") VALUES(" + values + ")";
@@ -274,7 +274,7 @@ class SearchIndex::Writer::Statements {
           std::string set;
           for (std::size_t place = 0; place < columns.all().size(); ++place)
             if (mask[place])
-              set += (set.empty() ? "" : ", ") + identifier(columns.all()[place]) + " = " +
+              set += (set.empty() ? "" : ", ") + quote_identifier(columns.all()[place]) + " = " +
                      parameter(place);
           if (set.empty()) set = key_column + " = " + key_column;
           return "UPDATE " + table + " SET " + set + " WHERE rowid = ?1";

@@ -202,6 +202,7 @@ ViewTester::ViewTester(const View& view) : view_(view) {
 void ViewTester::open() {
   appliers_.clear();
   writer_ = must(view_.make_writer(*database_));
+  writer_->write_at_once(true);  // so that an error is of the change at hand
   for (const auto& source : view_.sources()) appliers_.push_back(source.make_applier(*writer_));
 }
 

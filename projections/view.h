@@ -69,6 +69,14 @@ class ViewWriter {
   /// Carries out what was put off. Comes before each commit that a reader may see: what an erase()
   /// and a put() are to each other in a change of key must hold across those that nobody sees.
   virtual void flush() = 0;
+  /// Rows may be put off, a few at a time, to be written by one statement. This writes them; unlike
+  /// flush() it may come between the halves of a change of key.
+  virtual void write_rows() {}
+  /// With `true`, each is written when it is put, so that an error is the fault of the event at
+  /// hand. Comes when none is put off.
+  virtual void write_at_once(bool) {}
+  /// The error was met when rows were written that had been put off: another event's, maybe.
+  virtual bool failed_late() const { return false; }
   /// What changes do is put off until flush(), for many of them at once: an error there may be any
   /// one's.
   virtual bool gathers() const { return false; }

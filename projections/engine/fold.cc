@@ -60,6 +60,7 @@ Result<void> Fold::make_writer() {
   writer_ = std::move(writer);
   is_shown_ = false;
   gathers_ = writer_->gathers();
+  write_at_once(at_once_);
   for (Table& table : tables_) {
     table.applier = table.source->make_applier(*writer_);
     table.keyed_schema = 0;
@@ -78,10 +79,12 @@ Result<void> Fold::apply(Batch& batch, Offset until) {
     if (event->offset < checkpoint_.offset) continue;
     if (event->offset >= until) break;
     const Offset after{event->offset.value + 1};
-    if (auto applied = apply_event(*event, batch.info); !applied) [[unlikely]]
+    if (auto applied = apply_event(*event, batch.info); !applied) [[unlikely]] {
+      note_late(applied.error());
       return std::move(applied).error().context(
           "view " + view_.name() + ": event at offset " + std::to_string(event->offset.value) +
           " of " + printable(event->category) + ", key '" + printable(event->key) + "'");
+    }
     advance_to(after);
   }
   MILLRACE_RETURN_IF_ERROR(batch.status());
@@ -150,6 +153,8 @@ Quarantine::Hands Fold::hands(Table& table) {
 Result<void> Fold::begin_again() {
   const std::uint64_t events = checkpoint_.events - mark_.events;
   MILLRACE_RETURN_IF_ERROR(go_back());
+  failed_late_ = false;
+  at_once_ = true;
   const bool with_care = !gathers_ || events <= kFewEvents;
   if (gathers_) portion_ = with_care ? events : events / 2;
   // In this order, as in make().
@@ -175,6 +180,7 @@ Result<std::optional<std::string>> Fold::try_again(const SetAsideEvent& event,
   Table* table = table_of(event.category);
   if (table == nullptr)
     return where(Error(ErrorCode::kFailedPrecondition, "the view takes nothing from it any more"));
+  write_at_once(true);
   const EventView view = event.view();
   if (auto decoded = decode(*table, view, event.transaction); !decoded)
     return where(std::move(decoded).error());
@@ -258,10 +264,20 @@ Result<void> Fold::flush() {
 Result<void> Fold::flush_gathered() {
   auto done = flush();
   if (done) return done;
+  note_late(done.error());
   const bool any = checkpoint_.events != mark_.events;
   if (gathers_ && any && !quarantine_.is_careful())
     quarantine_.note_failure(Offset{checkpoint_.offset.value - 1}, done.error());
   return std::move(done).error().context("view " + view_.name());
+}
+
+void Fold::note_late(const Error& error) {
+  failed_late_ = writer_->failed_late() && is_fault_of_event(error);
+}
+
+void Fold::write_at_once(bool at_once) {
+  at_once_ = at_once;
+  writer_->write_at_once(at_once);
 }
 
 /// begin_again() goes no further back than here.
@@ -307,6 +323,7 @@ Result<void> Fold::commit() {
   at_savepoint_ = false;
   marked();
   log_news(quarantine_.committed(checkpoint_.offset));
+  write_at_once(quarantine_.is_careful());
   return {};
 }
 
@@ -328,6 +345,12 @@ Result<void> Fold::commit_part() {
   if (!must_commit()) return database_.commit();
   // What a view that sets aside has in memory must not be lost should it begin again.
   if (gathers_ || view_.keys_set_aside_max() > 0) return commit();
+  writer_->write_rows();
+  if (writer_->failed()) {
+    Error error = writer_->take_failure();
+    note_late(error);
+    return std::move(error).context("view " + view_.name());
+  }
   MILLRACE_RETURN_IF_ERROR(checkpoint_writer_.write(checkpoint_));
   MILLRACE_RETURN_IF_ERROR(database_.commit());
   committed_ = shown_ = checkpoint_;

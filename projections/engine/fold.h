@@ -18,6 +18,10 @@
 // care (quarantine.h). Wherever it got through, the next mark is made, and twice as many events are
 // folded at once. So an event that can't be folded costs about as much again as those since the one
 // before it.
+//
+// Other views write each row as it is put, or a few at a time. Where those few fail, the fold goes
+// back as well, and from there each row is written with its event, so that the error is of the
+// right one.
 
 namespace millrace::projections {
 
@@ -38,7 +42,7 @@ class Fold {
   Result<void> apply(Batch& batch, Offset until = {UINT64_MAX});
   /// After an error of apply() or of a commit: should events only have to be folded again, from
   /// where checkpoint() is after begin_again(), which may end the transaction.
-  bool wants_to_begin_again() const { return quarantine_.wants_care(); }
+  bool wants_to_begin_again() const { return failed_late_ || quarantine_.wants_care(); }
   Result<void> begin_again();
   /// Sees what another process has done to the quarantine. At the start of a transaction. False if
   /// the Fold must be made anew, since that is not all that it has done.
@@ -115,6 +119,8 @@ class Fold {
   Quarantine::Hands hands(Table& table);
   Result<void> flush();
   Result<void> flush_gathered();
+  void note_late(const Error& error);
+  void write_at_once(bool at_once);
   Result<void> mark();
   void marked();
   Result<void> go_back();
@@ -136,6 +142,8 @@ class Fold {
   CheckpointWriter checkpoint_writer_;
   std::unique_ptr<internal::ViewWriter> writer_;
   bool gathers_ = false;  ///< The writer does.
+  bool at_once_ = false;  ///< It puts off no rows.
+  bool failed_late_ = false;
   std::vector<Table> tables_;
   Quarantine quarantine_;
   internal::RawChange change_;  // reused

@@ -75,20 +75,6 @@ SetAsideEvent event_of(const Statement& row) {
   return event;
 }
 
-/// Whether another event of the same view may well be folded: not where the disk, the file, the
-/// program or the store is at fault.
-bool is_fault_of_event(const Error& error) {
-  switch (error.code()) {
-    case ErrorCode::kInvalidArgument:
-    case ErrorCode::kNotFound:
-    case ErrorCode::kConflict:
-    case ErrorCode::kFailedPrecondition:
-    case ErrorCode::kUnsupported:
-    case ErrorCode::kGone: return true;
-    default: return false;
-  }
-}
-
 SetAsideEvent copy_of(const EventView& event, const internal::RawChange& change) {
   SetAsideEvent copy;
   copy.offset = event.offset;
@@ -105,6 +91,18 @@ SetAsideEvent copy_of(const EventView& event, const internal::RawChange& change)
 }
 
 }  // namespace
+
+bool is_fault_of_event(const Error& error) {
+  switch (error.code()) {
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kNotFound:
+    case ErrorCode::kConflict:
+    case ErrorCode::kFailedPrecondition:
+    case ErrorCode::kUnsupported:
+    case ErrorCode::kGone: return true;
+    default: return false;
+  }
+}
 
 EventView SetAsideEvent::view() const {
   return {offset, category, key, type, payload, metadata, flags, version};
@@ -380,8 +378,10 @@ void Quarantine::note_failure(Offset offset, const Error& error) {
 }
 
 Result<void> Quarantine::begin_again(bool with_care) {
-  careful_until_ = std::exchange(wants_care_, std::nullopt);
-  failed_.insert(*careful_until_);
+  if (wants_care_) {
+    careful_until_ = std::exchange(wants_care_, std::nullopt);
+    failed_.insert(*careful_until_);
+  }
   if (!with_care) careful_until_.reset();
   in_savepoint_ = false;
   first_half_.reset();

@@ -65,6 +65,10 @@ struct AuditNote {
   std::string note;
 };
 
+/// Whether another event of the same view may well be folded: not where the disk, the file, the
+/// program or the store is at fault.
+bool is_fault_of_event(const Error& error);
+
 struct QuarantineCounts {
   std::uint64_t keys = 0;
   std::uint64_t events = 0;
@@ -129,7 +133,7 @@ class Quarantine {
   void note_failure(Offset offset, const Error& error);
   bool wants_care() const { return wants_care_.has_value(); }
   /// After the transaction was rolled back, to its start or to keep(): goes on with care until that
-  /// event is behind, or without.
+  /// event is behind, if there is one, or without.
   Result<void> begin_again(bool with_care);
   /// What is done so far stays, and all of it was done with the care that it needs: from here on
   /// events go on without.

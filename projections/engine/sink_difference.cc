@@ -3,18 +3,18 @@
 #include <charconv>
 
 #include "base/bytes.h"
+#include "base/sql_text.h"
 
 namespace millrace::projections {
 namespace {
 
 using sqlite::Database;
-using sqlite::identifier;
 using sqlite::Statement;
 
 std::string selected(const SinkShape& shape) {
-  std::string sql = "SELECT " + identifier(shape.key.name);
-  for (const Column& column : shape.columns) sql += ", " + identifier(column.name);
-  return sql + " FROM " + identifier(shape.view);
+  std::string sql = "SELECT " + quote_identifier(shape.key.name);
+  for (const Column& column : shape.columns) sql += ", " + quote_identifier(column.name);
+  return sql + " FROM " + quote_identifier(shape.view);
 }
 
 std::string shown(const Sink::Texts& columns, const SinkShape& shape) {
@@ -44,7 +44,7 @@ bool is_same_row(const SinkShape& shape, const SinkRow& row, const Sink::Texts& 
 
 Result<ViewRows> ViewRows::open(Database& view, const SinkShape& shape) {
   ViewRows rows;
-  const std::string key = identifier(shape.key.name);
+  const std::string key = quote_identifier(shape.key.name);
   MILLRACE_ASSIGN_OR_RETURN(rows.find_, view.prepare(selected(shape) + " WHERE " + key + " = ?1"));
   MILLRACE_ASSIGN_OR_RETURN(rows.all_, view.prepare(selected(shape) + " ORDER BY " + key));
   rows.columns_.resize(shape.columns.size());
@@ -108,10 +108,10 @@ Result<std::uint64_t> find_differences(Sink& sink, Database& view, const SinkSha
     return different.run();
   };
   MILLRACE_RETURN_IF_ERROR(sink.read(compare));
-  const std::string key = identifier(shape.key.name);
+  const std::string key = quote_identifier(shape.key.name);
   MILLRACE_RETURN_IF_ERROR(view.execute("INSERT INTO temp.different SELECT " + key +
-                                        ", NULL FROM " + identifier(shape.view) + " WHERE " + key +
-                                        " NOT IN (SELECT key FROM temp.seen)"));
+                                        ", NULL FROM " + quote_identifier(shape.view) + " WHERE " +
+                                        key + " NOT IN (SELECT key FROM temp.seen)"));
   return compared;
 }
 

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/sql_text.h"
+
 namespace millrace::projections::internal {
 namespace {
-
-using sqlite::identifier;
 
 constexpr std::size_t kEntryBytes = 64;  // of an entry in memory beside its text
 
@@ -36,12 +36,12 @@ Result<bool> has_rows(sqlite::Database& database, const std::string& table) {
 }  // namespace
 
 Result<void> StateTable::create(sqlite::Database& database, std::string_view name) {
-  return database.execute("CREATE TABLE " + identifier(name) +
+  return database.execute("CREATE TABLE " + quote_identifier(name) +
                           "(key BLOB NOT NULL PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID");
 }
 
 Result<void> StateTable::open(sqlite::Database& database, std::string_view name) {
-  const std::string table = identifier(name);
+  const std::string table = quote_identifier(name);
   MILLRACE_ASSIGN_OR_RETURN(find_,
                             database.prepare("SELECT value FROM " + table + " WHERE key = ?1"));
   MILLRACE_ASSIGN_OR_RETURN(
@@ -92,13 +92,13 @@ Result<void> StateTable::flush() {
 }
 
 Result<void> StateIndex::create(sqlite::Database& database, std::string_view name) {
-  return database.execute("CREATE TABLE " + identifier(name) +
+  return database.execute("CREATE TABLE " + quote_identifier(name) +
                           "(key BLOB NOT NULL, member BLOB NOT NULL, times INTEGER NOT NULL,"
                           " PRIMARY KEY(key, member)) WITHOUT ROWID");
 }
 
 Result<void> StateIndex::open(sqlite::Database& database, std::string_view name) {
-  const std::string table = identifier(name);
+  const std::string table = quote_identifier(name);
   const std::string select =
       "SELECT member, times FROM " + table + " WHERE key = ?1 ORDER BY member";
   MILLRACE_ASSIGN_OR_RETURN(forwards_, database.prepare(select));

@@ -11,7 +11,6 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "base/sql_text.h"
 
 namespace millrace::projections::sqlite {
 namespace {
@@ -51,8 +50,6 @@ Error error_of(sqlite3* handle, int code, const Path& file, std::string_view doi
 }
 
 }  // namespace
-
-std::string identifier(std::string_view name) { return quote_identifier(name); }
 
 Statement::Statement(Statement&& other) noexcept
     : statement_(std::exchange(other.statement_, nullptr)), bind_failure_(other.bind_failure_) {}

@@ -15,10 +15,6 @@ struct sqlite3_stmt;
 
 namespace millrace::projections::sqlite {
 
-/// `name` as an SQL identifier, whatever it holds. Everything that becomes part of a statement goes
-/// through here.
-std::string identifier(std::string_view name);
-
 /// A prepared statement, to be run many times. Parameters count from 1, columns from 0.
 class Statement {
  public:
