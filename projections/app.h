@@ -18,8 +18,9 @@ namespace millrace::projections {
 ///       return app.main(argc, argv);
 ///     }
 ///
-/// The program has the subcommands run, rebuild, verify and status; `shop --help` tells all of
-/// them. Data goes to stdout, logs to stderr; exit codes are those of base/error.h.
+/// The program has the subcommands run, rebuild, rollback, verify, status, wait, build, quarantine
+/// and describe; `shop --help` tells of each. Data goes to stdout, logs to stderr; exit codes are
+/// those of base/error.h.
 class App {
  public:
   explicit App(std::string name) : name_(std::move(name)) {}

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "base/bytes.h"
 #include "base/sql_text.h"
 #include "projections/sqlite/change_log.h"
 #include "projections/sqlite/columns.h"
@@ -31,6 +32,12 @@ std::vector<std::string> names_of(const std::vector<Column>& columns) {
   std::vector<std::string> names;
   for (const auto& column : columns) names.push_back(column.name);
   return names;
+}
+
+std::vector<ColumnType> types_of(const std::vector<Column>& columns) {
+  std::vector<ColumnType> types;
+  for (const auto& column : columns) types.push_back(column.type);
+  return types;
 }
 
 /// Writes the SQL of one verb for one set of columns.
@@ -200,6 +207,7 @@ class CacheTable::Writer::Statements {
   Statements(sqlite::Database& to, const std::string& table, const CacheTableOptions& options)
       : database(to),
         key_type(options.key.type),
+        types(types_of(options.columns)),
         columns(names_of(options.columns)),
         sql(table, options.key.name, columns.all()) {}
 
@@ -249,6 +257,7 @@ class CacheTable::Writer::Statements {
       MILLRACE_ASSIGN_OR_RETURN(key, sqlite::key_as(key_type, given, key_text));
     }
     MILLRACE_RETURN_IF_ERROR(resolved.assign(columns, assignments));
+    if (verb != Verb::kPut) MILLRACE_RETURN_IF_ERROR(check_numbers(verb));
     if (verb == Verb::kPut && resolved.any_unchanged && pending.is_first_half_of(change)) {
       pending.reset();
       MILLRACE_RETURN_IF_ERROR(run(Verb::kMoveErased, key, pending.key()));
@@ -258,6 +267,23 @@ class CacheTable::Writer::Statements {
     if (makes_rows(verb)) return make_row(verb, key);
     MILLRACE_RETURN_IF_ERROR(write_rows());
     return resolved.mask.none() ? Result<void>{} : run(verb, key, {});
+  }
+
+  /// SQLite would make a real of the text of a decimal, or compare it as text.
+  Result<void> check_numbers(Verb verb) const {
+    const bool adds = verb == Verb::kAdd || verb == Verb::kSubtract;
+    for (const auto& [place, value] : resolved.values) {
+      const bool orders = verb == Verb::kRaise && types[place] != ColumnType::kText;
+      if (value.kind() != Value::Kind::kText || !(adds || orders)) continue;
+      return Error(ErrorCode::kInvalidArgument,
+                   "the text '" + printable(value.text(), 40) + "' can't be " +
+                       (adds ? "added to or taken from" : "compared with") + " column '" +
+                       columns.all()[place] + "' as a number")
+          .hint(
+              "Declare the view: its sum(), min() and max() take exact decimals. Or give an "
+              "integer, as scaled(number, 2) makes of 19.90.");
+    }
+    return {};
   }
 
   /// Now or, with others of its kind, by write_rows().
@@ -342,6 +368,7 @@ class CacheTable::Writer::Statements {
 
   sqlite::Database& database;
   const ColumnType key_type;
+  const std::vector<ColumnType> types;
   const sqlite::ColumnNames columns;
   const Sql sql;
   std::array<sqlite::StatementsByMask, kVerbs> by_verb, of_many;
@@ -424,14 +451,15 @@ void CacheTable::Writer::clear() {
 
 std::optional<StoredRow> CacheTable::Writer::find(Value key) {
   flush();
-  if (failed() || key.is_null()) return std::nullopt;
+  if (failed()) throw internal::WriterFailed();
+  if (key.is_null()) return std::nullopt;
   auto named = sqlite::key_as(statements_->key_type, key, statements_->key_text);
-  if (!named) return fail(std::move(named).error()), std::nullopt;
+  if (!named) fail_and_throw(std::move(named).error());
   sqlite::Statement& find = statements_->find;
   find.bind(1, *named);
   auto there = find.step();
-  if (!there) fail(std::move(there).error());
-  if (failed() || !*there) return std::nullopt;
+  if (!there) fail_and_throw(std::move(there).error());
+  if (!*there) return std::nullopt;
   StoredRow row;
   for (int column = 0; column < find.column_count(); ++column)
     row.add(find.column_name(column), find.column(column));

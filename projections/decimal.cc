@@ -1,6 +1,8 @@
 #include "projections/decimal.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstdlib>
 
 #include "base/bytes.h"
@@ -20,9 +22,11 @@ using Integer = boost::multiprecision::cpp_int;
 
 constexpr std::uint32_t kExponentBias = 1u << 31;
 constexpr std::uint32_t kScaleMax = 16'383;  // of PostgreSQL's numeric
-constexpr int kGroup = 4;                    // PostgreSQL's digits are of base 10,000
-constexpr int kSignificantDigits = 16;       // NUMERIC_MIN_SIG_DIGITS
-constexpr int kQuotientScaleMax = 1000;      // NUMERIC_MAX_DISPLAY_SCALE
+constexpr int kDigitsBeforePointMax = 131'072;
+constexpr std::size_t kTextMax = 1 << 30;
+constexpr int kGroup = 4;                // PostgreSQL's digits are of base 10,000
+constexpr int kSignificantDigits = 16;   // NUMERIC_MIN_SIG_DIGITS
+constexpr int kQuotientScaleMax = 1000;  // NUMERIC_MAX_DISPLAY_SCALE
 
 Integer power_of_ten(std::uint32_t exponent) {
   return boost::multiprecision::pow(Integer(10), exponent);
@@ -46,6 +50,16 @@ Leading leading(const Integer& digits, std::uint32_t scale) {
   return {weight, std::atoi(group.c_str())};
 }
 
+/// "+07"; nothing if it is none, or beyond what PostgreSQL's numeric can hold.
+std::optional<int> exponent_of(std::string_view text) {
+  if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
+  int exponent = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), exponent);
+  if (failure != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  if (std::abs(exponent) > kDigitsBeforePointMax) return std::nullopt;
+  return exponent;
+}
+
 }  // namespace
 
 std::optional<Decimal> Decimal::parse(std::string_view text) {
@@ -54,6 +68,13 @@ std::optional<Decimal> Decimal::parse(std::string_view text) {
   if (text == "-Infinity") return Decimal(Kind::kNegativeInfinity);
   const bool negative = text.starts_with('-');
   if (negative) text.remove_prefix(1);
+  int exponent = 0;
+  if (const auto mark = text.find_first_of("eE"); mark != std::string_view::npos) {
+    const auto read = exponent_of(text.substr(mark + 1));
+    if (!read) return std::nullopt;
+    exponent = *read;
+    text = text.substr(0, mark);
+  }
   std::string digits;
   digits.reserve(text.size());
   std::optional<std::size_t> point;
@@ -66,16 +87,18 @@ std::optional<Decimal> Decimal::parse(std::string_view text) {
       return std::nullopt;
   }
   if (digits.empty()) return std::nullopt;
-  const std::size_t scale = point ? text.size() - *point - 1 : 0;
-  if (scale > kScaleMax) return std::nullopt;
+  // As PostgreSQL has it: 1.50e1 is 15.0, 1e-3 is 0.001.
+  const int scale = (point ? static_cast<int>(text.size() - *point - 1) : 0) - exponent;
+  if (text.size() > kTextMax || scale > static_cast<int>(kScaleMax)) return std::nullopt;
   Decimal number;
-  number.scale_ = static_cast<std::uint32_t>(scale);
+  number.scale_ = static_cast<std::uint32_t>(std::max(scale, 0));
   if (digits.size() <= 18) {
     number.digits_ = std::strtoll(digits.c_str(), nullptr, 10);
   } else {
     digits.erase(0, std::min(digits.find_first_not_of('0'), digits.size() - 1));  // or it is octal
     number.digits_ = Integer(digits);
   }
+  if (scale < 0) number.digits_ *= power_of_ten(static_cast<std::uint32_t>(-scale));
   if (negative) number.digits_ = -number.digits_;
   return number;
 }
@@ -107,7 +130,14 @@ std::optional<std::int64_t> Decimal::integer() const {
   return digits_.convert_to<std::int64_t>();
 }
 
-double Decimal::real() const { return std::strtod(text().c_str(), nullptr); }
+double Decimal::real() const {
+  const std::string text = this->text();
+  double number = 0;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (read.ec != std::errc::result_out_of_range) return number;
+  const bool is_small = abs(digits_) < power_of_ten(scale_);
+  return is_small ? 0 : digits_ < 0 ? -HUGE_VAL : HUGE_VAL;
+}
 
 Decimal& Decimal::operator+=(const Decimal& other) {
   if (!is_finite() || !other.is_finite()) {

@@ -336,17 +336,18 @@ void SearchIndex::Writer::clear() {
 
 std::optional<StoredRow> SearchIndex::Writer::find(Value key) {
   flush();
-  if (failed() || key.is_null()) return std::nullopt;
+  if (failed()) throw internal::WriterFailed();
+  if (key.is_null()) return std::nullopt;
   auto named = sqlite::key_as(statements_->key_type, key, statements_->key_text);
-  if (!named) return fail(std::move(named).error()), std::nullopt;
+  if (!named) fail_and_throw(std::move(named).error());
   auto document = statements_->document_of(*named);
-  if (!document) fail(std::move(document).error());
-  if (failed() || !*document) return std::nullopt;
+  if (!document) fail_and_throw(std::move(document).error());
+  if (!*document) return std::nullopt;
   sqlite::Statement& find = statements_->find;
   find.bind(1, **document);
   auto there = find.step();
-  if (!there) fail(std::move(there).error());
-  if (failed() || !*there) return std::nullopt;
+  if (!there) fail_and_throw(std::move(there).error());
+  if (!*there) return std::nullopt;
   StoredRow row;
   for (int column = 0; column < find.column_count(); ++column)
     row.add(find.column_name(column), find.column(column));

@@ -53,11 +53,13 @@ class Value {
   constexpr bool is_null() const { return kind_ == Kind::kNull; }
   constexpr bool is_unchanged() const { return kind_ == Kind::kUnchanged; }
 
-  /// The number, 0 if it is none; a text is not converted.
+  /// The number, 0 if it is none; a text is not converted. Of a real without what is behind the
+  /// point, the least or the greatest integer where it is beyond those.
   constexpr std::int64_t integer() const {
-    return kind_ == Kind::kInteger ? integer_
-           : kind_ == Kind::kReal  ? static_cast<std::int64_t>(real_)
-                                   : 0;
+    if (kind_ == Kind::kInteger) return integer_;
+    if (kind_ != Kind::kReal || real_ != real_) return 0;
+    if (real_ >= 0x1p63) return INT64_MAX;
+    return real_ < -0x1p63 ? INT64_MIN : static_cast<std::int64_t>(real_);
   }
   constexpr double real() const {
     return kind_ == Kind::kReal      ? real_

@@ -45,7 +45,8 @@ std::string View::shape() const {
   std::string shape = "version " + std::to_string(version_.value) + "\n";
   describe(shape);
   for (const auto& source : sources_)
-    shape += "from " + source.category + (source.needs_old_rows ? " with old rows\n" : "\n");
+    shape += "from " + source.category + (source.prefix.empty() ? "" : " of " + source.prefix) +
+             (source.needs_old_rows ? " with old rows\n" : "\n");
   return shape;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <concepts>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <string>
@@ -59,6 +60,12 @@ inline constexpr std::size_t kKeysSetAsideMax = 100;  ///< Where a view does not
 
 namespace internal {
 
+/// Leaves a function of a view; why is what its writer says.
+class WriterFailed : public std::exception {
+ public:
+  const char* what() const noexcept override { return "the view could not be read"; }
+};
+
 /// What a function of a view writes to, as the engine sees it. The first failure sticks: what comes
 /// after it does nothing, and the engine asks after each event, so that functions need not check
 /// every call.
@@ -113,6 +120,11 @@ class ViewWriter {
   void fail(Error error) {
     if (!failure_) failure_ = std::make_unique<Error>(std::move(error));
   }
+  /// fail() where the function has asked for something, and must not go on without it.
+  [[noreturn]] void fail_and_throw(Error error) {
+    fail(std::move(error));
+    throw WriterFailed();
+  }
   const RawChange* change_ = nullptr;  ///< The one being applied.
 
  private:
@@ -154,6 +166,7 @@ class TypedApplier final : public Applier {
         apply_(std::as_const(change_), given_by(writer_));
     } catch (const BadRow& bad) {  // columns are parsed as they are asked for
       return bad_row(bad);
+    } catch (const WriterFailed&) {
     }
     if (writer_.failed()) [[unlikely]]
       return writer_.take_failure();
@@ -196,6 +209,7 @@ class EventApplier final : public Applier {
           .hint(
               "The view stays as it was before this event. Mend the function, or the program's "
               "idea of such events, then start again.");
+    } catch (const WriterFailed&) {
     }
     if (writer_.failed()) [[unlikely]]
       return writer_.take_failure();
@@ -235,6 +249,7 @@ struct Source {
   std::function<std::unique_ptr<Applier>(ViewWriter&)> make_applier;
   bool is_events = false;  ///< Of streams, or messages: no table, and `row` is nullptr.
   std::vector<ColumnUse> uses{};
+  std::string prefix{};  ///< Of the messages that are taken; empty for all.
 };
 
 /// A query whose rows are the view's content in a definite order; the first column is the key, to
@@ -408,14 +423,19 @@ class ViewBuilder : public View {
     static_assert(std::is_invocable_v<Apply&, const Given&, internal::GivenBy<Writer>>,
                   "the function takes (const Event<T>&, Writer&), T being what is decoded; of a "
                   "view in memory (..., State&)");
-    sources_.push_back({std::move(category), nullptr, false, false,
-                        [maker = internal::EventMaker<Decode>(std::move(decode)),
-                         prefix = std::move(prefix), function = std::move(apply)](
+    sources_.push_back({std::move(category),
+                        nullptr,
+                        false,
+                        false,
+                        [maker = internal::EventMaker<Decode>(std::move(decode)), prefix,
+                         function = std::move(apply)](
                             internal::ViewWriter& writer) -> std::unique_ptr<internal::Applier> {
                           return std::make_unique<internal::EventApplier<Decode, Writer, Apply>>(
                               maker, prefix, function, static_cast<Writer&>(writer));
                         },
-                        true});
+                        true,
+                        {},
+                        std::move(prefix)});
     return static_cast<Derived&>(*this);
   }
 };

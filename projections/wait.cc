@@ -59,7 +59,10 @@ class Wait {
   /// False also while there is no live file yet.
   Result<bool> has_folded(Offset offset) {
     MILLRACE_ASSIGN_OR_RETURN(const auto live, generations_.live());
-    if (!live) return false;
+    if (!live) {
+      MILLRACE_ASSIGN_OR_RETURN(const std::string failure, generations_.first_failure());
+      return still_going(failure);
+    }
     if (!database_ || live != generation_) {
       MILLRACE_ASSIGN_OR_RETURN(database_, sqlite::Database::open(generations_.file(*live),
                                                                   sqlite::Mode::kReadOnly, stop_));

@@ -98,9 +98,15 @@ std::string to_text(const View& view, const RetryReport& report) {
 
 Result<int> list(const Views& views, const Context& context, bool json) {
   Lines lines;
-  for (const View* view : views) MILLRACE_RETURN_IF_ERROR(show(*view, context, json, lines));
+  int code = kExitDone;
+  for (const View* view : views) {
+    const auto shown = show(*view, context, json, lines);
+    if (shown) continue;
+    report(shown.error());
+    code = worse(code, exit_code_of_work(shown.error()));
+  }
   MILLRACE_RETURN_IF_ERROR(lines.flush());
-  return kExitDone;
+  return code;
 }
 
 }  // namespace

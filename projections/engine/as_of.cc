@@ -22,7 +22,9 @@ std::string text_of(const AsOf& moment) {
 /// Goes over the log from its start to the moment.
 class Search {
  public:
-  Search(const AsOf& moment, LogReader& reader) : moment_(moment), reader_(reader) {}
+  /// `epoch` is that of an LSN.
+  Search(const AsOf& moment, std::uint32_t epoch, std::stop_token stop, LogReader& reader)
+      : moment_(moment), epoch_(epoch), stop_(std::move(stop)), reader_(reader) {}
 
   Result<Offset> run() {
     end_ = reader_.durable_end();
@@ -43,6 +45,8 @@ class Search {
   /// True at the first transaction that is not of the moment. `whole_` is where it starts.
   Result<bool> find() {
     for (;;) {
+      if (stop_.stop_requested())
+        return Error(ErrorCode::kCancelled, "stopped while looking for " + text_of(moment_));
       MILLRACE_ASSIGN_OR_RETURN(Batch * batch, reader_.next());
       if (batch == nullptr || batch->first >= end_) return false;
       if (batch->first_of_transaction && is_beyond(*batch)) {
@@ -65,7 +69,9 @@ class Search {
   bool is_beyond(const Batch& batch) const {
     if (const auto* offset = std::get_if<Offset>(&moment_)) return batch.first >= *offset;
     if (const auto* time = std::get_if<UnixMicros>(&moment_)) return batch.info.commit_time > *time;
-    return batch.info.source.epoch != 0 && batch.info.source.commit >= std::get<Lsn>(moment_).value;
+    // Positions of a source before the present one are no measure: all of it was before.
+    return batch.info.source.epoch == epoch_ &&
+           batch.info.source.commit >= std::get<Lsn>(moment_).value;
   }
 
   Result<void> check_reached() const {
@@ -96,16 +102,19 @@ class Search {
   }
 
   const AsOf& moment_;
+  const std::uint32_t epoch_;
+  const std::stop_token stop_;
   LogReader& reader_;
   Offset end_, next_, whole_;
   std::optional<Offset> gap_;
   UnixMicros last_time_;
 };
 
-Result<void> check_lsn_is_reached(const Context& context, Lsn lsn) {
+/// The epoch whose positions LSNs are.
+Result<std::uint32_t> epoch_of(const Context& context, Lsn lsn) {
   MILLRACE_ASSIGN_OR_RETURN(const StoreSummary store, summarize_store(context.store));
   const Lsn reached{store.source ? store.source->end : 0};
-  if (reached >= lsn) return {};
+  if (store.source && reached >= lsn) return store.source->epoch;
   return Error(ErrorCode::kInvalidArgument, "LSN " + to_string(lsn) +
                                                 " is beyond the end of the store, which has come "
                                                 "to " +
@@ -136,10 +145,12 @@ Result<AsOf> parse_as_of(std::string_view text) {
 }
 
 Result<Offset> offset_as_of(const Context& context, const AsOf& moment) {
-  if (const auto* lsn = std::get_if<Lsn>(&moment))
-    MILLRACE_RETURN_IF_ERROR(check_lsn_is_reached(context, *lsn));
+  std::uint32_t epoch = 0;
+  if (const auto* lsn = std::get_if<Lsn>(&moment)) {
+    MILLRACE_ASSIGN_OR_RETURN(epoch, epoch_of(context, *lsn));
+  }
   MILLRACE_ASSIGN_OR_RETURN(const auto reader, LogReader::open(context.store));
-  return Search(moment, *reader).run();
+  return Search(moment, epoch, context.stop, *reader).run();
 }
 
 Result<BuildReport> build_as_of(const View& view, const Context& context,

@@ -12,6 +12,11 @@ namespace {
 using sqlite::Database;
 using sqlite::Mode;
 
+/// A rebuild is the way out where the live file is damaged or gone; any other error may pass.
+bool is_lost(const Error& error) {
+  return error.code() == ErrorCode::kCorruption || error.code() == ErrorCode::kNotFound;
+}
+
 /// What was decided about events of this store stays decided.
 Result<void> take_over_audit(const View& view, const Context& context, const Checkpoint& checkpoint,
                              Database& database) {
@@ -22,9 +27,11 @@ Result<void> take_over_audit(const View& view, const Context& context, const Che
   const auto reached = live ? read_checkpoint(**live) : Result<Checkpoint>(live.error());
   if (reached && reached->store_id != checkpoint.store_id) return {};
   if (auto taken = reached ? copy_audit(**live, database, checkpoint.offset) : reached.error();
-      !taken)
+      !taken) {
+    if (!is_lost(taken.error())) return std::move(taken).error();
     spdlog::warn("view {}: which events were skipped can't be read from generation {}: {}",
                  view.name(), *number, taken.error().message());
+  }
   return {};
 }
 

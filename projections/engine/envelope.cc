@@ -49,13 +49,10 @@ Result<void> decode_change(const EventView& event, const TransactionInfo& transa
     return Error(ErrorCode::kUnsupported, "it is a domain event of type '" + printable(event.type) +
                                               "', not a change of a table");
   std::uint64_t op = 0;
-  into.schema = 0;
-  into.lsn = {};
-  into.before_is_key = false;
-  into.before.reset();
-  into.after = {};
-  into.moved_from.reset();
-  into.unchanged.clear();
+  auto unchanged = std::move(into.unchanged);  // with its room
+  unchanged.clear();
+  into = {};
+  into.unchanged = std::move(unchanged);
   ByteReader in(event.payload);
   while (in.remaining() > 0) {
     const std::uint64_t field = in.varint();

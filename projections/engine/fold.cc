@@ -129,6 +129,7 @@ Result<void> Fold::call(Table& table) {
   } catch (const std::bad_alloc&) {
     return Error(ErrorCode::kUnavailable, "there is not enough memory for it");
   } catch (const std::exception& thrown) {
+    if (writer_->failed()) return writer_->take_failure();  // before it
     return Error(ErrorCode::kFailedPrecondition,
                  std::string("its function threw: ") + thrown.what())
         .hint("The view stays as it was before this event. Mend the function, then start again.");
@@ -220,7 +221,8 @@ Result<void> Fold::tell_key(Table& table) {
       if (column.key) columns += (columns.empty() ? "" : ", ") + column.name;
     MILLRACE_RETURN_IF_ERROR(writer_->keyed_by(change_, columns));
   }
-  table.keyed_schema = change_.schema;
+  // A deletion tells nothing of the key that rows have now.
+  if (change_.op != Op::kDelete) table.keyed_schema = change_.schema;
   return {};
 }
 

@@ -21,7 +21,11 @@ Result<sqlite::ChangedKeys> still_under_way(const Path& file, const Context& con
         .hint("`" + context.program + " run` does it.");
   MILLRACE_ASSIGN_OR_RETURN(
       auto keys, sqlite::changed_since(*live, shape.key.type, shown.commit, shown.offset));
-  return keys ? *std::move(keys) : sqlite::ChangedKeys();
+  if (keys) return *std::move(keys);
+  return Error(ErrorCode::kUnavailable,
+               "so much has changed in the view since the sink was written that the two can't be "
+               "compared")
+      .hint("Try again once `" + context.program + " status` says that the sink has caught up.");
 }
 
 std::string text_of(const SinkRow& row, const SinkShape& shape) {

@@ -83,13 +83,13 @@ Result<void> Worker::follow() {
   return {};
 }
 
-/// True if all tables of the view can be read; false if that can't be told since the store is still
-/// empty.
-Result<bool> Worker::tables_are_known(LogReader& reader) const {
-  const bool empty = reader.durable_end() == Offset{0};
+/// True if all tables of the view can be read; false if that can't be told since no table was
+/// captured yet.
+Result<bool> Worker::tables_are_known() const {
+  MILLRACE_ASSIGN_OR_RETURN(const auto tables, context_.schemas->all());
   for (const auto& source : view_.sources()) {
     auto known = check_source(view_, source, *context_.schemas);
-    if (!known && known.error().code() == ErrorCode::kNotFound && empty) return false;
+    if (!known && known.error().code() == ErrorCode::kNotFound && tables.empty()) return false;
     MILLRACE_RETURN_IF_ERROR(known);
   }
   return true;
@@ -97,16 +97,16 @@ Result<bool> Worker::tables_are_known(LogReader& reader) const {
 
 /// False if the worker was told to end before there was anything to follow.
 Result<bool> Worker::wait_for_tables() {
-  MILLRACE_ASSIGN_OR_RETURN(const auto reader, LogReader::open(context_.store));
   bool said = false;
   while (!stopping()) {
-    MILLRACE_ASSIGN_OR_RETURN(const bool known, tables_are_known(*reader));
+    MILLRACE_ASSIGN_OR_RETURN(const auto before, LogReader::open(context_.store));
+    const Offset end = before->durable_end();
+    MILLRACE_ASSIGN_OR_RETURN(const bool known, tables_are_known());
     if (known || options_.until_caught_up) return true;
     if (is_to_end()) break;
-    if (!said)
-      spdlog::info("view {}: the store is empty; waiting for the first captured table",
-                   view_.name());
+    if (!said) spdlog::info("view {}: waiting for the first captured table", view_.name());
     said = true;
+    MILLRACE_ASSIGN_OR_RETURN(const auto reader, LogReader::open(context_.store, {.from = end}));
     MILLRACE_RETURN_IF_ERROR(reader->wait(kWaitMax, context_.stop));
   }
   return false;
@@ -257,15 +257,18 @@ Result<void> Worker::settle(Offset read_to, bool at_once) {
 
 /// So that `status` can tell; the error itself goes to the caller or the log in any case.
 void Worker::remember_failure(const Error& error) noexcept {
-  if (fold_ == nullptr) {
-    const auto live = generations_.live();
-    if (live && !*live && !generations_.write_first_failure(error.message()))
-      spdlog::debug("view {}: why it could not be made can't be written down", view_.name());
-    return;
-  }
-  fold_->give_up();
+  if (fold_ != nullptr) fold_->give_up();
+  const auto write = [&]() -> Result<void> {
+    if (database_) return write_failure(*database_, error.message());
+    MILLRACE_ASSIGN_OR_RETURN(const auto live, generations_.live());
+    if (!live) return generations_.write_first_failure(error.message());
+    const auto database =
+        sqlite::Database::open(generations_.file(*live), sqlite::Mode::kLive, context_.stop);
+    // One that can't be opened tells that itself.
+    return database ? write_failure(**database, error.message()) : Result<void>{};
+  };
   // Where the disk is full this may well fail too: once is enough to say so.
-  if (auto written = write_failure(*database_, error.message()); !written && pause_.count() == 0)
+  if (auto written = write(); !written && pause_.count() == 0)
     spdlog::warn("view {}: {}", view_.name(), written.error().to_string());
 }
 

@@ -55,7 +55,7 @@ class Worker {
   Result<void> keep_following();
   Result<void> follow();
   Result<void> ended() const;
-  Result<bool> tables_are_known(LogReader& reader) const;
+  Result<bool> tables_are_known() const;
   Result<bool> wait_for_tables();
   Result<void> open_live();
   Result<bool> begin();

@@ -159,7 +159,7 @@ class Sum final : public Accumulator {
   }
 
   Datum real_result() const {
-    double total = nearest_real(real_units_);
+    double total = nearest_real(real_units_) + integers_.convert_to<double>() + decimals_.real();
     if (positive_infinities_ != 0) total = INFINITY;
     if (negative_infinities_ != 0) total = positive_infinities_ != 0 ? NAN : -INFINITY;
     if (nans_ != 0) total = NAN;
@@ -176,6 +176,28 @@ class Sum final : public Accumulator {
   Integer real_units_ = 0;
 };
 
+/// Values are ordered as they are encoded, where each kind has a place of its own.
+class OneKind {
+ public:
+  /// Throws if there are values of another kind.
+  void check(const Members& members, const std::string& member) {
+    if (member.front() == kind_) return;
+    members.for_each(false, [&](std::string_view known, std::int64_t) {
+      if (known.front() == member.front()) return false;
+      std::string_view other = known, added = member;
+      throw std::invalid_argument(
+          "'" + Datum::take(added).value_or(Datum()).key_text() + "' and '" +
+          Datum::take(other).value_or(Datum()).key_text() +
+          "' are of two kinds, of which neither is the greater: make them one, as decimal(...) or "
+          "a function does");
+    });
+    kind_ = member.front();
+  }
+
+ private:
+  char kind_ = -1;  ///< That there was last.
+};
+
 /// The least or the greatest value, of all that are in.
 class Extreme final : public Accumulator {
  public:
@@ -185,6 +207,7 @@ class Extreme final : public Accumulator {
     if (value.is_null()) return;
     std::string member;
     value.encode(member);
+    if (weight > 0) kind_.check(members_, member);
     members_.add(member, weight);
     if (!is_known_) return;
     if (weight > 0) {
@@ -221,6 +244,7 @@ class Extreme final : public Accumulator {
   }
 
   Members members_;
+  OneKind kind_;
   const bool greatest_;
   mutable std::string extreme_;  ///< Encoded; empty if there is none.
   mutable bool is_known_ = true;
@@ -257,6 +281,7 @@ class Top final : public Accumulator {
     if (value.is_null()) return;
     std::string member;
     value.encode(member);
+    if (weight > 0) kind_.check(members_, member);
     members_.add(member, weight);
   }
   Datum result() const override {
@@ -281,6 +306,7 @@ class Top final : public Accumulator {
 
  private:
   Members members_;
+  OneKind kind_;
   const std::size_t count_;
 };
 

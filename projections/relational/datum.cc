@@ -1,7 +1,9 @@
 #include "projections/relational/datum.h"
 
 #include <bit>
+#include <charconv>
 #include <cmath>
+#include <iterator>
 #include <stdexcept>
 
 #include "base/bytes.h"
@@ -80,7 +82,7 @@ Datum Datum::blob(std::string bytes) {
 
 std::int64_t Datum::integer() const {
   if (const auto* number = std::get_if<std::int64_t>(&held_)) return *number;
-  return static_cast<std::int64_t>(real());
+  return Value(real()).integer();
 }
 
 double Datum::real() const {
@@ -117,8 +119,10 @@ std::string Datum::key_text() const {
   if (const auto* number = std::get_if<Decimal>(&held_)) return number->text();
   if (const auto* number = std::get_if<double>(&held_)) {
     char text[32];
-    std::snprintf(text, sizeof text, "%.17g", *number);
-    return text;
+    // "%.17g" in any locale
+    const auto written =
+        std::to_chars(text, std::end(text), *number, std::chars_format::general, 17);
+    return {text, written.ptr};
   }
   return std::string(text());
 }

@@ -60,7 +60,7 @@ class EquiJoin final : public Node<U> {
     const auto pair = pair_of(key);
     if (!pair) return {};
     const std::string left = left_.visible_key(pair->left).key_part();
-    return left + "," + (pair->right ? right_.visible_key(*pair->right).key_part() : "");
+    return left + "," + (pair->right ? right_.visible_key(*pair->right) : Datum()).key_part();
   }
   std::string key_of(const Datum&) const override { return {}; }
 

@@ -25,9 +25,20 @@ inline Member member(std::string name) { return {std::move(name)}; }
 
 namespace internal {
 
+/// A group is called by its key as text, where 42 and "42" are the same.
+struct MemberText {
+  Member member;
+
+  template <typename E>
+  Datum operator()(const E& event) const {
+    const Datum value = member(event);
+    return value.is_null() ? Datum() : Datum(value.key_text());
+  }
+};
+
 template <typename T>
 struct Grouping<T, Member> {
-  static auto expression(Member member) { return member; }
+  static auto expression(Member member) { return MemberText{std::move(member)}; }
   static Column column(const Member& member) { return {member.name, ColumnType::kBlob}; }
 };
 

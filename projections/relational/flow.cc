@@ -81,9 +81,13 @@ Result<void> SourceTable::drain(const std::function<Result<void>()>& relieve) {
   std::vector<std::string> gone_keys;  // outlive what an error says of them
   try {
     gone_keys = gone();
-    for (const std::string& key : gone_keys) pass(key, std::nullopt, rows_are_needed);
-    const auto entries = gathered_.in_order();  // as SQLite likes to be given rows
     std::uint64_t passed = 0;
+    for (const std::string& key : gone_keys) {
+      pass(key, std::nullopt, rows_are_needed);
+      if (++passed % kPassesBetweenLooks == 0) MILLRACE_RETURN_IF_ERROR(relieve());
+    }
+    const auto entries = gathered_.in_order();  // as SQLite likes to be given rows
+    passed = 0;
     for (const ByteMap::Entry* entry : entries) {
       pass(entry->key(), entry->value(), rows_are_needed);
       if (++passed % kPassesBetweenLooks != 0) continue;

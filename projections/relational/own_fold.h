@@ -202,7 +202,11 @@ class RunningFold final : public RowAccumulator<T> {
     else
       state_ = std::invoke(fold_.back.function, std::move(state_), row);
   }
-  Datum result() const override { return fold_.shown(state_); }
+  /// What was added and taken back again has left its zeros behind the point.
+  Datum result() const override {
+    const Datum shown = fold_.shown(state_);
+    return shown.is_decimal() ? Datum(shown.decimal()->reduced()) : shown;
+  }
   void encode(std::string& out) const override { encode_state(state_, out); }
   bool restore(std::string_view& in) override { return take_state(in, state_); }
 

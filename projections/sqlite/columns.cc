@@ -25,6 +25,7 @@ Result<void> Resolved::assign(const ColumnNames& columns, AssignmentList assignm
   values.clear();
   const std::vector<std::string>& names = columns.all();
   std::size_t place = 0;
+  bool in_order = true;
   for (const auto& [name, value] : assignments) {
     if (place >= names.size() || names[place] != name) [[unlikely]] {
       const auto found = columns.place_of(name);
@@ -37,9 +38,23 @@ Result<void> Resolved::assign(const ColumnNames& columns, AssignmentList assignm
       continue;
     }
     mask.set(here);
+    in_order = in_order && (values.empty() || values.back().first < here);
     values.emplace_back(here, value);
   }
+  if (!in_order) [[unlikely]]
+    put_in_order();
   return {};
+}
+
+void Resolved::put_in_order() {
+  std::stable_sort(values.begin(), values.end(),
+                   [](const auto& left, const auto& right) { return left.first < right.first; });
+  std::size_t kept = 0;
+  for (const auto& value : values) {
+    if (kept == 0 || values[kept - 1].first != value.first) ++kept;
+    values[kept - 1] = value;
+  }
+  values.resize(kept);
 }
 
 void PendingErase::set(const Value& key, Offset offset) {

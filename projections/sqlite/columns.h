@@ -36,11 +36,15 @@ class ColumnNames {
 struct Resolved {
   Mask mask;
   bool any_unchanged = false;
+  /// In the order of their places, each once: of a column that is named twice the last value.
   std::vector<std::pair<std::size_t, Value>> values;
 
   /// Quick where the columns come in their order, as code is usually written. kInvalidArgument,
   /// naming the columns that there are, if one is not there.
   Result<void> assign(const ColumnNames& columns, AssignmentList assignments);
+
+ private:
+  void put_in_order();
 };
 
 /// Statements of one kind, one for each set of columns that it is used with.

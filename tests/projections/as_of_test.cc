@@ -74,6 +74,18 @@ TEST_CASE("an offset within a transaction, and what is beyond the end, are refus
   CHECK(must(offset_as_of(context, Lsn{201})).value == 4);
 }
 
+TEST_CASE("an LSN is one of the present source", "[projections][as_of]") {
+  ShopStore store;
+  for (int id = 1; id <= 9; ++id) store.commit({inserted(product(id, "kettle"))});  // up to 0/384
+  store.accept_source(Lsn{500});
+  for (int id = 10; id <= 12; ++id) store.commit({inserted(product(id, "pan"))});  // from 0/258 on
+  const Context context = store.context();
+  CHECK(must(offset_as_of(context, Lsn{550})).value == 9);
+  CHECK(must(offset_as_of(context, Lsn{601})).value == 10);
+  CHECK(must(offset_as_of(context, Lsn{800})).value == 11);
+  CHECK_FALSE(offset_as_of(context, Lsn{900}));
+}
+
 TEST_CASE("a time takes transactions up to the first one that was committed later",
           "[projections][as_of]") {
   ShopStore store;

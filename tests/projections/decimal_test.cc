@@ -1,5 +1,6 @@
 #include "projections/decimal.h"
 
+#include <cmath>
 #include <random>
 
 #include "projections/relational/datum.h"
@@ -30,11 +31,30 @@ TEST_CASE("a numeric's text comes back as it was", "[decimal]") {
     INFO(text);
     CHECK(number(text).text() == (std::string(text) == "007" ? "7" : text));
   }
-  for (const char* text : {"", "-", ".", "1e5", "1.2.3", "abc", "+1", " 1", "0x10"}) {
+  for (const char* text : {"", "-", ".", "1.2.3", "abc", "+1", " 1", "0x10"}) {
     INFO(text);
     CHECK_FALSE(Decimal::parse(text));
   }
   CHECK_FALSE(Decimal::parse("0." + std::string(16'384, '0')));
+}
+
+TEST_CASE("an exponent moves the point, as PostgreSQL reads it", "[decimal]") {
+  const auto text_of = [](std::string_view text) {
+    const auto number = Decimal::parse(text);
+    return number ? number->text() : "none";
+  };
+  CHECK(text_of("1e-3") == "0.001");
+  CHECK(text_of("1.50e1") == "15.0");
+  CHECK(text_of("-1.5E+3") == "-1500");
+  CHECK(text_of("1e21") == "1000000000000000000000");
+  CHECK(text_of("0e5") == "0");
+  for (const char* none :
+       {"e5", "1e", "1e+", "1e+-5", "1e5.0", "1e 5", "1e999999999999", "1e-20000"})
+    CHECK(text_of(none) == "none");
+  CHECK(Decimal::parse("1e400")->real() == HUGE_VAL);
+  CHECK(Decimal::parse("-1e400")->real() == -HUGE_VAL);
+  CHECK(Decimal::parse("1e-400")->real() == 0);
+  CHECK(Decimal::parse("0.1")->real() == 0.1);
 }
 
 TEST_CASE("sums, differences and products are exact", "[decimal]") {

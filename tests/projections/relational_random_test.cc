@@ -99,7 +99,7 @@ std::vector<Case> cases() {
                                                                  : Datum()}};
                                      }))
            .into(cache_table{.key = text("pair"), .columns = {text("name"), integer("cents")}}),
-       "SELECT c.id || ',' || coalesce(o.id, '') AS pair, c.name, o.total_cents FROM customers c"
+       "SELECT c.id || ',' || coalesce(o.id, '\\N') AS pair, c.name, o.total_cents FROM customers c"
        " LEFT JOIN orders o ON o.customer_id = c.id ORDER BY pair"});
   all.push_back(
       {v("with_totals")

@@ -80,6 +80,88 @@ std::vector<std::string> set_aside(ShopStore& store, const View& view) {
 
 }  // namespace
 
+TEST_CASE("columns are written where they belong, in whichever order they are named",
+          "[projections][rows]") {
+  ShopStore store;
+  const std::string large = text_of_size(20'000);
+  const auto view =
+      CacheTable("ordered", Version{1},
+                 {.key = integer("id"), .columns = {text("name"), counter("n"), text("city")}})
+          .on<Products>(
+              "public.products", [&](const Change<Products>& change, CacheTable::Writer& table) {
+                const Value key = change.key();
+                switch (change.after()->id()) {
+                  case 1: return table.put(key, {{"city", "Rome"}, {"n", 5}, {"name", "Ann"}});
+                  case 2: return table.put(key, {{"city", "Oslo"}, {"name", "Bob"}});
+                  case 3: return table.put(key, {{"n", 1}, {"name", "Cid"}, {"n", 2}});
+                  case 4: return table.put(key, {{"city", "Bonn"}, {"name", large}});
+                  case 5: return table.raise(key, {{"city", "Kiev"}, {"n", 7}, {"name", "Eve"}});
+                  default:
+                    return table.put(key, {{"n", 6}, {"city", "Lima"}, {"name", "Fay"}, {"n", 8}});
+                }
+              });
+  must(catch_up(store, view));
+  std::vector<EncodedChange> changes;
+  for (int id = 1; id <= 24; ++id) changes.push_back(inserted(product(id, "any")));
+  store.commit(changes);
+  must(catch_up(store, view));
+  std::vector<std::string> expected{"1|Ann|5|Rome", "2|Bob|0|Oslo", "3|Cid|2|null",
+                                    "4|" + large + "|0|Bonn", "5|Eve|7|Kiev"};
+  for (int id = 6; id <= 24; ++id) expected.push_back(std::to_string(id) + "|Fay|8|Lima");
+  CHECK(query(store.views() / "ordered.db", "SELECT * FROM ordered ORDER BY id") == expected);
+}
+
+TEST_CASE("what a function asks for in vain is told, not what it makes of nothing",
+          "[projections][rows][quarantine]") {
+  ShopStore store;
+  const auto table =
+      CacheTable("asks", Version{1}, {.key = integer("id"), .columns = {text("name")}})
+          .on<Products>("public.products",
+                        [](const Change<Products>& change, CacheTable::Writer& rows) {
+                          const auto row = rows.find(change[&Products::name]);
+                          rows.put(change.key(), {{"name", row.value()["name"]}});
+                        });
+  const auto index = SearchIndex("asks_too", Version{1}, {.key = integer("id"), .text = {"name"}})
+                         .on<Products>("public.products", [](const Change<Products>& change,
+                                                             SearchIndex::Writer& rows) {
+                           const auto row = rows.find(change[&Products::name]);
+                           rows.put(change.key(), {{"name", row.value()["name"]}});
+                         });
+  store.commit({inserted(product(1, "no number"))});
+  for (const View* view : std::initializer_list<const View*>{&table, &index}) {
+    must(catch_up(store, *view));
+    const auto waiting = must(list_set_aside(*view, store.context()));
+    REQUIRE(waiting.size() == 1);
+    CHECK_THAT(waiting[0].reason.value_or(""),
+               Catch::Contains("the key 'no number' is no integer"));
+  }
+}
+
+TEST_CASE("texts are not added, nor compared as numbers", "[projections][rows][quarantine]") {
+  ShopStore store;
+  const auto view = CacheTable("sums", Version{1},
+                               {.key = integer("id"), .columns = {numeric("total"), text("last")}})
+                        .on<Products>("public.products", [](const Change<Products>& change,
+                                                            CacheTable::Writer& rows) {
+                          const Value price = change[&Products::price];
+                          switch (change.after()->id()) {
+                            case 1: return rows.add(change.key(), {{"total", price}});
+                            case 2: return rows.subtract(change.key(), {{"total", price}});
+                            case 3: return rows.raise(change.key(), {{"total", price}});
+                            default:
+                              return rows.raise(change.key(), {{"last", price}, {"total", 7}});
+                          }
+                        });
+  for (int id = 1; id <= 4; ++id) store.commit({inserted(product(id, "any"))});
+  must(catch_up(store, view));
+  const auto waiting = must(list_set_aside(view, store.context()));
+  REQUIRE(waiting.size() == 3);
+  for (const SetAsideEvent& event : waiting)
+    CHECK_THAT(event.reason.value_or(""),
+               Catch::Contains("'19.90'") && Catch::Contains("column 'total' as a number"));
+  CHECK(rows_of(store, "sums", "*") == std::vector<std::string>{"4|7|19.90"});
+}
+
 TEST_CASE("a cache table is the same whether rows are written one by one or several at once",
           "[projections][rows]") {
   ShopStore store;

@@ -231,7 +231,7 @@ class ShopStore {
               UnixMicros commit_time = {1'700'000'000'000'000}) {
     lsn_ += 100;
     TransactionInfo transaction;
-    transaction.source = {.epoch = 1, .commit = lsn_};
+    transaction.source = {.epoch = epoch_, .commit = lsn_};
     transaction.commit_time = commit_time;
     must(store_->begin(transaction));
     for (const auto& change : changes) must(store_->add(as_event(change)));
@@ -239,6 +239,12 @@ class ShopStore {
     store_->request_flush();
     if (!must(store_->wait_durable(end, 0, std::chrono::seconds(30))))
       throw std::runtime_error("not durable within 30 s");
+  }
+
+  /// What comes from now on is of another source, which stands there.
+  void accept_source(Lsn lsn) {
+    ++epoch_;
+    lsn_ = lsn.value;
   }
 
   /// An event of an application; gives its offset.
@@ -284,6 +290,7 @@ class ShopStore {
   std::unique_ptr<EventStore> store_;
   std::size_t batch_bytes_;
   std::uint64_t segment_bytes_;
+  std::uint32_t epoch_ = 1;
   std::uint64_t lsn_ = 0;
 };
 

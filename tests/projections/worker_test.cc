@@ -5,11 +5,13 @@
 #include "projections/command/commands.h"
 #include "projections/engine/status.h"
 #include "projections/engine/verify.h"
+#include "projections/wait.h"
 #include "tests/projections/running.h"
 #include "tests/projections/shop_store.h"
 #include "tests/projections/shop_workload.h"
 
 using namespace millrace;
+using namespace std::chrono_literals;
 using namespace millrace::projections;
 using namespace millrace::projections::test;
 using shop::Products;
@@ -146,6 +148,20 @@ TEST_CASE("a worker on an empty store waits for the first table", "[projections]
   store.record(products_table());
   store.commit({inserted(product(1, "kettle"))});
   REQUIRE(comes_true([&] { return has_folded(store, "product_search", Offset{1}); }));
+  CHECK(rows_of(store, "product_search", "name") == std::vector<std::string>{"kettle"});
+  must(running.stop());
+}
+
+TEST_CASE("a worker waits for the first table also where an application has written events",
+          "[projections][worker]") {
+  ShopStore store(false);
+  store.append("cart", "a", "ItemAdded", "{}");
+  const auto view = product_search();
+  Running running(store, view);
+  store.append("cart", "a", "ItemAdded", "{}");
+  store.record(products_table());
+  store.commit({inserted(product(1, "kettle"))});
+  REQUIRE(comes_true([&] { return has_folded(store, "product_search", Offset{3}); }));
   CHECK(rows_of(store, "product_search", "name") == std::vector<std::string>{"kettle"});
   must(running.stop());
 }
@@ -384,10 +400,35 @@ TEST_CASE("a view that fails at its very first start leaves the reason in status
   CHECK(failed.state == "failed");
   CHECK_THAT(failed.reason, Catch::Contains("offset 0") && Catch::Contains("I don't like it"));
   CHECK(failed.generation == 0);
+  const auto waited = wait_until_folded({store.directory(), store.views(), "poisoned"}, {}, 30s);
+  REQUIRE_FALSE(waited);
+  CHECK_THAT(waited.error().message(),
+             Catch::Contains("has stopped") && Catch::Contains("I don't like it"));
   poison = false;
   must(catch_up(store, view));
   CHECK(must(status_of(view, store.context())).state == "stopped");
   CHECK_FALSE(std::filesystem::exists(store.views() / "poisoned.failure"));
+}
+
+TEST_CASE("a view that can't start any more leaves the reason in status, and nobody waits for it",
+          "[projections][worker]") {
+  ShopStore store;
+  const auto view = product_cache();
+  store.commit({inserted(product(1, "kettle"))});
+  must(catch_up(store, view));
+  auto other = products_table();
+  other.columns[1].kind = ValueKind::kInt64;
+  store.record(other);
+  store.commit({inserted(product(2, "pan"))});
+  const auto refused = catch_up(store, view);
+  REQUIRE_FALSE(refused);
+  const auto status = must(status_of(view, store.context()));
+  CHECK(status.state == "failed");
+  CHECK(status.reason == refused.error().message());
+  const auto waited =
+      wait_until_folded({store.directory(), store.views(), "product_cache"}, {}, 30s);
+  REQUIRE_FALSE(waited);
+  CHECK(waited.error().code() == ErrorCode::kFailedPrecondition);
 }
 
 TEST_CASE("a view that stops for good ends the program once the others have caught up",
