@@ -107,7 +107,20 @@ Result<CheckpointWriter> CheckpointWriter::make(sqlite::Database& database) {
       database.prepare(
           "UPDATE millrace_checkpoint SET \"offset\" = ?1, events = ?2, source_epoch = ?3, "
           "source_lsn = ?4, commit_time = ?5"));
+  MILLRACE_ASSIGN_OR_RETURN(
+      writer.look_,
+      database.prepare(
+          "SELECT count(*) FROM millrace_checkpoint WHERE \"offset\" = ?1 AND events = ?2"));
   return writer;
+}
+
+Result<bool> CheckpointWriter::stands_at(const Checkpoint& checkpoint) {
+  look_.bind(1, number(checkpoint.offset.value));
+  look_.bind(2, number(checkpoint.events));
+  MILLRACE_RETURN_IF_ERROR(look_.step());
+  const bool stands = look_.column(0).integer() == 1;
+  look_.reset();
+  return stands;
 }
 
 Result<void> CheckpointWriter::write(const Checkpoint& checkpoint) {

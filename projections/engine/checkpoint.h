@@ -42,9 +42,11 @@ class CheckpointWriter {
  public:
   static Result<CheckpointWriter> make(sqlite::Database& database);
   Result<void> write(const Checkpoint& checkpoint);
+  /// Whether the file still has folded what this one says, no less and no more.
+  Result<bool> stands_at(const Checkpoint& checkpoint);
 
  private:
-  sqlite::Statement update_;
+  sqlite::Statement update_, look_;
 };
 
 /// Whether a view as declared can go on from `checkpoint` on a store with this id that ends at

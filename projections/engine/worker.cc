@@ -183,8 +183,9 @@ Result<bool> Worker::begin() {
     MILLRACE_RETURN_IF_ERROR(open_live());
     return false;
   }
-  MILLRACE_ASSIGN_OR_RETURN(const bool goes_on, fold_->look_again());
-  if (!goes_on) {
+  MILLRACE_ASSIGN_OR_RETURN(const Fold::Found found, fold_->look_again());
+  if (found == Fold::Found::kElsewhere) return fenced_off();
+  if (found == Fold::Found::kChanged) {
     database_->rollback();
     spdlog::info("view {}: taking over what another process has written", view_.name());
     MILLRACE_RETURN_IF_ERROR(open_live());
@@ -195,6 +196,18 @@ Result<bool> Worker::begin() {
   began_ = std::chrono::steady_clock::now();
   events_at_begin_ = fold_->checkpoint().events;
   return true;
+}
+
+/// Nothing is written: the file is somebody else's now.
+Error Worker::fenced_off() {
+  fold_.reset();
+  database_->rollback();
+  return Error(ErrorCode::kFailedPrecondition,
+               "view " + view_.name() + ": FENCED: " + database_->file().string() +
+                   " is not as this worker left it: another one has folded into it, which takes a "
+                   "lock file that was removed, or a copy was put over it")
+      .hint("Nothing was folded twice. End the other one if there is one, then start `" +
+            context_.program + " run` again.");
 }
 
 Result<void> Worker::take(Batch& batch) {

@@ -59,6 +59,7 @@ class Worker {
   Result<bool> wait_for_tables();
   Result<void> open_live();
   Result<bool> begin();
+  Error fenced_off();
   Result<void> take(Batch& batch);
   Result<void> begin_again();
   Result<void> commit(bool at_once = false);
