@@ -114,6 +114,9 @@ Result<bool> Worker::wait_for_tables() {
 
 Result<void> Worker::open_live() {
   fold_.reset();
+  // The last connection to a file that was replaced must be gone for SQLite to make it whole, and
+  // what is there now must not be taken for it.
+  if (!database_ || !database_->is_in_place()) mirror_.reset();
   database_.reset();  // first: two with different WALs beside one file would ruin it
   in_transaction_ = false;
   whole_ = true;
@@ -173,8 +176,6 @@ Result<bool> Worker::begin() {
                    "view " + view_.name() + ": " + database_->file().string() +
                        " was replaced again, or what SQLite keeps beside it");
     replaced_ = !in_place;
-    // The last connection to a file must be gone for SQLite to make it whole.
-    if (!in_place) mirror_.reset();
     if (in_place)
       spdlog::info("view {}: going on with a new generation", view_.name());
     else
