@@ -75,6 +75,7 @@ Fold::Table* Fold::table_of(std::string_view category) {
 }
 
 Result<void> Fold::apply(Batch& batch, Offset until) {
+  std::optional<Offset> last;
   while (const EventView* event = batch.next()) {
     if (event->offset < checkpoint_.offset) continue;
     if (event->offset >= until) break;
@@ -86,8 +87,11 @@ Result<void> Fold::apply(Batch& batch, Offset until) {
           " of " + printable(event->category) + ", key '" + printable(event->key) + "'");
     }
     advance_to(after);
+    last = event->offset;
   }
   MILLRACE_RETURN_IF_ERROR(batch.status());
+  if (!last) return {};
+  checkpoint_.last_event = last;
   if (batch.info.source.epoch != 0) {
     checkpoint_.source_epoch = batch.info.source.epoch;
     checkpoint_.source_lsn = batch.info.source.commit;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "projections/engine/continuation.h"
 #include "projections/engine/row_check.h"
 #include "projections/engine/unseen_events.h"
 
@@ -139,15 +140,17 @@ Result<void> Worker::open_live() {
               view_.name());
   database_ = std::move(*database);
   MILLRACE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, read_checkpoint(*database_));
-  MILLRACE_ASSIGN_OR_RETURN(reader_, context_.open_reader(view_, checkpoint.offset));
-  MILLRACE_RETURN_IF_ERROR(check_continuation(view_, checkpoint, reader_->store_id(),
-                                              reader_->durable_end(), context_.program));
+  // For `status`.
+  const auto refused = [&](Error error) {
+    static_cast<void>(write_failure(*database_, error.message()));
+    return error;
+  };
+  auto reader = continue_from(view_, context_, checkpoint);
+  if (!reader) return refused(std::move(reader).error());
+  reader_ = *std::move(reader);
   MILLRACE_RETURN_IF_ERROR(write_failure(*database_, {}));
   auto fold = Fold::make(view_, *database_, *context_.schemas, checkpoint);
-  if (!fold) {
-    static_cast<void>(write_failure(*database_, fold.error().message()));  // for `status`
-    return std::move(fold).error();
-  }
+  if (!fold) return refused(std::move(fold).error());
   fold_ = *std::move(fold);
   spdlog::debug("view {}: generation {} from offset {}", view_.name(), generation_,
                 checkpoint.offset.value);
