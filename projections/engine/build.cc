@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "projections/engine/continuation.h"
 #include "projections/memory_view.h"
 
 namespace millrace::projections {
@@ -73,9 +74,7 @@ class Builder {
     MILLRACE_ASSIGN_OR_RETURN(const auto database, Database::open(generations_.file(generation_),
                                                                   Mode::kLive, context_.stop));
     MILLRACE_ASSIGN_OR_RETURN(checkpoint_, read_checkpoint(*database));
-    MILLRACE_ASSIGN_OR_RETURN(const auto reader, context_.open_reader(view_, checkpoint_.offset));
-    MILLRACE_RETURN_IF_ERROR(check_continuation(view_, checkpoint_, reader->store_id(),
-                                                reader->durable_end(), context_.program));
+    MILLRACE_RETURN_IF_ERROR(continue_from(view_, context_, checkpoint_));
     MILLRACE_RETURN_IF_ERROR(take_over_audit(view_, context_, checkpoint_, *database));
     MILLRACE_RETURN_IF_ERROR(fold_to_end(*database));
     MILLRACE_RETURN_IF_ERROR(switch_over(*database));

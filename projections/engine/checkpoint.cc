@@ -12,6 +12,15 @@ std::uint64_t unsigned_number(const Value& value) {
   return static_cast<std::uint64_t>(value.integer());
 }
 
+/// Files that were made before it was kept have no column for it.
+Result<bool> keeps_last_event(sqlite::Database& database) {
+  MILLRACE_ASSIGN_OR_RETURN(
+      const std::int64_t columns,
+      database.number("SELECT count(*) FROM pragma_table_info('millrace_checkpoint') WHERE name = "
+                      "'last_event'"));
+  return columns != 0;
+}
+
 std::vector<std::string> lines_of(const std::string& text) {
   std::vector<std::string> lines;
   for (std::size_t begin = 0; begin < text.size();) {
@@ -44,11 +53,12 @@ Result<void> create_checkpoint(sqlite::Database& database, const Checkpoint& che
       "NOT NULL, "
       "store_id TEXT NOT NULL, \"offset\" INTEGER NOT NULL, events INTEGER NOT NULL, source_epoch "
       "INTEGER NOT NULL, "
-      "source_lsn INTEGER NOT NULL, commit_time INTEGER NOT NULL, failure TEXT NOT NULL)"));
+      "source_lsn INTEGER NOT NULL, commit_time INTEGER NOT NULL, failure TEXT NOT NULL, "
+      "last_event INTEGER)"));
   MILLRACE_ASSIGN_OR_RETURN(
       sqlite::Statement insert,
       database.prepare(
-          "INSERT INTO millrace_checkpoint VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, '')"));
+          "INSERT INTO millrace_checkpoint VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, '', NULL)"));
   insert.bind(1, checkpoint.view);
   insert.bind(2, checkpoint.version.value);
   insert.bind(3, checkpoint.shape);
@@ -71,11 +81,12 @@ Result<Checkpoint> read_checkpoint(sqlite::Database& database) {
       const std::int64_t tables,
       database.number("SELECT count(*) FROM sqlite_schema WHERE name = 'millrace_checkpoint'"));
   if (tables == 0) return no_view();
+  MILLRACE_ASSIGN_OR_RETURN(const bool has_last_event, keeps_last_event(database));
   MILLRACE_ASSIGN_OR_RETURN(
       sqlite::Statement select,
-      database.prepare(
-          "SELECT view, version, shape, store_id, \"offset\", events, source_epoch, source_lsn, "
-          "commit_time, failure FROM millrace_checkpoint"));
+      database.prepare(std::string("SELECT view, version, shape, store_id, \"offset\", events, "
+                                   "source_epoch, source_lsn, commit_time, failure, ") +
+                       (has_last_event ? "last_event" : "NULL") + " FROM millrace_checkpoint"));
   MILLRACE_ASSIGN_OR_RETURN(const bool there, select.step());
   if (!there) return no_view();
   Checkpoint checkpoint;
@@ -89,6 +100,8 @@ Result<Checkpoint> read_checkpoint(sqlite::Database& database) {
   checkpoint.source_lsn = unsigned_number(select.column(7));
   checkpoint.commit_time.value = select.column(8).integer();
   checkpoint.failure = select.column(9).text();
+  if (const Value last = select.column(10); !last.is_null())
+    checkpoint.last_event = Offset{unsigned_number(last)};
   return checkpoint;
 }
 
@@ -102,12 +115,26 @@ Result<void> write_failure(sqlite::Database& database, const std::string& failur
 
 Result<CheckpointWriter> CheckpointWriter::make(sqlite::Database& database) {
   CheckpointWriter writer;
+  MILLRACE_ASSIGN_OR_RETURN(writer.keeps_last_event_, keeps_last_event(database));
   MILLRACE_ASSIGN_OR_RETURN(
       writer.update_,
+      database.prepare(std::string("UPDATE millrace_checkpoint SET \"offset\" = ?1, events = ?2, "
+                                   "source_epoch = ?3, source_lsn = ?4, commit_time = ?5") +
+                       (writer.keeps_last_event_ ? ", last_event = ?6" : "")));
+  MILLRACE_ASSIGN_OR_RETURN(
+      writer.look_,
       database.prepare(
-          "UPDATE millrace_checkpoint SET \"offset\" = ?1, events = ?2, source_epoch = ?3, "
-          "source_lsn = ?4, commit_time = ?5"));
+          "SELECT count(*) FROM millrace_checkpoint WHERE \"offset\" = ?1 AND events = ?2"));
   return writer;
+}
+
+Result<bool> CheckpointWriter::stands_at(const Checkpoint& checkpoint) {
+  look_.bind(1, number(checkpoint.offset.value));
+  look_.bind(2, number(checkpoint.events));
+  MILLRACE_RETURN_IF_ERROR(look_.step());
+  const bool stands = look_.column(0).integer() == 1;
+  look_.reset();
+  return stands;
 }
 
 Result<void> CheckpointWriter::write(const Checkpoint& checkpoint) {
@@ -116,6 +143,8 @@ Result<void> CheckpointWriter::write(const Checkpoint& checkpoint) {
   update_.bind(3, checkpoint.source_epoch);
   update_.bind(4, number(checkpoint.source_lsn));
   update_.bind(5, checkpoint.commit_time.value);
+  if (keeps_last_event_)
+    update_.bind(6, checkpoint.last_event ? Value(number(checkpoint.last_event->value)) : Value());
   return update_.run();
 }
 

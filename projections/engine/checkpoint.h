@@ -25,6 +25,8 @@ struct Checkpoint {
   std::uint64_t source_lsn =
       0;                   ///< Commit position of the last captured transaction that is folded.
   UnixMicros commit_time;  ///< Of the last transaction that is folded.
+  /// The last event of it that is; unknown in a file that was made before it was kept.
+  std::optional<Offset> last_event{};
   std::string failure;     ///< Why the worker stopped, if it had to; empty while all is well.
 };
 
@@ -42,9 +44,12 @@ class CheckpointWriter {
  public:
   static Result<CheckpointWriter> make(sqlite::Database& database);
   Result<void> write(const Checkpoint& checkpoint);
+  /// Whether the file still has folded what this one says, no less and no more.
+  Result<bool> stands_at(const Checkpoint& checkpoint);
 
  private:
-  sqlite::Statement update_;
+  sqlite::Statement update_, look_;
+  bool keeps_last_event_ = false;
 };
 
 /// Whether a view as declared can go on from `checkpoint` on a store with this id that ends at

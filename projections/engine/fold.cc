@@ -75,6 +75,7 @@ Fold::Table* Fold::table_of(std::string_view category) {
 }
 
 Result<void> Fold::apply(Batch& batch, Offset until) {
+  std::optional<Offset> last;
   while (const EventView* event = batch.next()) {
     if (event->offset < checkpoint_.offset) continue;
     if (event->offset >= until) break;
@@ -86,8 +87,11 @@ Result<void> Fold::apply(Batch& batch, Offset until) {
           " of " + printable(event->category) + ", key '" + printable(event->key) + "'");
     }
     advance_to(after);
+    last = event->offset;
   }
   MILLRACE_RETURN_IF_ERROR(batch.status());
+  if (!last) return {};
+  checkpoint_.last_event = last;
   if (batch.info.source.epoch != 0) {
     checkpoint_.source_epoch = batch.info.source.epoch;
     checkpoint_.source_lsn = batch.info.source.commit;
@@ -163,12 +167,15 @@ Result<void> Fold::begin_again() {
   return make_writer();
 }
 
-Result<bool> Fold::look_again() {
+Result<Fold::Found> Fold::look_again() {
   MILLRACE_ASSIGN_OR_RETURN(const auto changes, quarantine_.load_if_changed());
-  if (changes.any && writer_->is_ahead_of_file()) return false;
+  // Also where nothing seems to have changed: it may have before the quarantine was read last.
+  MILLRACE_ASSIGN_OR_RETURN(const bool stands, checkpoint_writer_.stands_at(committed_));
+  if (writer_->is_ahead_of_file() && (changes.any || !stands)) return Found::kChanged;
+  if (!stands) return Found::kElsewhere;
   // Whoever folded what had waited has changed what this writer knows of the file.
   if (changes.decided) MILLRACE_RETURN_IF_ERROR(make_writer());
-  return true;
+  return Found::kAsItWas;
 }
 
 Result<std::optional<std::string>> Fold::try_again(const SetAsideEvent& event,

@@ -44,9 +44,14 @@ class Fold {
   /// where checkpoint() is after begin_again(), which may end the transaction.
   bool wants_to_begin_again() const { return failed_late_ || quarantine_.wants_care(); }
   Result<void> begin_again();
-  /// Sees what another process has done to the quarantine. At the start of a transaction. False if
-  /// the Fold must be made anew, since that is not all that it has done.
-  Result<bool> look_again();
+  /// What another process may have done to the file since the last commit.
+  enum class Found : std::uint8_t {
+    kAsItWas,   ///< Or something in the quarantine was decided, which this knows of now.
+    kChanged,   ///< The Fold must be made anew.
+    kElsewhere  ///< Somebody else has folded into it, or put another file's content there.
+  };
+  /// At the start of a transaction.
+  Result<Found> look_again();
   /// Leaves these events out, as if they had been skipped.
   void leave_out(const std::vector<SetAsideEvent>& events) { quarantine_.leave_out(events); }
   /// Folds an event that was set aside. The reason if it still can't be: no later one of its key

@@ -37,6 +37,7 @@ Mirror::Mirror(const View& view, const Context& context, Pauses pauses)
   // What is known of another place must not be taken for this one.
   const auto known = read_sink_status(generations_.sink_status());
   if (known && known->where != where_) tell({});
+  const std::lock_guard lock(mutex_);  // the thread, which takes it first, reads thread_
   thread_ = std::jthread([this](const std::stop_token& stop) { follow(stop); });
 }
 

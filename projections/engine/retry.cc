@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/bytes.h"
+#include "projections/engine/continuation.h"
 #include "projections/engine/fold.h"
 
 namespace millrace::projections {
@@ -73,9 +74,7 @@ Result<RetryReport> work_off_all(const View& view, const Context& context,
       Database::open(generations.file(live.value_or(*generation)), Mode::kLive, context.stop));
   MILLRACE_RETURN_IF_ERROR(database->begin());
   MILLRACE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, read_checkpoint(*database));
-  MILLRACE_ASSIGN_OR_RETURN(const auto reader, context.open_reader(view, checkpoint.offset));
-  MILLRACE_RETURN_IF_ERROR(check_continuation(view, checkpoint, reader->store_id(),
-                                              reader->durable_end(), context.program));
+  MILLRACE_RETURN_IF_ERROR(continue_from(view, context, checkpoint));
   MILLRACE_ASSIGN_OR_RETURN(auto events, read_set_aside(*database));
   MILLRACE_ASSIGN_OR_RETURN(const auto fold,
                             Fold::make(view, *database, *context.schemas, checkpoint));

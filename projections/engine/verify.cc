@@ -1,5 +1,6 @@
 #include "projections/engine/verify.h"
 
+#include "projections/engine/continuation.h"
 #include "projections/engine/fold.h"
 #include "projections/engine/verify_sink.h"
 
@@ -26,9 +27,7 @@ Result<VerifyReport> compare(const View& view, const Context& context, Database&
   // From here on `live` sees the file as of one commit.
   MILLRACE_RETURN_IF_ERROR(live.begin());
   MILLRACE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, read_checkpoint(live));
-  MILLRACE_ASSIGN_OR_RETURN(const auto reader, context.open_reader(view, checkpoint.offset));
-  MILLRACE_RETURN_IF_ERROR(check_continuation(view, checkpoint, reader->store_id(),
-                                              reader->durable_end(), context.program));
+  MILLRACE_RETURN_IF_ERROR(continue_from(view, context, checkpoint));
   const Path file = context.generations(view).scratch();
   MILLRACE_ASSIGN_OR_RETURN(const auto scratch, Database::open(file, Mode::kBulk, context.stop));
   MILLRACE_RETURN_IF_ERROR(compute(view, context, live, *scratch, checkpoint.offset, hooks));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "projections/engine/continuation.h"
 #include "projections/engine/row_check.h"
 #include "projections/engine/unseen_events.h"
 
@@ -114,6 +115,9 @@ Result<bool> Worker::wait_for_tables() {
 
 Result<void> Worker::open_live() {
   fold_.reset();
+  // The last connection to a file that was replaced must be gone for SQLite to make it whole, and
+  // what is there now must not be taken for it.
+  if (!database_ || !database_->is_in_place()) mirror_.reset();
   database_.reset();  // first: two with different WALs beside one file would ruin it
   in_transaction_ = false;
   whole_ = true;
@@ -136,16 +140,9 @@ Result<void> Worker::open_live() {
               view_.name());
   database_ = std::move(*database);
   MILLRACE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, read_checkpoint(*database_));
-  MILLRACE_ASSIGN_OR_RETURN(reader_, context_.open_reader(view_, checkpoint.offset));
-  MILLRACE_RETURN_IF_ERROR(check_continuation(view_, checkpoint, reader_->store_id(),
-                                              reader_->durable_end(), context_.program));
+  MILLRACE_ASSIGN_OR_RETURN(reader_, continue_from(view_, context_, checkpoint));
   MILLRACE_RETURN_IF_ERROR(write_failure(*database_, {}));
-  auto fold = Fold::make(view_, *database_, *context_.schemas, checkpoint);
-  if (!fold) {
-    static_cast<void>(write_failure(*database_, fold.error().message()));  // for `status`
-    return std::move(fold).error();
-  }
-  fold_ = *std::move(fold);
+  MILLRACE_ASSIGN_OR_RETURN(fold_, Fold::make(view_, *database_, *context_.schemas, checkpoint));
   spdlog::debug("view {}: generation {} from offset {}", view_.name(), generation_,
                 checkpoint.offset.value);
   if (view_.sink() != nullptr && !mirror_)
@@ -173,8 +170,6 @@ Result<bool> Worker::begin() {
                    "view " + view_.name() + ": " + database_->file().string() +
                        " was replaced again, or what SQLite keeps beside it");
     replaced_ = !in_place;
-    // The last connection to a file must be gone for SQLite to make it whole.
-    if (!in_place) mirror_.reset();
     if (in_place)
       spdlog::info("view {}: going on with a new generation", view_.name());
     else
@@ -183,8 +178,9 @@ Result<bool> Worker::begin() {
     MILLRACE_RETURN_IF_ERROR(open_live());
     return false;
   }
-  MILLRACE_ASSIGN_OR_RETURN(const bool goes_on, fold_->look_again());
-  if (!goes_on) {
+  MILLRACE_ASSIGN_OR_RETURN(const Fold::Found found, fold_->look_again());
+  if (found == Fold::Found::kElsewhere) return fenced_off();
+  if (found == Fold::Found::kChanged) {
     database_->rollback();
     spdlog::info("view {}: taking over what another process has written", view_.name());
     MILLRACE_RETURN_IF_ERROR(open_live());
@@ -195,6 +191,19 @@ Result<bool> Worker::begin() {
   began_ = std::chrono::steady_clock::now();
   events_at_begin_ = fold_->checkpoint().events;
   return true;
+}
+
+/// Nothing is written: the file is somebody else's now.
+Error Worker::fenced_off() {
+  is_fenced_off_ = true;
+  fold_.reset();
+  database_->rollback();
+  return Error(ErrorCode::kFailedPrecondition,
+               "view " + view_.name() + ": FENCED: " + database_->file().string() +
+                   " is not as this worker left it: another one has folded into it, which takes a "
+                   "lock file that was removed, or a copy was put over it")
+      .hint("Nothing was folded twice. End the other one if there is one, then start `" +
+            context_.program + " run` again.");
 }
 
 Result<void> Worker::take(Batch& batch) {
@@ -257,6 +266,7 @@ Result<void> Worker::settle(Offset read_to, bool at_once) {
 
 /// So that `status` can tell; the error itself goes to the caller or the log in any case.
 void Worker::remember_failure(const Error& error) noexcept {
+  if (is_fenced_off_) return;
   if (fold_ != nullptr) fold_->give_up();
   const auto write = [&]() -> Result<void> {
     if (database_) return write_failure(*database_, error.message());

@@ -59,6 +59,7 @@ class Worker {
   Result<bool> wait_for_tables();
   Result<void> open_live();
   Result<bool> begin();
+  Error fenced_off();
   Result<void> take(Batch& batch);
   Result<void> begin_again();
   Result<void> commit(bool at_once = false);
@@ -80,9 +81,10 @@ class Worker {
   std::unique_ptr<Mirror> mirror_;   ///< Of a view with a sink.
   std::unique_ptr<FileLock> shown_;  ///< Held once a view in memory is shown.
   bool replaced_ = false;            ///< The file was, when it was last looked at.
-  bool in_transaction_ = false;      ///< Of the database.
-  bool whole_ = true;                ///< What was taken ends with the end of a source transaction.
-  bool caught_up_ = false;           ///< As far as `until_caught_up` asks.
+  bool is_fenced_off_ = false;
+  bool in_transaction_ = false;  ///< Of the database.
+  bool whole_ = true;            ///< What was taken ends with the end of a source transaction.
+  bool caught_up_ = false;       ///< As far as `until_caught_up` asks.
   std::uint64_t events_at_begin_ = 0;
   std::chrono::steady_clock::time_point began_, committed_;
   std::chrono::milliseconds pause_{0};  ///< The last one, while attempts fail; else 0.

@@ -2,10 +2,10 @@
 
 #include <spdlog/spdlog.h>
 #include <sqlite3.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <thread>
 #include <utility>
 
@@ -186,8 +186,10 @@ Result<void> Database::configure() {
       break;
     case Mode::kReadOnly: break;
   }
-  // Reading the schema is what tells a file that is no database.
+  // Reading the schema is what tells a file that is no database, and opens what is beside it.
   MILLRACE_RETURN_IF_ERROR(number("SELECT count(*) FROM sqlite_schema"));
+  wal_ = beside("-wal");
+  wal_index_ = beside("-shm");
   MILLRACE_ASSIGN_OR_RETURN(begin_,
                             prepare(mode_ == Mode::kReadOnly ? "BEGIN" : "BEGIN IMMEDIATE"));
   MILLRACE_ASSIGN_OR_RETURN(commit_, prepare("COMMIT"));
@@ -245,11 +247,15 @@ bool Database::in_transaction() const {
 bool Database::is_in_place() const {
   int moved = 0;
   sqlite3_file_control(handle_, "main", SQLITE_FCNTL_HAS_MOVED, &moved);
-  const auto is_beside = [&](const char* ending) {
-    std::error_code unknown;
-    return std::filesystem::exists(Path(file_) += ending, unknown) || unknown;
-  };
-  return moved == 0 && is_beside("-wal") && is_beside("-shm");
+  // The same names are not enough: who opens a file whose WAL was removed makes another one.
+  return moved == 0 && wal_ && wal_ == beside("-wal") && wal_index_ &&
+         wal_index_ == beside("-shm");
+}
+
+std::optional<Database::FileId> Database::beside(const char* ending) const {
+  struct ::stat found {};
+  if (::stat((Path(file_) += ending).c_str(), &found) != 0) return std::nullopt;
+  return FileId{found.st_dev, found.st_ino};
 }
 
 std::int64_t Database::changes() const { return sqlite3_changes64(handle_); }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -84,7 +85,7 @@ class Database {
 
   /// Whether the file, and what SQLite keeps beside one that is open for writing, are still where
   /// they were opened. Where they are not, somebody moved, removed or replaced them, and what is
-  /// written is written unseen. Ask in a write transaction of a kLive file.
+  /// written is written unseen. Of a kLive file.
   bool is_in_place() const;
 
   std::int64_t changes() const;  ///< Rows that the last statement changed.
@@ -93,7 +94,14 @@ class Database {
   Mode mode() const { return mode_; }
 
  private:
+  /// A file, whatever its name.
+  struct FileId {
+    std::uint64_t device = 0, number = 0;
+    bool operator==(const FileId&) const = default;
+  };
+
   Database(Path file, Mode mode, std::stop_token stop);
+  std::optional<FileId> beside(const char* ending) const;
   static int wait_for_lock(void* self, int attempt);
   Error failure(int code, std::string_view doing) const;
   Result<void> configure();
@@ -102,6 +110,7 @@ class Database {
   Mode mode_;
   std::stop_token stop_;
   sqlite3* handle_ = nullptr;
+  std::optional<FileId> wal_, wal_index_;  ///< What is open under these names.
   Statement begin_, commit_;
 };
 

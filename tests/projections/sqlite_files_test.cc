@@ -231,6 +231,17 @@ TEST_CASE("F103: a view's file that is moved or removed under its worker is not 
     REQUIRE(comes_true(is_whole));
     must(running.stop());
   }
+  SECTION("-wal and -shm are removed and made anew by a reader: the worker goes on where that reads") {
+    fs::remove(fs::path(file) += "-wal");
+    fs::remove(fs::path(file) += "-shm");
+    OtherProcess reader(file, "SELECT orders FROM order_counts;");
+    REQUIRE(fs::exists(fs::path(file) += "-wal"));
+    REQUIRE(fs::exists(fs::path(file) += "-shm"));
+    store.commit({inserted(order(3, 7, 1))});
+    REQUIRE(comes_true(is_whole));
+    reader.end("");
+    must(running.stop());
+  }
   for (const char* const ending : {"-wal", "-shm"})
     DYNAMIC_SECTION(ending << " is removed: the worker puts it back, and nothing is lost") {
       fs::remove(fs::path(file) += ending);

@@ -190,6 +190,35 @@ TEST_CASE("F112: a second worker of the same view is refused with the name of th
   CHECK(must(status_of(view, store.context())).state == "stopped");
 }
 
+TEST_CASE("F112: where a lock file was removed, of two workers one is fenced off before it writes",
+          "[projections][worker]") {
+  ShopStore store;
+  const auto view = customer_totals();
+  store.commit({inserted(customer(7, "Ada"))});
+  Running first(store, view);
+  REQUIRE(comes_true([&] { return has_folded(store, "customer_totals", store.end()); }));
+  std::filesystem::remove(store.views() / "customer_totals.lock");
+  Running second(store, view);
+  int orders = 0;
+  REQUIRE(comes_true([&] {
+    store.commit({inserted(order(++orders, 7, 1))});
+    return first.has_ended() || second.has_ended();
+  }));
+  Running& fenced = first.has_ended() ? first : second;
+  Running& other = first.has_ended() ? second : first;
+  CHECK_THAT(fenced.ended().error().to_string(),
+             Catch::Contains("FENCED") && Catch::Contains("customer_totals.1.db") &&
+                 Catch::Contains("shop run"));
+  CHECK(checkpoint_of(store, "customer_totals").failure.empty());  // the other one's is well
+
+  store.commit({inserted(order(++orders, 7, 1))});
+  REQUIRE(comes_true([&] { return has_folded(store, "customer_totals", store.end()); }));
+  must(other.stop());
+  CHECK(rows_of(store, "customer_totals", "orders") ==
+        std::vector<std::string>{std::to_string(orders)});
+  CHECK(must(verify_view(view, store.context())).different == 0);
+}
+
 TEST_CASE("F115: a view that is ahead of the store stops and says CHECKPOINT_AHEAD",
           "[projections][worker]") {
   ShopStore store;

@@ -158,6 +158,45 @@ TEST_CASE("F103: a view whose file is replaced, or robbed of its WAL, brings its
   CHECK(is_equal(store, view));
 }
 
+TEST_CASE("F103: a file that is replaced while its worker pauses after an error brings its sink along",
+          "[sink][mirror]") {
+  using shop::Products;
+  TestDatabase database;
+  ShopStore store;
+  std::atomic<bool> has_memory = true;
+  const auto view = CacheTable("names", Version{1},
+                               {.key = integer("id"),
+                                .columns = {text("name")},
+                                .sink = postgres_table({.server = database.uri()})})
+                        .on<Products>("public.products", [&](const Change<Products>& change,
+                                                             CacheTable::Writer& names) {
+                          if (!has_memory) throw std::bad_alloc();
+                          names.put(change.key(), {{"name", change[&Products::name]}});
+                        });
+  const auto shown = [&] {
+    return database.value("SELECT string_agg(name, ' ' ORDER BY id) FROM names");
+  };
+  store.commit({inserted(product(1, "cup"))});
+  must(catch_up(store, view));
+  const std::filesystem::path file = store.views() / "names.1.db",
+                              copied = store.views() / "copied.db";
+  std::filesystem::copy_file(file, copied);
+  Running worker(store, view, {.retry_first = std::chrono::seconds(1)});
+  store.commit({inserted(product(2, "pan"))});
+  REQUIRE(comes_true([&] { return shown() == "cup pan"; }));
+
+  has_memory = false;
+  store.commit({inserted(product(3, "pot"))});
+  REQUIRE(comes_true([&] { return !checkpoint_of(store, "names").failure.empty(); }));
+  std::filesystem::rename(copied, file);
+  std::filesystem::remove(std::filesystem::path(file) += "-wal");
+  std::filesystem::remove(std::filesystem::path(file) += "-shm");
+  has_memory = true;
+  CHECK(comes_true([&] { return shown() == "cup pan pot"; }));
+  must(worker.stop());
+  CHECK(is_equal(store, view));
+}
+
 TEST_CASE("F113: what is set aside and folded later reaches the sink, beside a worker",
           "[sink][mirror]") {
   TestDatabase database;
