@@ -82,7 +82,7 @@ std::vector<double> store_latencies(const Settings& settings, test::PostgresServ
                         "--store", store.string(), "--log-level", "warn"});
   wait_until_read(server, "latency", "millrace");
   auto end = must(LogReader::open(store))->durable_end();
-  const auto reader = must(LogReader::open(store, {.from = end, .category = {}}));
+  const auto reader = must(LogReader::open(store, {.from = end, .categories = {}}));
   const PacedLoad load(settings, server, load_of(transactions));
   std::vector<double> latencies;
   while (latencies.size() < static_cast<std::size_t>(transactions)) {

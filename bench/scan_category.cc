@@ -54,9 +54,9 @@ struct Seen {
   int events = 0;
 };
 
-Seen scan(const Path& directory, const std::string& category) {
+Seen scan(const Path& directory, const std::vector<std::string>& categories) {
   const Stopwatch watch;
-  const auto reader = must(LogReader::open(directory, {.category = category}));
+  const auto reader = must(LogReader::open(directory, {.categories = categories}));
   Seen seen;
   std::size_t bytes = 0;
   while (Batch* batch = must(reader->next())) {
@@ -77,18 +77,18 @@ std::vector<Figure> run_scan_category(const Settings& settings) {
   const Path directory = settings.directory / "scan_category";
   const int events =
       settings.tiny ? fill(directory, 20'000, 256 << 10) : fill(directory, 5'000'000, 64 << 20);
-  scan(directory, "");  // into the page cache
+  scan(directory, {});  // into the page cache
   Figure figure{.name = "scan_category",
                 .unit = "events/s",
                 .limit = "scan of all",
                 .goal = settings.tiny ? 0.0 : 20.0};
   for (int round = 0; round < settings.rounds; ++round) {
     // Events of the store a second: those that are passed over count, as for a full scan by hand.
-    const Seen wanted = scan(directory, kWanted);
+    const Seen wanted = scan(directory, {kWanted});
     if (wanted.events < events / kCategories - 10 || wanted.events > events / kCategories + 10)
       give_up("a hundredth of the events are " + std::to_string(wanted.events));
     figure.ours.push_back(events / wanted.seconds);
-    const Seen all = scan(directory, "");
+    const Seen all = scan(directory, {});
     if (all.events != events) give_up("the scan saw " + std::to_string(all.events) + " events");
     figure.limits.push_back(events / all.seconds);
   }

@@ -184,7 +184,7 @@ std::vector<Figure> run_visible(const Settings& settings) {
     const ViewPlace place{store, views, "orders"};
     if (!must(wait_until_folded(place, {.offset = end}, std::chrono::minutes(1))))
       give_up("the view does not catch up");
-    const auto reader = must(LogReader::open(store, {.from = end, .category = {}}));
+    const auto reader = must(LogReader::open(store, {.from = end, .categories = {}}));
     ViewReader view(views / "orders.db");
     const PacedLoad pgbench(settings, server, load);
     const auto commits = read_commits(*reader, pgbench, transactions);

@@ -72,7 +72,7 @@ Result<void> State::read() {
   ReadOptions read_options;
   read_options.accepts_gaps = true;
   read_options.files = options_.files;
-  if (options_.tables.size() == 1) read_options.category = options_.tables[0].category;
+  if (options_.tables.size() == 1) read_options.categories = {options_.tables[0].category};
   MILLRACE_ASSIGN_OR_RETURN(const auto reader, LogReader::open(options_.store, read_options));
   const Offset end = reader->durable_end();
   Progress progress("read the log", end.value, ProgressUnit::kEvents);

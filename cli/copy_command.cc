@@ -93,7 +93,7 @@ class LogErase final : public Command {
   Result<void> look() {
     MILLRACE_ASSIGN_OR_RETURN(
         const auto reader,
-        LogReader::open(store_, {.from = {}, .from_time = {}, .category = category_}));
+        LogReader::open(store_, {.from = {}, .from_time = {}, .categories = {category_}}));
     MILLRACE_ASSIGN_OR_RETURN(const auto schemas, SchemaRegistry::open_read_only(store_));
     for (;;) {
       MILLRACE_ASSIGN_OR_RETURN(Batch* const batch, reader->next());

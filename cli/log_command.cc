@@ -108,8 +108,9 @@ class LogTail final : public Command {
       MILLRACE_ASSIGN_OR_RETURN(auto at_start, LogReader::open(store_));
       first_ = at_start->durable_end();
     }
-    return LogReader::open(store_,
-                           {.from = first_, .from_time = from_time_, .category = category_});
+    ReadOptions options{.from = first_, .from_time = from_time_};
+    if (!category_.empty()) options.categories = {category_};
+    return LogReader::open(store_, std::move(options));
   }
 
   Result<void> print(Batch& batch, SchemaRegistry& schemas) {

@@ -283,7 +283,7 @@ class StreamList final : public Command {
 
   Result<void> collect() {
     ReadOptions options;
-    options.category = category_;
+    options.categories = {category_};
     MILLRACE_ASSIGN_OR_RETURN(const auto reader, LogReader::open(store_, std::move(options)));
     const std::uint64_t end = reader->durable_end().value;
     Progress progress("stream list", end, ProgressUnit::kEvents);

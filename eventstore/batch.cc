@@ -133,9 +133,10 @@ Result<void> Batch::status() const {
           "This is a bug of the millrace that wrote it, or somebody changed the file on purpose.");
 }
 
-bool Batch::mentions(std::string_view category) const {
-  return damaged_ ||
-         std::find(categories_.begin(), categories_.end(), category) != categories_.end();
+bool Batch::mentions(const std::vector<std::string>& categories) const {
+  return damaged_ || std::any_of(categories_.begin(), categories_.end(), [&](auto name) {
+           return std::binary_search(categories.begin(), categories.end(), name);
+         });
 }
 
 }  // namespace millrace

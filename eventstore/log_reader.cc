@@ -36,7 +36,9 @@ class Reader final : public LogReader {
         id_(id),
         position_(options_.from),
         time_reached_(!options_.from_time),
-        head_(*options_.files, paths_, id) {}
+        head_(*options_.files, paths_, id) {
+    std::sort(options_.categories.begin(), options_.categories.end());
+  }
 
   Result<void> start() {
     MILLRACE_RETURN_IF_ERROR(refresh());
@@ -74,6 +76,7 @@ class Reader final : public LogReader {
     return segment_->state().segment() == end_.segment ? end_.position : SegmentReader::kNoLimit;
   }
   bool is_passed_over(const log::BatchHeader& header, bool ends_given);
+  bool wants(std::string_view category) const;
   bool is_wanted() const;
 
   StorePaths paths_;
@@ -194,7 +197,7 @@ void Reader::make_plan() {
   plan_ = SegmentPlan::make(*options_.files, paths_, *segment_,
                             {.from = options_.from,
                              .from_time = time_reached_ ? std::nullopt : options_.from_time,
-                             .category = options_.category});
+                             .categories = options_.categories});
   if (plan_) segment_->set_read_ahead(plan_->read_ahead());
 }
 
@@ -269,8 +272,7 @@ Result<void> Reader::check_removals(SegmentReader& segment) const {
   if (!removals) return std::move(removals).error().context(where);
   for (const log::Removal& removal : *removals) {
     const bool matters = removal.kind != log::RemovalKind::kErased &&
-                         (options_.category.empty() || options_.category == removal.category ||
-                          removal.kind == log::RemovalKind::kLost);
+                         (removal.kind == log::RemovalKind::kLost || wants(removal.category));
     if (!matters || removal.last < options_.from) continue;
     MILLRACE_ASSIGN_OR_RETURN(const bool misses, options_.from.value != 0
                                                      ? Result<bool>(true)
@@ -309,8 +311,13 @@ bool Reader::is_passed_over(const log::BatchHeader& header, bool ends_given) {
   return !time_reached_;
 }
 
+bool Reader::wants(std::string_view category) const {
+  const auto& wanted = options_.categories;
+  return wanted.empty() || std::binary_search(wanted.begin(), wanted.end(), category);
+}
+
 bool Reader::is_wanted() const {
-  if (options_.category.empty() || batch_.mentions(options_.category)) return true;
+  if (options_.categories.empty() || batch_.mentions(options_.categories)) return true;
   return in_given_transaction_ && batch_.last_of_transaction;
 }
 

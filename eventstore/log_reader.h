@@ -53,8 +53,8 @@ class Batch {
   /// Takes a batch that was read and checked; events below `from` are passed over. For the reader
   /// and for tests.
   void load(const log::BatchHeader& header, std::string_view payload, Offset from);
-  /// True if it holds an event of `category`.
-  bool mentions(std::string_view category) const;
+  /// True if it holds an event of one of `categories`, which ascend.
+  bool mentions(const std::vector<std::string>& categories) const;
 
  private:
   void load_names(std::string_view tail);
@@ -80,9 +80,10 @@ struct ReadOptions {
   /// Nothing before the first transaction that was committed then or later. Commit times are the
   /// source's: they need not ascend, so what comes after it may be older.
   std::optional<UnixMicros> from_time = {};
-  /// Batches that hold nothing of it are passed over; empty for all. Events of others still come
-  /// with them. A transaction of which a batch was given is always given to its last one.
-  std::string category = {};
+  /// Batches that hold nothing of any of them are passed over; empty for all. Events of others
+  /// still come with them. A transaction of which a batch was given is always given to its last
+  /// one.
+  std::vector<std::string> categories = {};
   /// No kGone: what went for good is passed over like what newer events stand for. For who wants to
   /// know what is there, not what happened.
   bool accepts_gaps = false;
@@ -107,6 +108,7 @@ struct ReadOptions {
 /// that retention removed, and deletions past their grace, can't be learned any more by who comes
 /// back later (`from` above 0) and had not read them: that is kGone and names what is missing. From
 /// 0 on a reader gets what there is. What was erased is no such gap: a tombstone follows for it.
+/// Nor is what went of categories that are not wanted.
 class LogReader {
  public:
   static Result<std::unique_ptr<LogReader>> open(const Path& directory, ReadOptions options = {});

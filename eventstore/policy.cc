@@ -213,7 +213,7 @@ Result<Policies> load_policies(const Path& directory, FileSystem& files, Offset 
   MILLRACE_ASSIGN_OR_RETURN(
       const auto reader,
       LogReader::open(directory,
-                      {.from = {}, .category = std::string(kPolicyCategory), .files = &files}));
+                      {.from = {}, .categories = {std::string(kPolicyCategory)}, .files = &files}));
   Policies policies;
   for (;;) {
     MILLRACE_ASSIGN_OR_RETURN(Batch* const batch, reader->next());

@@ -3,7 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <string_view>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "eventstore/log/segment_index.h"
@@ -19,7 +20,7 @@ class SegmentPlan {
     Offset from;
     /// All before the first transaction that was committed then or later is not wanted.
     std::optional<UnixMicros> from_time;
-    std::string_view category;  ///< Empty: all.
+    std::span<const std::string> categories;  ///< Empty: all.
   };
 
   /// Nothing where the index of `segment`, which was just opened, is missing, damaged or no help.

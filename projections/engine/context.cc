@@ -11,7 +11,7 @@ std::string Context::holder(std::string_view command) const {
 Result<std::unique_ptr<LogReader>> Context::open_reader(const View& view, Offset from) const {
   ReadOptions options;
   options.from = from;
-  if (view.sources().size() == 1) options.category = view.sources().front().category;
+  for (const auto& source : view.sources()) options.categories.push_back(source.category);
   return LogReader::open(store, std::move(options));
 }
 

@@ -9,8 +9,8 @@ namespace {
 
 /// By the indexes of segments that are full; only what is behind them is read.
 Result<bool> has_events(const Path& store, const std::string& category) {
-  MILLRACE_ASSIGN_OR_RETURN(const auto reader,
-                            LogReader::open(store, {.category = category, .accepts_gaps = true}));
+  MILLRACE_ASSIGN_OR_RETURN(
+      const auto reader, LogReader::open(store, {.categories = {category}, .accepts_gaps = true}));
   if (reader->durable_end() == Offset{0}) return true;  // it is too early to tell
   MILLRACE_ASSIGN_OR_RETURN(const Batch* const batch, reader->next());
   return batch != nullptr;

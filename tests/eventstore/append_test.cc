@@ -34,7 +34,8 @@ struct Versioned {
 /// All events with a version, in the order of the log.
 std::vector<Versioned> read_versions(FileSystem& files) {
   std::vector<Versioned> events;
-  const auto reader = must(LogReader::open(kStore, {.from = {}, .category = {}, .files = &files}));
+  const auto reader =
+      must(LogReader::open(kStore, {.from = {}, .categories = {}, .files = &files}));
   while (Batch* batch = must(reader->next())) {
     while (const EventView* event = batch->next())
       if (event->version)

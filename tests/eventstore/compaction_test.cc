@@ -68,7 +68,7 @@ Result<Reading> read_on(FileSystem& files, Reading reading = {},
                         std::uint64_t until = ~std::uint64_t{0}) {
   MILLRACE_ASSIGN_OR_RETURN(
       const auto reader,
-      LogReader::open(kStore, {.from = {reading.end}, .category = {}, .files = &files}));
+      LogReader::open(kStore, {.from = {reading.end}, .categories = {}, .files = &files}));
   for (bool at_border = true; !at_border || reading.end < until;) {
     MILLRACE_ASSIGN_OR_RETURN(Batch* const batch, reader->next());
     if (batch == nullptr) break;
@@ -633,7 +633,7 @@ TEST_CASE("a stream's own limits take its older events and leave its last one",
   compact(*store, {.dead_share_min = 0});
   std::map<std::string, std::vector<std::uint64_t>> versions;
   const auto reader =
-      must(LogReader::open(kStore, {.from = {}, .category = "cart", .files = &files}));
+      must(LogReader::open(kStore, {.from = {}, .categories = {"cart"}, .files = &files}));
   while (Batch* batch = must(reader->next()))
     while (const EventView* event = batch->next())
       if (event->version) versions[std::string(event->key)].push_back(*event->version);

@@ -52,7 +52,7 @@ struct Fixture {
   }
   std::uint64_t first_reading() {
     const auto reader =
-        must(LogReader::open(kStore, {.from = {}, .category = "readings", .files = &files}));
+        must(LogReader::open(kStore, {.from = {}, .categories = {"readings"}, .files = &files}));
     while (Batch* batch = must(reader->next()))
       while (const EventView* event = batch->next())
         if (event->category == "readings") return event->offset.value;

@@ -224,7 +224,7 @@ TEST_CASE("F31: a block that can't be read costs its range only, and writing goe
     CHECK(error->code() == ErrorCode::kIo);
     // What lies in other segments is read all the same.
     const auto reader =
-        must(LogReader::open(directory, {.from = {200}, .category = {}, .files = &files}));
+        must(LogReader::open(directory, {.from = {200}, .categories = {}, .files = &files}));
     CHECK(must(reader->next()) != nullptr);
     written.push_back(sample_transaction(written.size() + 1, 1));
     must(append_durably(*store, written.back()));

@@ -66,7 +66,7 @@ struct Seen {
 std::map<std::uint64_t, Seen> read_all(FileSystem& files, Offset from = {}) {
   std::map<std::uint64_t, Seen> seen;
   const auto reader =
-      must(LogReader::open(kStore, {.from = from, .category = {}, .files = &files}));
+      must(LogReader::open(kStore, {.from = from, .categories = {}, .files = &files}));
   while (Batch* batch = must(reader->next()))
     while (const EventView* event = batch->next())
       seen[event->offset.value] = {std::string(event->category), std::string(event->key),

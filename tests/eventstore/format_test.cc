@@ -331,7 +331,9 @@ TEST_CASE("records may leave offsets out, carry a version, and a tail may have p
   Batch batch = batch_of(payload, names_at, 3, 8);
   CHECK(offsets_of(batch) == std::vector<std::uint64_t>{100, 104, 106});
   CHECK(batch.status());
-  CHECK(batch.mentions("cat"));
+  CHECK(batch.mentions({"cat"}));
+  CHECK(batch.mentions({"a", "cat", "d"}));
+  CHECK_FALSE(batch.mentions({"a", "ca", "cats"}));
   batch.rewind();
   std::vector<std::optional<std::uint64_t>> versions;
   while (const EventView* event = batch.next()) versions.push_back(event->version);

@@ -66,12 +66,8 @@ struct Given {
   bool operator==(const Given&) const = default;
 };
 
-std::vector<Given> read_all(FileSystem& files, const ReadOptions& wanted) {
-  ReadOptions options = wanted;
-  options.files = &files;
-  const auto reader = must(LogReader::open(kStore, options));
-  std::vector<Given> given;
-  while (Batch* batch = must(reader->next())) {
+void read_on(LogReader& reader, std::vector<Given>& given) {
+  while (Batch* batch = must(reader.next())) {
     Given one{.segment = batch->segment,
               .position = batch->position,
               .first = batch->first.value,
@@ -79,22 +75,59 @@ std::vector<Given> read_all(FileSystem& files, const ReadOptions& wanted) {
               .begins = batch->first_of_transaction,
               .ends = batch->last_of_transaction,
               .events = {},
-              .read_to = reader->position().value};
+              .read_to = reader.position().value};
     while (const EventView* event = batch->next())
       one.events.emplace_back(event->offset.value, event->category);
     must(batch->status());
     given.push_back(std::move(one));
   }
-  CHECK(reader->position() >= reader->durable_end());
+  CHECK(reader.position() >= reader.durable_end());
+}
+
+std::vector<Given> read_all(FileSystem& files, const ReadOptions& wanted) {
+  ReadOptions options = wanted;
+  options.files = &files;
+  const auto reader = must(LogReader::open(kStore, options));
+  std::vector<Given> given;
+  read_on(*reader, given);
   return given;
+}
+
+/// What a reader of `categories` from offset `from` on has to give, by `all` that there is.
+std::vector<Given> filtered(std::vector<Given> all, const std::vector<std::string>& categories,
+                            std::uint64_t from) {
+  std::vector<Given> wanted;
+  bool in_given = false;
+  for (Given& one : all) {
+    if (one.read_to <= from) continue;
+    in_given = in_given && !one.begins;
+    const bool holds_any =
+        std::any_of(one.events.begin(), one.events.end(), [&](const auto& event) {
+          return std::find(categories.begin(), categories.end(), event.second) != categories.end();
+        });
+    if (!holds_any && !(in_given && one.ends)) continue;
+    in_given = !one.ends;
+    std::erase_if(one.events, [&](const auto& event) { return event.first < from; });
+    wanted.push_back(std::move(one));
+  }
+  return wanted;
 }
 
 std::vector<ReadOptions> many_wishes(FileSystem& files, std::mt19937_64& random) {
   const std::uint64_t end = must(LogReader::open(kStore, {.files = &files}))->durable_end().value;
   std::vector<ReadOptions> wishes;
-  for (const char* category : {"", "rare", "scattered", "common1", "nothing"}) {
+  const std::vector<std::vector<std::string>> lists{{},
+                                                    {"rare"},
+                                                    {"scattered"},
+                                                    {"common1"},
+                                                    {"nothing"},
+                                                    {"scattered", "rare"},
+                                                    {"nothing", "common1"},
+                                                    {"common2", "common0", "common2"},
+                                                    {"scattered", "nothing", "rare"}};
+  for (const auto& categories : lists) {
     for (int i = 0; i < 6; ++i) {
-      ReadOptions wish{.from = {i == 0 ? 0 : random() % (end + 2)}, .category = category};
+      ReadOptions wish{.from = {i == 0 ? 0 : random() % (end + 2)}, .categories = categories};
       if (i % 2 == 1) wish.from_time = UnixMicros{static_cast<std::int64_t>(random() % 32'000)};
       wishes.push_back(wish);
     }
@@ -157,7 +190,7 @@ TEST_CASE("with indexes a reader gives exactly what it gives without", "[eventst
     for (const ReadOptions& wish : wishes) walked.push_back(read_all(files, wish));
     index_all(files);
     for (std::size_t i = 0; i < wishes.size(); ++i) {
-      CAPTURE(wishes[i].category, wishes[i].from.value, wishes[i].from_time.has_value());
+      CAPTURE(wishes[i].categories, wishes[i].from.value, wishes[i].from_time.has_value());
       REQUIRE(read_all(files, wishes[i]) == walked[i]);
     }
     // Also where only some have one.
@@ -166,6 +199,49 @@ TEST_CASE("with indexes a reader gives exactly what it gives without", "[eventst
     for (std::size_t i = 0; i + 1 < segments.size(); i += 2) files.erase(kPaths.index(segments[i]));
     for (std::size_t i = 0; i < wishes.size(); ++i)
       REQUIRE(read_all(files, wishes[i]) == walked[i]);
+  }
+}
+
+TEST_CASE("a reader of several categories gives what is theirs of all that there is",
+          "[eventstore][index]") {
+  for (std::uint64_t seed = 21; seed <= 26; ++seed) {
+    FaultFs files;
+    fill(files, seed, 1, 200);
+    index_all(files);  // those that are sealed later have none, and every other
+    const auto segments = must(list_segments(files, kPaths));
+    for (std::size_t i = 0; i + 1 < segments.size(); i += 2) files.erase(kPaths.index(segments[i]));
+    struct Follower {
+      std::vector<std::string> categories;
+      std::uint64_t from = 0;
+      std::unique_ptr<LogReader> reader;
+      std::vector<Given> given = {};
+    };
+    std::mt19937_64 random(seed);
+    std::vector<Follower> followers;
+    for (std::uint64_t i = 0; i < 20; ++i) {
+      std::vector<std::string> names{"rare", "scattered", "common0", "common1", "nothing"};
+      std::shuffle(names.begin(), names.end(), random);
+      names.resize(2 + i % 2);
+      const std::uint64_t from = i < 8 ? 0 : random() % segments.back();
+      followers.push_back({.categories = names,
+                           .from = from,
+                           .reader = must(LogReader::open(
+                               kStore, {.from = {from}, .categories = names, .files = &files}))});
+      read_on(*followers.back().reader, followers.back().given);
+    }
+    // They follow the growing segment, and into the next ones.
+    const auto store = must(EventStore::open(kStore, small_options(files)));
+    for (std::uint64_t number = 201; number <= 300; ++number) append_random(*store, random, number);
+    store->request_flush();
+    REQUIRE(must(store->wait_durable(store->appended_end(), 0, std::chrono::minutes(1))));
+    REQUIRE(must(list_segments(files, kPaths)).size() > segments.size() + 3);
+    const auto all = read_all(files, {});
+    for (Follower& one : followers) {
+      read_on(*one.reader, one.given);
+      CAPTURE(seed, one.categories, one.from);
+      REQUIRE(one.given == filtered(all, one.categories, one.from));
+      REQUIRE(one.given == read_all(files, {.from = {one.from}, .categories = one.categories}));
+    }
   }
 }
 
@@ -199,7 +275,7 @@ TEST_CASE("with indexes a reader gives of rewritten segments what it gives witho
       if (index) REQUIRE(index->header().end.value > segment);
     }
     for (std::size_t i = 0; i < wishes.size(); ++i) {
-      CAPTURE(wishes[i].category, wishes[i].from.value, wishes[i].from_time.has_value());
+      CAPTURE(wishes[i].categories, wishes[i].from.value, wishes[i].from_time.has_value());
       REQUIRE(read_all(files, wishes[i]) == walked[i]);
     }
     CHECK(must(verify_store(kStore, {}, files)).faults.empty());
@@ -225,7 +301,7 @@ TEST_CASE("a transaction of which a batch was given ends for the reader, in what
     must(append(*store, sample_transaction(3, 300)));
   }
   index_all(files);
-  const auto given = read_all(files, {.category = "wanted"});
+  const auto given = read_all(files, {.categories = {"wanted"}});
   REQUIRE(given.size() == 2);
   CHECK_FALSE(given[0].ends);
   CHECK(given[1].ends);
@@ -256,9 +332,10 @@ TEST_CASE("a reader by category or offset reads little of the full segments",
     return counting.bytes_read - std::min(counting.bytes_read, active_bytes);
   };
   const std::uint64_t all = bytes_for({});
-  CHECK(bytes_for({.category = "rare"}) < all / 5);
+  CHECK(bytes_for({.categories = {"rare"}}) < all / 5);
+  CHECK(bytes_for({.categories = {"rare", "nothing"}}) < all / 5);
   const std::uint64_t middle = must(list_segments(files, kPaths))[1];
-  CHECK(bytes_for({.from = {middle - 100}, .category = "rare"}) < all / 5);
+  CHECK(bytes_for({.from = {middle - 100}, .categories = {"rare"}}) < all / 5);
   CountingFs counting(files);
   const auto reader = must(LogReader::open(kStore, {.from = {middle - 100}, .files = &counting}));
   CHECK(must(reader->next())->first.value == middle - 100);
@@ -269,8 +346,8 @@ TEST_CASE("F30: a reader gives the right events whatever byte of an index is dam
           "[eventstore][index]") {
   FaultFs files;
   fill(files, 4, 1, 120);
-  const std::vector<ReadOptions> wishes{{.category = "rare"},
-                                        {.from = {150}, .category = "scattered"},
+  const std::vector<ReadOptions> wishes{{.categories = {"rare"}},
+                                        {.from = {150}, .categories = {"scattered"}},
                                         {.from = {170}, .from_time = UnixMicros{5'000}}};
   std::vector<std::vector<Given>> walked;
   for (const ReadOptions& wish : wishes) walked.push_back(read_all(files, wish));
@@ -290,7 +367,7 @@ TEST_CASE("B29: an index that leads astray, under right checksums, is left for a
           "[eventstore][index]") {
   FaultFs files;
   fill(files, 4, 1, 120);
-  const auto walked = read_all(files, {.category = "common1"});
+  const auto walked = read_all(files, {.categories = {"common1"}});
   index_all(files);
   // Every place of it leads eight bytes too far.
   const Path path = kPaths.index(0);
@@ -308,7 +385,7 @@ TEST_CASE("B29: an index that leads astray, under right checksums, is left for a
   }
   store_le<std::uint64_t>(bytes.data() + at + part.size(), index_checksum(part, header, at));
   files.set_content(path, bytes);
-  CHECK(read_all(files, {.category = "common1"}) == walked);
+  CHECK(read_all(files, {.categories = {"common1"}}) == walked);
 }
 
 TEST_CASE("damage in what a reader wants is found with an index as without",
@@ -316,7 +393,7 @@ TEST_CASE("damage in what a reader wants is found with an index as without",
   FaultFs files;
   fill(files, 6, 1, 200);
   index_all(files);
-  const auto given = read_all(files, {.category = "rare"});
+  const auto given = read_all(files, {.categories = {"rare"}});
   const auto in_first = std::find_if(given.begin(), given.end(), [&](const Given& one) {
     return one.segment != must(list_segments(files, kPaths)).back() && one.events.size() > 1;
   });
@@ -327,7 +404,7 @@ TEST_CASE("damage in what a reader wants is found with an index as without",
     std::string bytes = good;
     bytes[in_first->position + at] ^= 1;
     files.set_content(path, bytes);
-    const auto reader = must(LogReader::open(kStore, {.category = "rare", .files = &files}));
+    const auto reader = must(LogReader::open(kStore, {.categories = {"rare"}, .files = &files}));
     Result<Batch*> batch = nullptr;
     do batch = reader->next();
     while (batch && *batch != nullptr);
@@ -407,7 +484,7 @@ TEST_CASE("B32: a link, a pipe or a folder in place of an index is no index",
   auto segment = must(SegmentReader::open(files, paths, id, 0));
   CHECK_FALSE(SegmentIndex::open(files, paths, segment));
   CHECK(read_history(path, files) == written);
-  const auto reader = must(LogReader::open(path, {.from = {5}, .category = "public.table1"}));
+  const auto reader = must(LogReader::open(path, {.from = {5}, .categories = {"public.table1"}}));
   CHECK(must(reader->next()) != nullptr);
   const auto store = must(EventStore::open(path, small_options(files)));
   must(append_durably(*store, sample_transaction(13, 20)));

@@ -231,7 +231,7 @@ TEST_CASE("B32: positions beyond four gibibytes in one segment are found, indexe
   CHECK(must(verify_store(directory, {}, files)).faults.empty());
   files.read = 0;
   const auto reader =
-      must(LogReader::open(directory, {.from = {}, .category = "needle", .files = &files}));
+      must(LogReader::open(directory, {.from = {}, .categories = {"needle"}, .files = &files}));
   Batch* const batch = must(reader->next());
   REQUIRE(batch != nullptr);
   CHECK(batch->position > 4 * kGiB);

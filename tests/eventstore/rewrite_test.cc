@@ -59,10 +59,12 @@ Result<Contents> read_on(LogReader& reader) {
   return contents;
 }
 
-Result<Contents> read_all(FileSystem& files, Offset from = {}, std::string category = {}) {
+Result<Contents> read_all(FileSystem& files, Offset from = {},
+                          std::vector<std::string> categories = {}) {
   MILLRACE_ASSIGN_OR_RETURN(
       const auto reader,
-      LogReader::open(kStore, {.from = from, .category = std::move(category), .files = &files}));
+      LogReader::open(kStore,
+                      {.from = from, .categories = std::move(categories), .files = &files}));
   return read_on(*reader);
 }
 
@@ -180,7 +182,7 @@ TEST_CASE("a transaction across segments keeps its first and last batch flags, w
     }
     check_whole(*disk, expected);
     for (const char* category : {"public.table0", "public.table1"}) {
-      const Contents some = must(read_all(*disk, {}, category));
+      const Contents some = must(read_all(*disk, {}, {category}));
       for (const auto& [offset, seen] : expected)
         if (seen.event.category == category) REQUIRE(some.at(offset) == seen);
     }
@@ -325,7 +327,7 @@ TEST_CASE("F42: a reader finishes on the old generation and goes on in the next 
   const Contents before = must(read_all(files));
   const auto segments = must(list_segments(files, kPaths));
   const auto old_reader =
-      must(LogReader::open(kStore, {.from = {}, .category = {}, .files = &files}));
+      must(LogReader::open(kStore, {.from = {}, .categories = {}, .files = &files}));
   const auto first = must(old_reader->next());
   REQUIRE(first != nullptr);
   Contents seen;
@@ -360,13 +362,42 @@ TEST_CASE("who comes back and needs expired events is told OFFSET_GONE, who star
     CHECK(read.error().message().find("OFFSET_GONE") != std::string::npos);
     CHECK_FALSE(read.error().hint().empty());
   }
-  CHECK(read_all(files, {1}, "another"));
+  CHECK(read_all(files, {1}, {"another"}));
   // What was erased is told by a tombstone behind it.
   const auto disk = files.clone();
   must(rewrite(*disk, 2, expire_if([](std::uint64_t) { return true; }, RemovalKind::kErased)));
   CHECK(read_all(*disk, {middle}));
   must(rewrite(files, 2, expire_if([](std::uint64_t) { return true; }, RemovalKind::kTombstone)));
   CHECK(read_all(files, {middle}).error().code() == ErrorCode::kGone);
+}
+
+TEST_CASE("who reads some categories is told OFFSET_GONE for what went of theirs, and no others",
+          "[eventstore][rewrite]") {
+  FaultFs files;
+  fill(files, 14);
+  const auto expire = [](RemovalKind kind) -> Judge {
+    return [=](const EventView& event, const Batch&) -> Result<Verdict> {
+      const bool gone = event.category == "public.table1";
+      return Verdict{.kind = gone ? Verdict::Kind::kRemoved : Verdict::Kind::kKeep,
+                     .removal = kind};
+    };
+  };
+  must(rewrite(files, 1, expire(RemovalKind::kExpired)));
+  const auto told = [&](std::vector<std::string> categories) {
+    const auto read = read_all(files, {1}, std::move(categories));
+    if (!read) CHECK(read.error().code() == ErrorCode::kGone);
+    if (!read) CHECK(read.error().message().find("public.table1") != std::string::npos);
+    return !read;
+  };
+  CHECK(told({}));
+  CHECK(told({"public.table1"}));
+  CHECK(told({"public.table2", "public.table1"}));
+  CHECK(told({"another", "public.table1", "public.table2"}));
+  CHECK_FALSE(told({"public.table2", "public.table0"}));
+  CHECK_FALSE(told({"public.table", "another", "public.table11"}));
+  // What a repair could not keep may have been anybody's.
+  must(rewrite(files, 2, expire(RemovalKind::kLost)));
+  CHECK_FALSE(read_all(files, {1}, {"public.table2", "public.table0"}));
 }
 
 TEST_CASE("a segment of which everything stays is left alone; pace may stop a rewrite",

@@ -171,7 +171,7 @@ TEST_CASE("a restore that is interrupted leaves nothing that looks like a store"
     const bool hit = disk->fault_was_hit();
     disk->lose_power(step);
     const auto opened =
-        LogReader::open(kRestored, {.from = {}, .category = {}, .files = disk.get()});
+        LogReader::open(kRestored, {.from = {}, .categories = {}, .files = disk.get()});
     if (opened) CHECK(read_history(kRestored, *disk) == then);
     if (restored) CHECK(opened);
     CHECK(read_history(kCopy, *disk) == then);

@@ -20,9 +20,9 @@ Result<std::unique_ptr<EventStore>> open_small(FaultFs& files) {
 }
 
 Result<std::unique_ptr<LogReader>> reader_from(FaultFs& files, std::uint64_t from,
-                                               std::string category = {}) {
+                                               std::vector<std::string> categories = {}) {
   return LogReader::open(kStore,
-                         {.from = {from}, .category = std::move(category), .files = &files});
+                         {.from = {from}, .categories = std::move(categories), .files = &files});
 }
 
 std::uint64_t count_events(LogReader& reader) {
@@ -271,7 +271,7 @@ TEST_CASE(
   one(30, "other", 40, 0);   // several batches, none of them wanted
   one(40, "wanted", 1, 60);  // several batches, only the first of them wanted
   one(50, "other", 1, 0);
-  const auto reader = must(reader_from(files, 0, "wanted"));
+  const auto reader = must(reader_from(files, 0, {"wanted"}));
   std::vector<std::uint64_t> commits, ended;
   std::uint64_t wanted = 0, all = 0;
   while (Batch* batch = must(reader->next())) {
@@ -547,7 +547,7 @@ TEST_CASE("I3: a reader beside the writer only ever sees whole transactions", "[
   constexpr std::uint64_t kTransactions = 300;
   std::atomic<bool> whole = true;
   std::jthread follower([&] {
-    const auto reader = LogReader::open(kStore, {.from = {}, .category = {}, .files = &files});
+    const auto reader = LogReader::open(kStore, {.from = {}, .categories = {}, .files = &files});
     std::uint64_t number = 0;
     std::size_t events = 0;
     while (whole && number < kTransactions) {

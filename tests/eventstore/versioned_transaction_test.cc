@@ -43,7 +43,8 @@ Result<void> begin(EventStore& store, std::uint64_t commit) {
 /// The events of all streams as "key type version", in the order of the log.
 std::vector<std::string> read_all(FileSystem& files) {
   std::vector<std::string> events;
-  const auto reader = must(LogReader::open(kStore, {.from = {}, .category = {}, .files = &files}));
+  const auto reader =
+      must(LogReader::open(kStore, {.from = {}, .categories = {}, .files = &files}));
   while (Batch* batch = must(reader->next())) {
     while (const EventView* event = batch->next())
       events.push_back(std::string(event->key) + " " + std::string(event->type) + " " +

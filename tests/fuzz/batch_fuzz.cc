@@ -77,7 +77,7 @@ void try_records(const log::BatchHeader& header, std::string_view payload) {
     const std::uint64_t place = events[i].offset.value - header.base;
     MILLRACE_CHECK(place < header.span);
     MILLRACE_CHECK(i == 0 || place > events[i - 1].offset.value - header.base);
-    MILLRACE_CHECK(batch.mentions(events[i].category));
+    MILLRACE_CHECK(batch.mentions({std::string(events[i].category)}));
   }
   const bool good = batch.status().has_value();
   batch.rewind();

@@ -186,6 +186,38 @@ TEST_CASE("F122: a view that lags behind what expires holds it, or is told, and 
   must(catch_up(store, view));
 }
 
+TEST_CASE("F122: a view of two tables misses what expired of them, and nothing of a third",
+          "[projections][worker]") {
+  ShopStore store(true, 1 << 20, 64 << 10);
+  const CacheTable view = customer_totals();
+  store.commit({inserted(customer(1, "Ada")), inserted(order(1, 1, 100))});
+  must(catch_up(store, view));
+  const Offset folded = checkpoint_of(store, "customer_totals").offset;
+  const std::string filler(1'000, 'x');
+  for (int id = 2; id <= 300; ++id)
+    store.commit({inserted(product(id, "noise", filler)), inserted(order(id, 1, 100))});
+  const bool own = GENERATE(true, false);
+  store.expire(own ? "public.orders" : "public.products", 1'000);
+  REQUIRE(LogReader::open(store.directory(), {.from = folded}).error().code() == ErrorCode::kGone);
+
+  const auto done = catch_up(store, view);
+  if (!own) {
+    must(done);
+    CHECK(rows_of(store, "customer_totals") == std::vector<std::string>{"1|Ada|300|30000"});
+    CHECK(must(verify_view(view, store.context())).different == 0);
+    return;
+  }
+  REQUIRE_FALSE(done);
+  CHECK(done.error().code() == ErrorCode::kGone);
+  CHECK_THAT(done.error().to_string(), Catch::Contains("OFFSET_GONE") &&
+                                           Catch::Contains("of public.orders between the offsets"));
+  CHECK(rows_of(store, "customer_totals") == std::vector<std::string>{"1|Ada|1|100"});  // as it was
+  CHECK(checkpoint_of(store, "customer_totals").offset == folded);
+  must(build_generation(view, store.context()));  // of what the log still has
+  CHECK(must(verify_view(view, store.context())).different == 0);
+  must(catch_up(store, view));
+}
+
 TEST_CASE("rebuild makes several views at once, and one that fails keeps none from being made",
           "[projections][rebuild]") {
   ShopStore store;

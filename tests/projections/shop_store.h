@@ -260,13 +260,10 @@ class ShopStore {
     must(store_->maintenance().erase({.category = category, .entities = {&entity, 1}}));
   }
   /// Keeps the latest change of each row of `category` only, in what is in full segments.
-  void compact(std::string_view category) {
-    const PolicyEvent policy = must(policy_event(category, {.retention = Retention::kCompact}));
-    const NewEvent event = policy.view();
-    must(store_->append({}, {&event, 1}));
-    store_->request_flush();
-    must(store_->wait_durable(store_->appended_end(), 0, std::chrono::seconds(30)));
-    must(store_->maintenance().compact({.dead_share_min = 0}));
+  void compact(std::string_view category) { compact(category, {.retention = Retention::kCompact}); }
+  /// Keeps the newest `bytes` of `category` only, of what is in full segments.
+  void expire(std::string_view category, std::uint64_t bytes) {
+    compact(category, {.retention = Retention::kExpire, .max_bytes = bytes});
   }
 
   Offset end() const { return store_->durable_end(); }
@@ -284,6 +281,15 @@ class ShopStore {
   }
 
  private:
+  void compact(std::string_view category, const CategoryPolicy& wanted) {
+    const PolicyEvent policy = must(policy_event(category, wanted));
+    const NewEvent event = policy.view();
+    must(store_->append({}, {&event, 1}));
+    store_->request_flush();
+    must(store_->wait_durable(store_->appended_end(), 0, std::chrono::seconds(30)));
+    must(store_->maintenance().compact({.dead_share_min = 0}));
+  }
+
   millrace::test::TemporaryDirectory temporary_{"millrace-views"};
   std::unique_ptr<SchemaRegistry> schemas_;
   std::unique_ptr<SchemaRegistry> readers_schemas_;

@@ -100,9 +100,9 @@ namespace {
 /// An index that is damaged costs time, never an event.
 void examine_index(Simulation& sim, FaultFs& files, std::uint64_t durable) {
   for (const std::string category : {"c0", "c1", "c2"}) {
-    ReaderSlot slot{.reader = nullptr, .reading = {.category = category, .fold = {}}};
-    auto reader =
-        LogReader::open(Simulation::kStore, {.from = {}, .category = category, .files = &files});
+    ReaderSlot slot{.reader = nullptr, .reading = {.categories = {category}, .fold = {}}};
+    auto reader = LogReader::open(Simulation::kStore,
+                                  {.from = {}, .categories = {category}, .files = &files});
     check(reader.has_value(), "I8 damaged index", reader ? "" : reader.error().to_string());
     slot.reader = std::move(*reader);
     while (sim.follow(slot)) {

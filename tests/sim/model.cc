@@ -94,12 +94,12 @@ void Model::check_missing(std::uint64_t from, std::uint64_t to, const Reading& r
                           bool passes_over) const {
   for (std::uint64_t offset = from; offset < to; ++offset) {
     const ModelEvent& event = events_[offset];
-    if (passes_over && !reading.category.empty() && event.category != reading.category) continue;
+    if (passes_over && !reading.wants(event.category)) continue;
     const auto what = [&] {
       return "offset " + std::to_string(offset) + ", " + event.category + "/" + event.key;
     };
     check(event.may_be_gone(), "I15 an event is missing that nothing allowed to go", what());
-    if (reading.from != 0 && (reading.category.empty() || event.category == reading.category))
+    if (reading.from != 0 && reading.wants(event.category))
       check(event.superseded || event.erased, "I12 a reader that came back was not told of a gap",
             what());
   }

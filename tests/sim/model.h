@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -60,12 +61,17 @@ struct ModelTransaction {
 
 /// How the events are read that a model checks.
 struct Reading {
-  std::uint64_t next = 0;  ///< Everything below was given, or passed over.
-  std::uint64_t from = 0;  ///< Nothing below is wanted.
-  std::string category{};  ///< What else is passed over; empty: nothing.
-  bool is_fresh = false;   ///< Began after all that happened: nothing erased may come.
+  std::uint64_t next = 0;                 ///< Everything below was given, or passed over.
+  std::uint64_t from = 0;                 ///< Nothing below is wanted.
+  std::vector<std::string> categories{};  ///< All else is passed over; empty: nothing.
+  bool is_fresh = false;  ///< Began after all that happened: nothing erased may come.
   /// Of what was given, on top of what was before `from`; not if something is passed over.
   std::optional<Fold> fold = Fold{};
+
+  bool wants(const std::string& category) const {
+    return categories.empty() ||
+           std::find(categories.begin(), categories.end(), category) != categories.end();
+  }
 };
 
 /// What the store has to be like: every transaction that was committed, in order, and how far they
@@ -120,8 +126,8 @@ class Model {
   bool may_lack(const ModelTransaction& transaction) const;
   /// True if all of [from, to) may be gone.
   bool may_all_be_gone(std::uint64_t from, std::uint64_t to) const;
-  /// True if a reader from `from` on may be told that it misses something.
-  bool may_be_told_of_loss(std::uint64_t from, const std::string& category) const;
+  /// True if a reader may be told that it misses something.
+  bool may_be_told_of_loss(const Reading& reading) const;
 
   /// That the next event of a stream gets.
   std::uint64_t next_version(const std::string& category, const std::string& key) const;

@@ -83,12 +83,11 @@ bool Model::may_lack(const ModelTransaction& transaction) const {
                                   [](const ModelEvent& event) { return event.may_be_gone(); });
 }
 
-bool Model::may_be_told_of_loss(std::uint64_t from, const std::string& category) const {
-  return from < events_.size() &&
-         std::any_of(events_.begin() + static_cast<std::ptrdiff_t>(from), events_.end(),
-                     [&](const ModelEvent& event) {
-                       return event.lost && (category.empty() || event.category == category);
-                     });
+bool Model::may_be_told_of_loss(const Reading& reading) const {
+  return reading.from < events_.size() &&
+         std::any_of(
+             events_.begin() + static_cast<std::ptrdiff_t>(reading.from), events_.end(),
+             [&](const ModelEvent& event) { return event.lost && reading.wants(event.category); });
 }
 
 /// And what was moved from there, and from there ...

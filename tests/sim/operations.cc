@@ -139,13 +139,17 @@ void open_reader(Simulation& sim, const Arguments& a) {
   slot = {};
   Reading& reading = slot.reading;
   reading.from = reading.next = a[1] % 2 == 0 ? 0 : a[1] % (sim.model.end() + 3);
-  if (a[2] % 3 == 1) reading.category = (a[3] % 8 < 4 ? "c" : "t") + std::to_string(a[3] % 4);
+  const auto category = [](std::uint32_t number) {
+    return (number % 8 < 4 ? "c" : "t") + std::to_string(number % 4);
+  };
+  if (a[2] % 3 == 1) reading.categories = {category(a[3])};
+  if (a[2] % 6 == 1) reading.categories.push_back(category(a[3] / 8));
   reading.fold.reset();
-  if (reading.category.empty() && reading.from <= durable)
+  if (reading.categories.empty() && reading.from <= durable)
     reading.fold = sim.model.fold_at(reading.from);
-  auto reader =
-      LogReader::open(Simulation::kStore,
-                      {.from = {reading.from}, .category = reading.category, .files = &sim.files});
+  auto reader = LogReader::open(
+      Simulation::kStore,
+      {.from = {reading.from}, .categories = reading.categories, .files = &sim.files});
   if (reader) {
     slot.reader = std::move(*reader);
     return;

@@ -317,7 +317,7 @@ bool Simulation::adopt(std::unique_ptr<EventStore> opened) {
 
 Scan Simulation::scan(FileSystem& files_of, Look look, const Path& path) const {
   Scan result{.ends_whole = true, .error = {}};
-  auto reader = LogReader::open(path, {.from = {}, .category = {}, .files = &files_of});
+  auto reader = LogReader::open(path, {.from = {}, .categories = {}, .files = &files_of});
   if (!reader) {
     result.error = reader.error();
     return result;
@@ -353,8 +353,8 @@ void Simulation::check_log(const char* when) {
 /// True if the error tells that the reader misses what went for good.
 bool Simulation::is_told_of_loss(const Error& error, const Reading& reading) const {
   if (error.code() != ErrorCode::kGone) return false;
-  check(model.may_be_told_of_loss(reading.from, reading.category),
-        "I12 a reader is told of a loss that is none", error.to_string());
+  check(model.may_be_told_of_loss(reading), "I12 a reader is told of a loss that is none",
+        error.to_string());
   hit(Probe::kReaderToldOfLoss);
   return true;
 }
@@ -393,8 +393,8 @@ bool Simulation::follow(ReaderSlot& slot) {
   const bool skipped = given.first.value > reading.next;
   model.check_batch(given, reading);
   check(reading.next <= durable, "I6 reader got what is not durable");
-  if (skipped && !reading.category.empty()) hit(Probe::kFilteredReaderSkipped);
-  if (skipped && reading.category.empty()) hit(Probe::kReaderMetHole);
+  if (skipped && !reading.categories.empty()) hit(Probe::kFilteredReaderSkipped);
+  if (skipped && reading.categories.empty()) hit(Probe::kReaderMetHole);
   if (given.last_of_transaction) model.see(reading.next);
   hit(Probe::kReaderFollowed);
   return true;

@@ -295,7 +295,7 @@ void register_consumer(Simulation& sim, const std::string& name, std::uint64_t o
 void advance_consumer(Simulation& sim, const Consumer& consumer, std::uint64_t offset) {
   const auto moved = sim.store().maintenance().advance_consumer(consumer.name, Offset{offset});
   if (!moved && moved.error().code() == ErrorCode::kGone) {
-    check(!consumer.lost.empty() && sim.model.may_be_told_of_loss(consumer.offset.value, {}),
+    check(!consumer.lost.empty() && sim.model.may_be_told_of_loss({.from = consumer.offset.value}),
           "I12 a consumer is told of a loss that is none", moved.error().to_string());
     return hit(Probe::kConsumerLost);
   }

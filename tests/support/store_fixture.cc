@@ -96,7 +96,7 @@ History read_history(const Path& store, FileSystem& files, std::optional<Error>*
     if (error == nullptr) FAIL(what.to_string());
     *error = std::move(what);
   };
-  auto reader = LogReader::open(store, {.from = {}, .category = {}, .files = &files});
+  auto reader = LogReader::open(store, {.from = {}, .categories = {}, .files = &files});
   if (!reader) return fail(reader.error()), history;
   StoredTransaction transaction;
   for (std::uint64_t next_offset = 0;;) {
