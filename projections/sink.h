@@ -128,7 +128,7 @@ class SinkKind {
 std::optional<std::string> sink_text(const Value& value);
 
 /// Whether a column of a row is the same here and there: in a numeric one 1e+20 may come back
-/// written out, and 1.50 as 1.5.
+/// written out, 1.50 as 1.5, and inf as Infinity.
 bool same_in_sink(const Column& column, const std::optional<std::string>& here,
                   const std::optional<std::string>& there);
 

@@ -87,18 +87,27 @@ class Trial {
                          : Value(static_cast<std::int64_t>(below(1000)));
   }
 
+  /// Also round ones, of which some texts have an exponent.
+  std::int64_t random_count() {
+    static constexpr std::array<std::int64_t, 6> round = {
+        99'999, 100'000, 200'000, 1'000'000, 2'000'000'000'000, 9'007'199'254'740'991};
+    return below(3) == 0 ? round[below(round.size())] : static_cast<std::int64_t>(below(1000));
+  }
+
   /// Text of a value goes into `text`.
   Value random_value(const Column& column, std::optional<std::string>& text) {
-    if (column.counter) return static_cast<std::int64_t>(below(1000));
+    if (column.counter) return random_count();
     if (below(5) == 0) return {};
-    static constexpr std::array<double, 6> reals = {0.1, -1.5, 1e300, 5e-324, 0, 1e20};
+    static constexpr std::array<double, 9> reals = {0.1, -1.5,     1e300, 5e-324, 0,
+                                                    1e5, 0.000'01, 1e20,  1e23};
     switch (column.type) {
       case ColumnType::kInteger: return random_number();
       case ColumnType::kReal: return reals[below(reals.size())];
       case ColumnType::kText: return Value(*(text = random_text()));
       case ColumnType::kBlob: return Value::blob(*(text = random_bytes()));
       case ColumnType::kNumeric:
-        if (below(2) == 0) return random_number();
+        if (below(3) == 0) return random_number();
+        if (below(2) == 0) return reals[below(reals.size())];
         return Value(*(text = std::to_string(below(1000)) + ".50"));
     }
     return {};

@@ -341,6 +341,7 @@ std::shared_ptr<const SinkKind> redis_sorted_set(RedisSortedSetOptions options) 
       [options](SinkShape shape) {
         std::erase_if(shape.columns,
                       [&](const Column& column) { return column.name != options.score; });
+        for (Column& score : shape.columns) score.type = ColumnType::kNumeric;  // to be compared
         return shape;
       },
       [options](const SinkShape& shape) -> Result<void> {

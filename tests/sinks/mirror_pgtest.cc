@@ -56,6 +56,102 @@ TEST_CASE("sums are numeric in PostgreSQL, reals and texts what they are", "[sin
   CHECK(is_equal(store, prices));
 }
 
+TEST_CASE("reals of a numeric column are equal in PostgreSQL and Redis, round ones, too",
+          "[sink][mirror]") {
+  TestDatabase database;
+  RedisServer redis;
+  ShopStore store;
+  store.commit({inserted(order(1, 1, 100'000)), inserted(order(2, 2, 99'999)),
+                inserted(order(3, 3, 1'000'000'000'000)), inserted(order(4, 4, 1))});
+  const auto weights = [](std::shared_ptr<const SinkKind> sink, const std::string& name) {
+    using shop::Orders;
+    return view(name, Version{1})
+        .from(projections::table<Orders>("public.orders"))
+        .group_by(by("id", &Orders::customer_id))
+        .aggregate(sum("grams", [](const Orders& row) { return double(row.total_cents()); }),
+                   sum("tons", [](const Orders& row) { return double(row.total_cents()) / 1e6; }),
+                   sum("stars", [](const Orders& row) { return double(row.total_cents()) * 1e18; }))
+        .into(cache_table{.sink = std::move(sink)});
+  };
+  const auto in_postgres = weights(postgres_table({.server = database.uri()}), "weights");
+  const auto in_redis = weights(redis_hashes({.server = redis.url()}), "hashes");
+  must(catch_up(store, in_postgres));
+  must(catch_up(store, in_redis));
+  CHECK(database.value("SELECT string_agg(grams::text, ' ' ORDER BY id) FROM weights") ==
+        "100000 99999 1000000000000 1");
+  CHECK(database.value("SELECT stars || ' ' || tons FROM weights WHERE id = 1") ==
+        "1" + std::string(23, '0') + " 0.1");
+  CHECK(is_equal(store, in_postgres));
+  CHECK(is_equal(store, in_redis));
+}
+
+TEST_CASE("round numbers are scores of a Redis sorted set, whatever they are sums of",
+          "[sink][mirror]") {
+  RedisServer redis;
+  ShopStore store;
+  std::int64_t id = 0;
+  for (const std::int64_t cents :
+       {100'000L, 200'000L, 1'000'000L, 99'999L, 9'007'199'254'740'991L, -100'000L, 0L})
+    ++id, store.commit({inserted(order(id, id, cents))});
+  for (const char* price : {"100000.00", "0.0001", "1000000", "12.5", "0.00"}) {
+    auto row = product(++id, "lamp");
+    row.set_price(price);
+    store.commit({inserted(row)});
+  }
+  using shop::Orders, shop::Products;
+  const auto kept = [&](const std::string& key) {
+    return cache_table{.sink =
+                           redis_sorted_set({.server = redis.url(), .key = key, .score = "score"})};
+  };
+  const auto orders = [&](const std::string& name, auto aggregate) {
+    return view(name, Version{1})
+        .from(projections::table<Orders>("public.orders"))
+        .group_by(by("id", &Orders::customer_id))
+        .aggregate(aggregate)
+        .into(kept(name));
+  };
+  const auto products = [&](const std::string& name, auto aggregate) {
+    return view(name, Version{1})
+        .from(projections::table<Products>("public.products"))
+        .group_by(&Products::id)
+        .aggregate(aggregate)
+        .into(kept(name));
+  };
+  const auto real = [](const Orders& row) { return double(row.total_cents()) / 8; };
+  const auto integers = orders("integers", sum("score", &Orders::total_cents));
+  const auto reals = orders("reals", sum("score", real));
+  const auto greatest = orders("greatest", max("score", real));
+  const auto decimals = products("decimals", sum("score", &Products::price));
+  const auto cheapest = products("cheapest", min("score", decimal(&Products::price)));
+  for (const RelationalView* view : {&integers, &reals, &greatest, &decimals, &cheapest}) {
+    INFO(view->name());
+    must(catch_up(store, *view));
+    CHECK(is_equal(store, *view));
+  }
+  CHECK(redis.run({"ZRANGEBYSCORE", "integers", "99999", "200000"}) == "4\n1\n2");
+  CHECK(redis.run({"ZCOUNT", "reals", "12500", "12500"}) == "1");
+  CHECK(redis.run({"ZCOUNT", "decimals", "100000", "100000"}) == "1");
+  CHECK(redis.run({"ZCARD", "cheapest"}) == "5");
+}
+
+TEST_CASE("a column of text that is a number may be a score", "[sink][mirror]") {
+  RedisServer redis;
+  ShopStore store;
+  store.commit({inserted(product(1, "100000")), inserted(product(2, "5.0"))});
+  const auto view =
+      CacheTable("names", Version{1},
+                 {.key = integer("id"),
+                  .columns = {text("name")},
+                  .sink = redis_sorted_set({.server = redis.url(), .score = "name"})})
+          .on<shop::Products>("public.products",
+                              [](const Change<shop::Products>& change, CacheTable::Writer& names) {
+                                names.put(change.key(), {{"name", change[&shop::Products::name]}});
+                              });
+  must(catch_up(store, view));
+  CHECK(redis.run({"ZRANGE", "names", "0", "-1"}) == "2\n1");
+  CHECK(is_equal(store, view));
+}
+
 TEST_CASE("a reader of PostgreSQL or Redis sees whole transactions only", "[sink][mirror]") {
   TestDatabase database;
   RedisServer redis;
