@@ -101,6 +101,10 @@ class Sink {
   using Texts = std::vector<std::optional<std::string>>;
   using Visit = std::function<Result<void>(const std::string& key, const Texts& columns)>;
   virtual Result<void> read(const Visit& visit) = 0;
+  /// Turns rows as sink_text() has them into what read() would give of them, were they written:
+  /// where a value is rounded or spelled otherwise there, that is no difference. Also within
+  /// read()'s visit.
+  virtual Result<void> as_kept(std::vector<Texts>& /*rows*/) { return {}; }
 
   /// Has what another thread waits for in this Sink fail soon, as far as that can be: the program
   /// is to end. Threads: from any.

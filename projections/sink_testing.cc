@@ -167,23 +167,32 @@ class Trial {
          "read()");
     for (const auto& [key, texts] : there)
       if (!rows_.contains(key)) broken(when + ", there is a row '" + key + "' that should not be");
-    for (const auto& [key, row] : rows_) {
+    std::vector<Sink::Texts> here;
+    for (const auto& [key, row] : rows_) here.push_back(texts_of(row));
+    must(sink.as_kept(here), "as_kept()");
+    if (here.size() != rows_.size()) broken(when + ", as_kept() gives another number of rows");
+    for (std::size_t i = 0; const auto& [key, row] : rows_) {
       const auto found = there.find(key);
       if (found == there.end()) broken(when + ", the row '" + key + "' is missing");
-      compare(key, row, found->second, when);
+      compare(key, here[i++], found->second, when);
     }
   }
 
-  void compare(const std::string& key, const Row& row, const Sink::Texts& there,
+  static Sink::Texts texts_of(const Row& row) {
+    Sink::Texts texts;
+    for (const Value& value : row.values) texts.push_back(sink_text(value));
+    return texts;
+  }
+
+  void compare(const std::string& key, const Sink::Texts& here, const Sink::Texts& there,
                const std::string& when) const {
-    if (there.size() != row.values.size())
+    if (there.size() != here.size())
       broken(when + ", read() gives another number of columns for '" + key + "'");
     for (std::size_t i = 0; i < there.size(); ++i) {
-      const auto here = sink_text(row.values[i]);
-      if (same_in_sink(shape_.columns[i], here, there[i])) continue;
+      if (same_in_sink(shape_.columns[i], here[i], there[i])) continue;
       broken(when + ", column " + shape_.columns[i].name + " of '" + key + "' is '" +
              printable(there[i].value_or("(null)")) + "', not '" +
-             printable(here.value_or("(null)")) + "'");
+             printable(here[i].value_or("(null)")) + "'");
     }
   }
 

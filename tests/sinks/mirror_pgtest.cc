@@ -413,6 +413,90 @@ TEST_CASE("verify finds what somebody else has changed in a sink, and a rebuild 
   }
 }
 
+TEST_CASE("types of one's own are compared as what PostgreSQL makes of the values",
+          "[sink][mirror]") {
+  TestDatabase database;
+  ShopStore store;
+  using shop::Products;
+  const auto prices = [&](std::shared_ptr<const SinkKind> sink) {
+    return view("prices", Version{1})
+        .from(projections::table<Products>("public.products"))
+        .group_by(by("word", &Products::category))
+        .aggregate(avg("mean", &Products::price), top("newest", 2, &Products::id),
+                   max("lamps", [](const Products& row) { return row.name() == "lamp"; }))
+        .into(cache_table{.sink = std::move(sink)});
+  };
+  const auto with = prices(postgres_table(
+      {.server = database.uri(),
+       .types = {{"mean", "numeric(10,2)"}, {"newest", "jsonb"}, {"lamps", "boolean"}}}));
+  const auto shown = [&](const std::string& word) {
+    return database.value(
+        "SELECT mean || ' ' || newest || ' ' || lamps FROM prices WHERE word = '" + word + "'");
+  };
+  const auto sold = [](std::int64_t id, const std::string& price, const std::string& word) {
+    auto row = product(id, "lamp");
+    row.set_price(price);
+    row.set_category(word);
+    return inserted(row);
+  };
+  store.commit({sold(1, "19.90", "things"), sold(2, "19.90", "things"), sold(3, "20.00", "things"),
+                sold(4, "1.00", "others")});
+  must(catch_up(store, with));
+  CHECK(shown("things") == "19.93 [3, 2] true");
+  CHECK(is_equal(store, with));
+
+  // All rows are compared when the sink is back; those that are equal are not written.
+  const auto written = [&](const std::string& word) {
+    return database.value("SELECT xmin FROM prices WHERE word = '" + word + "'");
+  };
+  const std::string before = written("things"), before_others = written("others");
+  store.commit({sold(5, "1.01", "others")});
+  must(catch_up(store, prices(nullptr)));
+  must(catch_up(store, with));
+  CHECK(shown("others") == "1.01 [5, 4] true");
+  CHECK(written("things") == before);
+  CHECK(written("others") != before_others);
+
+  for (const char* change : {"mean = 19.94", "newest = '[2, 3]'", "lamps = false", "mean = NULL"}) {
+    INFO(change);
+    database.exec(std::string("UPDATE prices SET ") + change + " WHERE word = 'things'");
+    const auto report = must(verify_view(with, store.context()));
+    REQUIRE(report.different == 1);
+    CHECK(report.differences[0].key == "'things'");
+    must(build_generation(with, store.context()));
+    must(catch_up(store, with));
+    CHECK(shown("things") == "19.93 [3, 2] true");
+    CHECK(is_equal(store, with));
+  }
+}
+
+TEST_CASE("types of one's own are compared in more rows than one statement asks for",
+          "[sink][mirror]") {
+  TestDatabase database;
+  ShopStore store;
+  std::vector<EncodedChange> changes;
+  for (int id = 1; id <= 2'500; ++id) {
+    auto row = product(id, "lamp");
+    row.set_price(std::to_string(id) + ".006");
+    changes.push_back(inserted(row));
+  }
+  store.commit(changes);
+  using shop::Products;
+  const auto prices =
+      view("prices", Version{1})
+          .from(projections::table<Products>("public.products"))
+          .group_by(&Products::id)
+          .aggregate(sum("price", &Products::price))
+          .into(cache_table{.sink = postgres_table({.server = database.uri(),
+                                                    .types = {{"price", "numeric(10,2)"}}})});
+  must(catch_up(store, prices));
+  CHECK(database.value("SELECT sum(price) FROM prices") == "3126275.00");
+  CHECK(is_equal(store, prices));
+  database.exec("UPDATE prices SET price = price + 0.01 WHERE id IN (7, 1500, 2500)");
+  const auto report = must(verify_view(prices, store.context()));
+  CHECK(report.different == 3);
+}
+
 TEST_CASE("a sink that was taken out of the program for a while is compared when it is back",
           "[sink][mirror]") {
   TestDatabase database;
