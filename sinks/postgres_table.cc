@@ -364,7 +364,7 @@ class PostgresSink final : public Sink {
     where_ = "table " + layout_.table().shown() + " of " + address.describe();
     MILLRACE_ASSIGN_OR_RETURN(session_, Session::open(address));
     socket_.is(session_->socket());
-    return {};
+    return session_->set_up();
   }
 
   Error refusal(const Column& column, const std::string& row, const std::string& why) const {
