@@ -246,6 +246,7 @@ class PostgresSink final : public Sink {
   Result<void> write(const SinkRow& row) override {
     const auto& columns = layout_.columns();
     if (!row.columns) {
+      if (!mismatch(columns[0], row.key).empty()) return {};  // such a key can't be there
       erased_.add(row.key, false);
       if (++erased_count_ >= kRowsPerStatement) return flush();
       return {};
@@ -371,7 +372,9 @@ class PostgresSink final : public Sink {
     return Error(ErrorCode::kFailedPrecondition, layout_.table().shown() + ": column " +
                                                      printable(column.name) + " of " + row + " " +
                                                      why)
-        .hint("Declare the column with the type of what it is to hold.");
+        .hint(why == kHoldsNul ? "Have the view write it without, or declare a column of bytes: "
+                                 "blob(\"...\") may hold a NUL."
+                               : "Declare the column with the type of what it is to hold.");
   }
 
   bool exists(const std::string& table) {

@@ -380,6 +380,36 @@ TEST_CASE("a place that no view has written is left alone", "[sink][mirror]") {
   CHECK(redis.run({"GET", "hashes:7"}) == "mine");
 }
 
+TEST_CASE("a NUL in a text stops PostgreSQL's table, and a key with one that is gone does not",
+          "[sink][mirror]") {
+  using namespace std::string_literals;
+  TestDatabase database;
+  ShopStore store;
+  const auto names =
+      CacheTable("names", Version{1},
+                 {.key = text("name"),
+                  .columns = {integer("id")},
+                  .sink = postgres_table({.server = database.uri()})})
+          .on<shop::Products>("public.products", [](const Change<shop::Products>& change,
+                                                    CacheTable::Writer& writer) {
+            if (change.is_delete()) return writer.erase("nul\0"s + std::string(change.key()));
+            writer.put(change.key() == "2" ? "nul\0"s + std::string(change.key()) : "lamp"s,
+                       {{"id", change[&shop::Products::id]}});
+          });
+  store.commit({inserted(product(1, "lamp"))});
+  must(catch_up(store, names));
+  store.commit({inserted(product(2, "nul"))});
+  const auto refused = catch_up(store, names);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code() == ErrorCode::kFailedPrecondition);
+  CHECK(refused.error().message().find("holds a NUL") != std::string::npos);
+  CHECK(refused.error().hint().find("NUL") != std::string::npos);
+  store.commit({deleted(product(2, "nul"))});
+  must(catch_up(store, names));
+  CHECK(database.value("SELECT string_agg(name, ' ') FROM names") == "lamp");
+  CHECK(is_equal(store, names));
+}
+
 TEST_CASE("verify finds what somebody else has changed in a sink, and a rebuild mends it",
           "[sink][mirror]") {
   TestDatabase database;
