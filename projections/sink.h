@@ -101,6 +101,10 @@ class Sink {
   using Texts = std::vector<std::optional<std::string>>;
   using Visit = std::function<Result<void>(const std::string& key, const Texts& columns)>;
   virtual Result<void> read(const Visit& visit) = 0;
+  /// Turns rows as sink_text() has them into what read() would give of them, were they written:
+  /// where a value is rounded or spelled otherwise there, that is no difference. Also within
+  /// read()'s visit.
+  virtual Result<void> as_kept(std::vector<Texts>& /*rows*/) { return {}; }
 
   /// Has what another thread waits for in this Sink fail soon, as far as that can be: the program
   /// is to end. Threads: from any.
@@ -128,7 +132,7 @@ class SinkKind {
 std::optional<std::string> sink_text(const Value& value);
 
 /// Whether a column of a row is the same here and there: in a numeric one 1e+20 may come back
-/// written out, and 1.50 as 1.5.
+/// written out, 1.50 as 1.5, and inf as Infinity.
 bool same_in_sink(const Column& column, const std::optional<std::string>& here,
                   const std::optional<std::string>& there);
 

@@ -14,7 +14,8 @@ namespace millrace::projections::testing {
 /// the first promise that was broken; nothing if all were kept.
 ///
 /// Give it a place where nothing of `shape.view` is, and a view with columns of all the types that
-/// the sink takes. A counter column gets small numbers and no null. Takes some seconds.
+/// the sink takes. A counter column gets no null, and numbers from 0 that a double holds exactly.
+/// Takes some seconds.
 std::optional<std::string> broken_promise(const SinkKind& kind, const SinkShape& shape,
                                           std::uint64_t seed = 1);
 

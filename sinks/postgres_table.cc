@@ -110,10 +110,26 @@ class Layout {
       names += (names.empty() ? "" : ", ") + quote_identifier(column.name) + "::text";
     return "SELECT " + names + " FROM " + table_.quoted();
   }
+  /// Places in columns() of those whose type was given, which may round values or spell them
+  /// otherwise.
+  const std::vector<std::size_t>& given() const { return given_; }
+  /// Values of those as select() would give them. One array a column.
+  std::string select_given() const {
+    std::string names, texts, arrays;
+    for (std::size_t i = 0; i < given_.size(); ++i) {
+      const std::string comma = i == 0 ? "" : ", ", name = "c" + std::to_string(i);
+      names += comma + name;
+      texts += comma + name + "::text";
+      arrays += comma + "$" + std::to_string(i + 1) + "::" + types_[given_[i]] + "[]";
+    }
+    return "SELECT " + texts + " FROM unnest(" + arrays + ") WITH ORDINALITY AS given(" + names +
+           ", place) ORDER BY place";
+  }
 
  private:
   void add(const Column& column, const PostgresTableOptions& options) {
     const auto given = options.types.find(column.name);
+    if (given != options.types.end()) given_.push_back(columns_.size());
     columns_.push_back(column);
     types_.push_back(given == options.types.end() ? usual_type(column) : given->second);
   }
@@ -122,6 +138,7 @@ class Layout {
   TableName table_;
   std::vector<Column> columns_;
   std::vector<std::string> types_;
+  std::vector<std::size_t> given_;
 };
 
 /// Values of one column on their way into an array's text.
@@ -160,6 +177,14 @@ class ArrayText {
   std::string text_;
 };
 
+constexpr const char* kHoldsNul = "holds a NUL, which PostgreSQL's text can't";
+
+bool has_nul(const Column& column, const Value& value) {
+  const bool is_text = value.kind() == Value::Kind::kText || value.kind() == Value::Kind::kBlob;
+  return is_text && column.type != ColumnType::kBlob &&
+         value.text().find('\0') != std::string_view::npos;
+}
+
 /// Why a value can't be in a column; empty if it can. What SQLite lets into any column, PostgreSQL
 /// does not.
 std::string mismatch(const Column& column, const Value& value) {
@@ -167,8 +192,7 @@ std::string mismatch(const Column& column, const Value& value) {
   const bool is_number = kind == Value::Kind::kInteger || kind == Value::Kind::kReal;
   const bool is_text = kind == Value::Kind::kText || kind == Value::Kind::kBlob;
   if (value.is_null()) return "";
-  if (is_text && column.type != ColumnType::kBlob && value.text().find('\0') != std::string::npos)
-    return "holds a NUL, which PostgreSQL's text can't";
+  if (has_nul(column, value)) return kHoldsNul;
   switch (column.type) {
     case ColumnType::kInteger: return kind == Value::Kind::kInteger ? "" : "holds no integer";
     case ColumnType::kReal: return is_number ? "" : "holds no number";
@@ -222,6 +246,7 @@ class PostgresSink final : public Sink {
   Result<void> write(const SinkRow& row) override {
     const auto& columns = layout_.columns();
     if (!row.columns) {
+      if (!mismatch(columns[0], row.key).empty()) return {};  // such a key can't be there
       erased_.add(row.key, false);
       if (++erased_count_ >= kRowsPerStatement) return flush();
       return {};
@@ -230,10 +255,7 @@ class PostgresSink final : public Sink {
     for (std::size_t i = 0; i < columns.size(); ++i) {
       const Value& value = i == 0 ? row.key : (*row.columns)[i - 1];
       if (const std::string why = mismatch(columns[i], value); !why.empty()) [[unlikely]]
-        return Error(ErrorCode::kFailedPrecondition,
-                     layout_.table().shown() + ": column " + printable(columns[i].name) +
-                         " of the row '" + printable(*sink_text(row.key)) + "' " + why)
-            .hint("Declare the column with the type of what it is to hold.");
+        return refusal(columns[i], "the row '" + printable(*sink_text(row.key)) + "'", why);
       rows_[i].add(value, columns[i].type == ColumnType::kBlob);
       bytes += rows_[i].size();
     }
@@ -300,6 +322,40 @@ class PostgresSink final : public Sink {
     return visited;
   }
 
+  Result<void> as_kept(std::vector<Texts>& rows) override {
+    const auto& given = layout_.given();
+    if (given.empty() || rows.empty()) return {};
+    Parameters arrays;
+    for (const std::size_t place : given) {
+      const Column& column = layout_.columns()[place];
+      ArrayText array;
+      for (const Texts& row : rows) {
+        const auto& text = row[place - 1];
+        const Value value = text ? Value(*text) : Value();
+        if (has_nul(column, value)) return refusal(column, "a row", kHoldsNul);
+        array.add(value, column.type == ColumnType::kBlob);
+      }
+      arrays.push_back(array.take());
+    }
+    pqxx::result kept;
+    MILLRACE_RETURN_IF_ERROR(connect());
+    MILLRACE_RETURN_IF_ERROR(session_->run([&] {
+      const bool alone = !session_->in_transaction();
+      if (alone) session_->begin();
+      kept = session_->exec(layout_.select_given(), arrays);
+      if (alone) session_->rollback();
+    }));
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto row = kept[static_cast<pqxx::result::size_type>(i)];
+      for (std::size_t j = 0; j < given.size(); ++j) {
+        const auto field = row[static_cast<pqxx::row::size_type>(j)];
+        MILLRACE_ASSIGN_OR_RETURN(rows[i][given[j] - 1],
+                                  text_in(field, layout_.columns()[given[j]]));
+      }
+    }
+    return {};
+  }
+
   void interrupt() override { socket_.shut_down(); }
 
  private:
@@ -309,7 +365,16 @@ class PostgresSink final : public Sink {
     where_ = "table " + layout_.table().shown() + " of " + address.describe();
     MILLRACE_ASSIGN_OR_RETURN(session_, Session::open(address));
     socket_.is(session_->socket());
-    return {};
+    return session_->set_up();
+  }
+
+  Error refusal(const Column& column, const std::string& row, const std::string& why) const {
+    return Error(ErrorCode::kFailedPrecondition, layout_.table().shown() + ": column " +
+                                                     printable(column.name) + " of " + row + " " +
+                                                     why)
+        .hint(why == kHoldsNul ? "Have the view write it without, or declare a column of bytes: "
+                                 "blob(\"...\") may hold a NUL."
+                               : "Declare the column with the type of what it is to hold.");
   }
 
   bool exists(const std::string& table) {
@@ -411,19 +476,26 @@ class PostgresSink final : public Sink {
     texts_.assign(columns.size() - 1, std::nullopt);
     for (std::size_t i = 1; i < columns.size(); ++i) {
       const auto field = row[static_cast<pqxx::row::size_type>(i)];
-      if (field.is_null()) continue;
-      const std::string text = field.as<std::string>();
-      if (columns[i].type == ColumnType::kBlob) {
-        MILLRACE_ASSIGN_OR_RETURN(texts_[i - 1], from_hex(std::string_view(text).substr(2)));
-      } else if (columns[i].type == ColumnType::kReal) {
-        double number = 0;
-        std::from_chars(text.data(), text.data() + text.size(), number);
-        texts_[i - 1] = sink_text(number);
-      } else {
-        texts_[i - 1] = text;
-      }
+      MILLRACE_ASSIGN_OR_RETURN(texts_[i - 1], text_in(field, columns[i]));
     }
     return visit(row[0].as<std::string>(), texts_);
+  }
+
+  /// As sink_text() has it.
+  static Result<std::optional<std::string>> text_in(const pqxx::field& field,
+                                                    const Column& column) {
+    if (field.is_null()) return std::optional<std::string>();
+    const std::string text = field.as<std::string>();
+    if (column.type == ColumnType::kBlob && text.starts_with("\\x")) {
+      MILLRACE_ASSIGN_OR_RETURN(std::string bytes, from_hex(std::string_view(text).substr(2)));
+      return std::optional(std::move(bytes));
+    }
+    if (column.type == ColumnType::kReal) {
+      double number = 0;
+      std::from_chars(text.data(), text.data() + text.size(), number);
+      return sink_text(number);
+    }
+    return std::optional(text);
   }
 
   const Layout layout_;

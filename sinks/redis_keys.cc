@@ -120,7 +120,7 @@ class RedisSink final : public Sink {
     where_ = layout_->describe() + " of " + address.describe();
     MILLRACE_ASSIGN_OR_RETURN(connection_, Connection::open(address));
     socket_.is(connection_->socket());
-    return {};
+    return connection_->log_in(address);
   }
 
   /// A server that forgets keys at its own choice would show a view with holes in it.
@@ -341,6 +341,7 @@ std::shared_ptr<const SinkKind> redis_sorted_set(RedisSortedSetOptions options) 
       [options](SinkShape shape) {
         std::erase_if(shape.columns,
                       [&](const Column& column) { return column.name != options.score; });
+        for (Column& score : shape.columns) score.type = ColumnType::kNumeric;  // to be compared
         return shape;
       },
       [options](const SinkShape& shape) -> Result<void> {

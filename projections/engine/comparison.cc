@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "projections/sink.h"
 
 namespace millrace::projections {
 namespace {
@@ -111,12 +112,18 @@ class Walk {
   VerifyReport& report_;
 };
 
+/// All of its digits, and never like an integer.
+std::string shown_real(const Value& value) {
+  const std::string text = *sink_text(value);
+  return text.find_first_not_of("-0123456789") == text.npos ? text + ".0" : text;
+}
+
 }  // namespace
 
 std::string shown(const Value& value) {
   switch (value.kind()) {
     case Value::Kind::kInteger: return std::to_string(value.integer());
-    case Value::Kind::kReal: return std::to_string(value.real());
+    case Value::Kind::kReal: return shown_real(value);
     case Value::Kind::kText: return "'" + printable(value.text(), 80) + "'";
     case Value::Kind::kBlob: return "x'" + to_hex(value.text().substr(0, 40)) + "'";
     default: return "null";

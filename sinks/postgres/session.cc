@@ -86,14 +86,19 @@ Result<std::unique_ptr<Session>> Session::open(const ServerAddress& address) {
   std::unique_ptr<Session> session(new Session(address));
   MILLRACE_RETURN_IF_ERROR(session->run([&] {
     session->connection_ = std::make_unique<pqxx::connection>(address.connection_string());
-    pqxx::nontransaction(*session->connection_)
+  }));
+  return session;
+}
+
+Result<void> Session::set_up() {
+  return run([&] {
+    pqxx::nontransaction(*connection_)
         .exec(
             "SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; "
             "SET bytea_output = 'hex'; SET TimeZone = 'UTC'; SET standard_conforming_strings = "
             "on; SET client_min_messages = warning; SET search_path = pg_catalog; "
             "SET default_transaction_isolation = 'read committed'; SET lock_timeout = '30s'");
-  }));
-  return session;
+  });
 }
 
 void Session::commit() {

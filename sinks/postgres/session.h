@@ -37,7 +37,11 @@ using Parameters = std::vector<std::string>;
 /// PostgreSQL's own words. Of no use after an error. Threads: one.
 class Session {
  public:
+  /// set_up() is the first thing to do: open() waits for no longer than the address's
+  /// connect_timeout.
   static Result<std::unique_ptr<Session>> open(const ServerAddress& address);
+  /// Has values come and go as text that depends on no setting of the server's.
+  Result<void> set_up();
 
   template <typename Work>
   Result<void> run(const Work& work) {

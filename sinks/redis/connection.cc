@@ -162,14 +162,18 @@ Result<std::unique_ptr<Connection>> Connection::open(const ServerAddress& addres
     return Error(ErrorCode::kUnavailable, connection->where_ + ": can't set up its socket");
   context->flags &= ~REDIS_BLOCK;
   if (address.path.empty()) redisEnableKeepAlive(context);
+  return connection;
+}
+
+Result<void> Connection::log_in(const ServerAddress& address) {
   if (!address.password.empty()) {
     Words words{"AUTH", address.user, address.password};
     if (address.user.empty()) words.erase(words.begin() + 1);
-    MILLRACE_RETURN_IF_ERROR(connection->call(words));
+    MILLRACE_RETURN_IF_ERROR(call(words));
   }
   if (address.database != 0)
-    MILLRACE_RETURN_IF_ERROR(connection->call({"SELECT", std::to_string(address.database)}));
-  return connection;
+    MILLRACE_RETURN_IF_ERROR(call({"SELECT", std::to_string(address.database)}));
+  return {};
 }
 
 void Connection::send(const Words& words) {

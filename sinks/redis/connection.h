@@ -54,7 +54,10 @@ using Words = std::vector<std::string_view>;
 /// in which SIGPIPE is blocked from then on.
 class Connection {
  public:
+  /// Waits for no answer of the server: log_in() is the first thing to do.
   static Result<std::unique_ptr<Connection>> open(const ServerAddress& address);
+  /// As the user of `address`, in its database.
+  Result<void> log_in(const ServerAddress& address);
 
   /// Puts a command in line.
   void send(const Words& words);

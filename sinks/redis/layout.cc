@@ -11,7 +11,8 @@ namespace millrace::projections::redis {
 namespace {
 
 constexpr std::string_view kKeysPerScan = "5000";
-constexpr std::size_t kKeysPerPortion = 20'000;  // that are removed in one
+constexpr std::size_t kKeysPerPortion = 20'000;     // that are removed in one
+constexpr double kWholeMax = 9.007199254740992e15;  // below it a double holds each integer
 
 /// `text` as a pattern that matches nothing else.
 std::string as_pattern(std::string_view text) {
@@ -220,17 +221,16 @@ class SortedSet final : public OneKey {
     if (value.kind() == Value::Kind::kReal) return std::isfinite(value.real());
     const auto number = Decimal::parse(text);
     if (!number || !number->is_finite()) return false;
-    const auto back = Decimal::parse(*sink_text(Value(number->real())));
-    return std::abs(number->real()) < 9.007199254740992e15 && back && *back == *number;
+    const double score = number->real();
+    return std::abs(score) < kWholeMax && same_in_sink(numeric(""), text, sink_text(Value(score)));
   }
 
-  /// As sink_text() has it, from what Redis prints.
-  std::string score_text(std::string_view text) const {
-    double number = 0;
-    std::from_chars(text.data(), text.data() + text.size(), number);
-    if (score().type == ColumnType::kInteger)
-      return std::to_string(static_cast<std::int64_t>(number));
-    return *sink_text(Value(number));
+  /// From what Redis prints.
+  static std::string score_text(std::string_view text) {
+    double score = 0;
+    std::from_chars(text.data(), text.data() + text.size(), score);
+    const bool is_whole = std::abs(score) < kWholeMax && std::trunc(score) == score;
+    return is_whole ? std::to_string(static_cast<std::int64_t>(score)) : *sink_text(Value(score));
   }
 
   const SinkShape shape_;

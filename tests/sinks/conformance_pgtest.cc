@@ -25,8 +25,11 @@ TEST_CASE("a PostgreSQL table keeps what a sink promises", "[sink]") {
     const TestDatabase database;
     const auto kind = postgres_table({.server = database.uri()});
     CHECK(testing::broken_promise(*kind, shape(integer("id")), seed).value_or("kept") == "kept");
-    const auto named = postgres_table(
-        {.server = database.uri(), .table = "public.by \"name\"", .types = {{"spent", "numeric"}}});
+    const auto named = postgres_table({.server = database.uri(),
+                                       .table = "public.by \"name\"",
+                                       .types = {{"number", "numeric"},
+                                                 {"spent", "numeric(400,1)"},
+                                                 {"name", "character varying(3)"}}});
     CHECK(testing::broken_promise(*named, shape(text("sku")), seed).value_or("kept") == "kept");
   }
 }

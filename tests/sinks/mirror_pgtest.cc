@@ -56,6 +56,102 @@ TEST_CASE("sums are numeric in PostgreSQL, reals and texts what they are", "[sin
   CHECK(is_equal(store, prices));
 }
 
+TEST_CASE("reals of a numeric column are equal in PostgreSQL and Redis, round ones, too",
+          "[sink][mirror]") {
+  TestDatabase database;
+  RedisServer redis;
+  ShopStore store;
+  store.commit({inserted(order(1, 1, 100'000)), inserted(order(2, 2, 99'999)),
+                inserted(order(3, 3, 1'000'000'000'000)), inserted(order(4, 4, 1))});
+  const auto weights = [](std::shared_ptr<const SinkKind> sink, const std::string& name) {
+    using shop::Orders;
+    return view(name, Version{1})
+        .from(projections::table<Orders>("public.orders"))
+        .group_by(by("id", &Orders::customer_id))
+        .aggregate(sum("grams", [](const Orders& row) { return double(row.total_cents()); }),
+                   sum("tons", [](const Orders& row) { return double(row.total_cents()) / 1e6; }),
+                   sum("stars", [](const Orders& row) { return double(row.total_cents()) * 1e18; }))
+        .into(cache_table{.sink = std::move(sink)});
+  };
+  const auto in_postgres = weights(postgres_table({.server = database.uri()}), "weights");
+  const auto in_redis = weights(redis_hashes({.server = redis.url()}), "hashes");
+  must(catch_up(store, in_postgres));
+  must(catch_up(store, in_redis));
+  CHECK(database.value("SELECT string_agg(grams::text, ' ' ORDER BY id) FROM weights") ==
+        "100000 99999 1000000000000 1");
+  CHECK(database.value("SELECT stars || ' ' || tons FROM weights WHERE id = 1") ==
+        "1" + std::string(23, '0') + " 0.1");
+  CHECK(is_equal(store, in_postgres));
+  CHECK(is_equal(store, in_redis));
+}
+
+TEST_CASE("round numbers are scores of a Redis sorted set, whatever they are sums of",
+          "[sink][mirror]") {
+  RedisServer redis;
+  ShopStore store;
+  std::int64_t id = 0;
+  for (const std::int64_t cents :
+       {100'000L, 200'000L, 1'000'000L, 99'999L, 9'007'199'254'740'991L, -100'000L, 0L})
+    ++id, store.commit({inserted(order(id, id, cents))});
+  for (const char* price : {"100000.00", "0.0001", "1000000", "12.5", "0.00"}) {
+    auto row = product(++id, "lamp");
+    row.set_price(price);
+    store.commit({inserted(row)});
+  }
+  using shop::Orders, shop::Products;
+  const auto kept = [&](const std::string& key) {
+    return cache_table{.sink =
+                           redis_sorted_set({.server = redis.url(), .key = key, .score = "score"})};
+  };
+  const auto orders = [&](const std::string& name, auto aggregate) {
+    return view(name, Version{1})
+        .from(projections::table<Orders>("public.orders"))
+        .group_by(by("id", &Orders::customer_id))
+        .aggregate(aggregate)
+        .into(kept(name));
+  };
+  const auto products = [&](const std::string& name, auto aggregate) {
+    return view(name, Version{1})
+        .from(projections::table<Products>("public.products"))
+        .group_by(&Products::id)
+        .aggregate(aggregate)
+        .into(kept(name));
+  };
+  const auto real = [](const Orders& row) { return double(row.total_cents()) / 8; };
+  const auto integers = orders("integers", sum("score", &Orders::total_cents));
+  const auto reals = orders("reals", sum("score", real));
+  const auto greatest = orders("greatest", max("score", real));
+  const auto decimals = products("decimals", sum("score", &Products::price));
+  const auto cheapest = products("cheapest", min("score", decimal(&Products::price)));
+  for (const RelationalView* view : {&integers, &reals, &greatest, &decimals, &cheapest}) {
+    INFO(view->name());
+    must(catch_up(store, *view));
+    CHECK(is_equal(store, *view));
+  }
+  CHECK(redis.run({"ZRANGEBYSCORE", "integers", "99999", "200000"}) == "4\n1\n2");
+  CHECK(redis.run({"ZCOUNT", "reals", "12500", "12500"}) == "1");
+  CHECK(redis.run({"ZCOUNT", "decimals", "100000", "100000"}) == "1");
+  CHECK(redis.run({"ZCARD", "cheapest"}) == "5");
+}
+
+TEST_CASE("a column of text that is a number may be a score", "[sink][mirror]") {
+  RedisServer redis;
+  ShopStore store;
+  store.commit({inserted(product(1, "100000")), inserted(product(2, "5.0"))});
+  const auto view =
+      CacheTable("names", Version{1},
+                 {.key = integer("id"),
+                  .columns = {text("name")},
+                  .sink = redis_sorted_set({.server = redis.url(), .score = "name"})})
+          .on<shop::Products>("public.products",
+                              [](const Change<shop::Products>& change, CacheTable::Writer& names) {
+                                names.put(change.key(), {{"name", change[&shop::Products::name]}});
+                              });
+  must(catch_up(store, view));
+  CHECK(redis.run({"ZRANGE", "names", "0", "-1"}) == "2\n1");
+  CHECK(is_equal(store, view));
+}
+
 TEST_CASE("a reader of PostgreSQL or Redis sees whole transactions only", "[sink][mirror]") {
   TestDatabase database;
   RedisServer redis;
@@ -323,6 +419,36 @@ TEST_CASE("a place that no view has written is left alone", "[sink][mirror]") {
   CHECK(redis.run({"GET", "hashes:7"}) == "mine");
 }
 
+TEST_CASE("a NUL in a text stops PostgreSQL's table, and a key with one that is gone does not",
+          "[sink][mirror]") {
+  using namespace std::string_literals;
+  TestDatabase database;
+  ShopStore store;
+  const auto names =
+      CacheTable("names", Version{1},
+                 {.key = text("name"),
+                  .columns = {integer("id")},
+                  .sink = postgres_table({.server = database.uri()})})
+          .on<shop::Products>("public.products", [](const Change<shop::Products>& change,
+                                                    CacheTable::Writer& writer) {
+            if (change.is_delete()) return writer.erase("nul\0"s + std::string(change.key()));
+            writer.put(change.key() == "2" ? "nul\0"s + std::string(change.key()) : "lamp"s,
+                       {{"id", change[&shop::Products::id]}});
+          });
+  store.commit({inserted(product(1, "lamp"))});
+  must(catch_up(store, names));
+  store.commit({inserted(product(2, "nul"))});
+  const auto refused = catch_up(store, names);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code() == ErrorCode::kFailedPrecondition);
+  CHECK(refused.error().message().find("holds a NUL") != std::string::npos);
+  CHECK(refused.error().hint().find("NUL") != std::string::npos);
+  store.commit({deleted(product(2, "nul"))});
+  must(catch_up(store, names));
+  CHECK(database.value("SELECT string_agg(name, ' ') FROM names") == "lamp");
+  CHECK(is_equal(store, names));
+}
+
 TEST_CASE("verify finds what somebody else has changed in a sink, and a rebuild mends it",
           "[sink][mirror]") {
   TestDatabase database;
@@ -354,6 +480,90 @@ TEST_CASE("verify finds what somebody else has changed in a sink, and a rebuild 
     must(catch_up(store, *view));
     CHECK(is_equal(store, *view));
   }
+}
+
+TEST_CASE("types of one's own are compared as what PostgreSQL makes of the values",
+          "[sink][mirror]") {
+  TestDatabase database;
+  ShopStore store;
+  using shop::Products;
+  const auto prices = [&](std::shared_ptr<const SinkKind> sink) {
+    return view("prices", Version{1})
+        .from(projections::table<Products>("public.products"))
+        .group_by(by("word", &Products::category))
+        .aggregate(avg("mean", &Products::price), top("newest", 2, &Products::id),
+                   max("lamps", [](const Products& row) { return row.name() == "lamp"; }))
+        .into(cache_table{.sink = std::move(sink)});
+  };
+  const auto with = prices(postgres_table(
+      {.server = database.uri(),
+       .types = {{"mean", "numeric(10,2)"}, {"newest", "jsonb"}, {"lamps", "boolean"}}}));
+  const auto shown = [&](const std::string& word) {
+    return database.value(
+        "SELECT mean || ' ' || newest || ' ' || lamps FROM prices WHERE word = '" + word + "'");
+  };
+  const auto sold = [](std::int64_t id, const std::string& price, const std::string& word) {
+    auto row = product(id, "lamp");
+    row.set_price(price);
+    row.set_category(word);
+    return inserted(row);
+  };
+  store.commit({sold(1, "19.90", "things"), sold(2, "19.90", "things"), sold(3, "20.00", "things"),
+                sold(4, "1.00", "others")});
+  must(catch_up(store, with));
+  CHECK(shown("things") == "19.93 [3, 2] true");
+  CHECK(is_equal(store, with));
+
+  // All rows are compared when the sink is back; those that are equal are not written.
+  const auto written = [&](const std::string& word) {
+    return database.value("SELECT xmin FROM prices WHERE word = '" + word + "'");
+  };
+  const std::string before = written("things"), before_others = written("others");
+  store.commit({sold(5, "1.01", "others")});
+  must(catch_up(store, prices(nullptr)));
+  must(catch_up(store, with));
+  CHECK(shown("others") == "1.01 [5, 4] true");
+  CHECK(written("things") == before);
+  CHECK(written("others") != before_others);
+
+  for (const char* change : {"mean = 19.94", "newest = '[2, 3]'", "lamps = false", "mean = NULL"}) {
+    INFO(change);
+    database.exec(std::string("UPDATE prices SET ") + change + " WHERE word = 'things'");
+    const auto report = must(verify_view(with, store.context()));
+    REQUIRE(report.different == 1);
+    CHECK(report.differences[0].key == "'things'");
+    must(build_generation(with, store.context()));
+    must(catch_up(store, with));
+    CHECK(shown("things") == "19.93 [3, 2] true");
+    CHECK(is_equal(store, with));
+  }
+}
+
+TEST_CASE("types of one's own are compared in more rows than one statement asks for",
+          "[sink][mirror]") {
+  TestDatabase database;
+  ShopStore store;
+  std::vector<EncodedChange> changes;
+  for (int id = 1; id <= 2'500; ++id) {
+    auto row = product(id, "lamp");
+    row.set_price(std::to_string(id) + ".006");
+    changes.push_back(inserted(row));
+  }
+  store.commit(changes);
+  using shop::Products;
+  const auto prices =
+      view("prices", Version{1})
+          .from(projections::table<Products>("public.products"))
+          .group_by(&Products::id)
+          .aggregate(sum("price", &Products::price))
+          .into(cache_table{.sink = postgres_table({.server = database.uri(),
+                                                    .types = {{"price", "numeric(10,2)"}}})});
+  must(catch_up(store, prices));
+  CHECK(database.value("SELECT sum(price) FROM prices") == "3126275.00");
+  CHECK(is_equal(store, prices));
+  database.exec("UPDATE prices SET price = price + 0.01 WHERE id IN (7, 1500, 2500)");
+  const auto report = must(verify_view(prices, store.context()));
+  CHECK(report.different == 3);
 }
 
 TEST_CASE("a sink that was taken out of the program for a while is compared when it is back",

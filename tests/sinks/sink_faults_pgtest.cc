@@ -1,8 +1,12 @@
+#include <sys/socket.h>
+
 #include <csignal>
+#include <future>
 
 #include "projections/wait.h"
 #include "tests/sinks/sink_scene.h"
 #include "tests/support/cut_link.h"
+#include "tests/support/loopback.h"
 
 // Sinks whose server is cut off, refuses, forgets, or has another writer.
 
@@ -270,6 +274,60 @@ TEST_CASE("F111: a worker ends soon, though its sink does not answer", "[sink][m
   ::kill(redis.pid(), SIGCONT);
   must(catch_up(store, view));
   CHECK(rows_in(redis) == bookings.expected());
+}
+
+/// Whether open() of a sink in a server that takes connections and stops answering ends soon once
+/// it is interrupted. `serve` says where it stops, which it tells first.
+bool ends_when_interrupted(const std::function<std::unique_ptr<Sink>(int port)>& make,
+                           const std::function<void(int socket, std::promise<void>&)>& serve) {
+  std::promise<void> silent;
+  const millrace::test::FakeServer server([&](int socket) { serve(socket, silent); });
+  const auto sink = make(server.port());
+  auto opened = std::async(std::launch::async, [&] { return sink->open({"writer", "5f0e"}); });
+  silent.get_future().get();
+  const auto begin = std::chrono::steady_clock::now();
+  sink->interrupt();
+  const auto result = opened.get();
+  return !result && result.error().code() == ErrorCode::kUnavailable &&
+         std::chrono::steady_clock::now() - begin < std::chrono::seconds(20);
+}
+
+TEST_CASE("F111: a program ends soon, though a Redis does not even answer who it is",
+          "[sink][mirror]") {
+  const SinkShape shape{"balances", integer("id"), {integer("cents")}, {}};
+  const auto serve = [](int socket, std::promise<void>& silent) {
+    std::string heard(1, ' ');
+    if (::recv(socket, heard.data(), 1, 0) == 1) silent.set_value();
+    millrace::test::ClientReader(socket).drain();
+  };
+  for (const char* address : {"redis://:secret@127.0.0.1:", "redis://127.0.0.1:"}) {
+    INFO(address);
+    const bool has_password = std::string_view(address).find('@') != std::string_view::npos;
+    const auto make = [&](int port) {
+      const std::string server =
+          address + std::to_string(port) + (has_password ? std::string() : "/2");
+      return redis_hashes({.server = server})->make(shape);
+    };
+    CHECK(ends_when_interrupted(make, serve));
+  }
+}
+
+TEST_CASE("F106: a program ends soon, though PostgreSQL says no more once it is connected",
+          "[sink][mirror]") {
+  const SinkShape shape{"balances", integer("id"), {integer("cents")}, {}};
+  const auto serve = [](int socket, std::promise<void>& silent) {
+    millrace::test::ClientReader client(socket);
+    client.startup();
+    millrace::test::send_all(socket, millrace::test::backend::welcome());
+    if (client.message()) silent.set_value();
+    client.drain();
+  };
+  const auto make = [&](int port) {
+    return postgres_table({.server = "postgresql://me@127.0.0.1:" + std::to_string(port) +
+                                     "/views?sslmode=disable&gssencmode=disable"})
+        ->make(shape);
+  };
+  CHECK(ends_when_interrupted(make, serve));
 }
 
 TEST_CASE("F112: of two workers for one place the first one ends", "[sink][mirror]") {
