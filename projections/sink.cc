@@ -8,25 +8,12 @@
 namespace millrace::projections {
 namespace {
 
-constexpr int kExponentMax = 400;  // no double has one that is larger
-
-/// Of a number as sink_text() or a server writes it, which may have an exponent.
+/// Of a number as sink_text() or a server writes it.
 std::optional<Decimal> number_in(std::string_view text) {
-  if (text == "inf") return Decimal::parse("Infinity");
-  if (text == "-inf") return Decimal::parse("-Infinity");
-  if (text == "nan" || text == "-nan") return Decimal::parse("NaN");
-  const std::size_t e = text.find_first_of("eE");
-  const auto number = Decimal::parse(text.substr(0, e));
-  if (!number || e == text.npos) return number;
-  text.remove_prefix(e + 1);
-  if (text.starts_with('+')) text.remove_prefix(1);
-  int exponent = 0;
-  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), exponent);
-  if (failure != std::errc() || end != text.data() + text.size() || exponent > kExponentMax ||
-      exponent < -kExponentMax)
-    return std::nullopt;
-  if (exponent < 0) return *number * Decimal::scaled(1, static_cast<std::uint32_t>(-exponent));
-  return *number * *Decimal::parse("1" + std::string(static_cast<std::size_t>(exponent), '0'));
+  if (text == "inf") text = "Infinity";
+  if (text == "-inf") text = "-Infinity";
+  if (text == "nan" || text == "-nan") text = "NaN";
+  return Decimal::parse(text);
 }
 
 }  // namespace

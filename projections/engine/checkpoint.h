@@ -27,7 +27,7 @@ struct Checkpoint {
   UnixMicros commit_time;  ///< Of the last transaction that is folded.
   /// The last event of it that is; unknown in a file that was made before it was kept.
   std::optional<Offset> last_event{};
-  std::string failure;     ///< Why the worker stopped, if it had to; empty while all is well.
+  std::string failure;  ///< Why the worker stopped, if it had to; empty while all is well.
 };
 
 /// Makes the table with its one row.

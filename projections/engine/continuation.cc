@@ -28,7 +28,8 @@ bool is_folded_last(const TransactionInfo& transaction, const Checkpoint& checkp
 
 std::string text_of(const TransactionInfo& transaction) {
   return "of " + to_iso8601(transaction.commit_time) +
-         (transaction.source.epoch == 0 ? "" : ", LSN " + to_string(Lsn{transaction.source.commit}));
+         (transaction.source.epoch == 0 ? ""
+                                        : ", LSN " + to_string(Lsn{transaction.source.commit}));
 }
 
 }  // namespace
@@ -46,7 +47,8 @@ Result<std::unique_ptr<LogReader>> continue_from(const View& view, const Context
       .source = {.epoch = checkpoint.source_epoch, .commit = checkpoint.source_lsn},
       .commit_time = checkpoint.commit_time};
   return Error(ErrorCode::kFailedPrecondition,
-               "view " + view.name() + ": CHECKPOINT_DIVERGED: the transaction that it folded last (" +
+               "view " + view.name() +
+                   ": CHECKPOINT_DIVERGED: the transaction that it folded last (" +
                    text_of(folded) + ") is not the one that the store has at offset " +
                    std::to_string(checkpoint.last_event->value) + " (" + text_of(*there) +
                    "); an older copy of the store must have been put back, and has grown since")

@@ -14,8 +14,8 @@ namespace millrace::projections {
 ///
 /// kFailedPrecondition where check_continuation() says no, or where the log holds another
 /// transaction in place of the one that was folded last (CHECKPOINT_DIVERGED): an older copy of the
-/// store was put back, and has grown since. That costs reading one batch. Where compaction has taken
-/// it, nothing can be told.
+/// store was put back, and has grown since. That costs reading one batch. Where compaction has
+/// taken it, nothing can be told.
 Result<std::unique_ptr<LogReader>> continue_from(const View& view, const Context& context,
                                                  const Checkpoint& checkpoint);
 

@@ -248,8 +248,7 @@ bool Database::is_in_place() const {
   int moved = 0;
   sqlite3_file_control(handle_, "main", SQLITE_FCNTL_HAS_MOVED, &moved);
   // The same names are not enough: who opens a file whose WAL was removed makes another one.
-  return moved == 0 && wal_ && wal_ == beside("-wal") && wal_index_ &&
-         wal_index_ == beside("-shm");
+  return moved == 0 && wal_ && wal_ == beside("-wal") && wal_index_ && wal_index_ == beside("-shm");
 }
 
 std::optional<Database::FileId> Database::beside(const char* ending) const {

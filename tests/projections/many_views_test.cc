@@ -229,9 +229,11 @@ TEST_CASE("rebuild makes several views at once, and one that fails keeps none fr
   };
   const CacheTable one = names("one", met).set_aside_at_most(0),
                    two = names("two", met).set_aside_at_most(0),
-                   failing = names("failing", [](const std::string&) {
-                               throw std::runtime_error("I don't like it");
-                             }).set_aside_at_most(0),
+                   failing = names("failing",
+                                   [](const std::string&) {
+                                     throw std::runtime_error("I don't like it");
+                                   })
+                                 .set_aside_at_most(0),
                    last = names("last");
   const Views views{&one, &two, &failing, &last};
   Options options;

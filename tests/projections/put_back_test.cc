@@ -1,5 +1,5 @@
-// A store that was put back to an older copy of it and has grown since: what the views had folded of
-// it may not be there any more.
+// A store that was put back to an older copy of it and has grown since: what the views had folded
+// of it may not be there any more.
 
 #include "projections/engine/build.h"
 #include "projections/engine/retry.h"

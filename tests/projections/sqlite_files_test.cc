@@ -231,7 +231,8 @@ TEST_CASE("F103: a view's file that is moved or removed under its worker is not 
     REQUIRE(comes_true(is_whole));
     must(running.stop());
   }
-  SECTION("-wal and -shm are removed and made anew by a reader: the worker goes on where that reads") {
+  SECTION(
+      "-wal and -shm are removed and made anew by a reader: the worker goes on where that reads") {
     fs::remove(fs::path(file) += "-wal");
     fs::remove(fs::path(file) += "-shm");
     OtherProcess reader(file, "SELECT orders FROM order_counts;");

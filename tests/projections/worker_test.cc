@@ -206,9 +206,9 @@ TEST_CASE("F112: where a lock file was removed, of two workers one is fenced off
   }));
   Running& fenced = first.has_ended() ? first : second;
   Running& other = first.has_ended() ? second : first;
-  CHECK_THAT(fenced.ended().error().to_string(),
-             Catch::Contains("FENCED") && Catch::Contains("customer_totals.1.db") &&
-                 Catch::Contains("shop run"));
+  CHECK_THAT(fenced.ended().error().to_string(), Catch::Contains("FENCED") &&
+                                                     Catch::Contains("customer_totals.1.db") &&
+                                                     Catch::Contains("shop run"));
   CHECK(checkpoint_of(store, "customer_totals").failure.empty());  // the other one's is well
 
   store.commit({inserted(order(++orders, 7, 1))});

@@ -254,8 +254,9 @@ TEST_CASE("F103: a view whose file is replaced, or robbed of its WAL, brings its
   CHECK(is_equal(store, view));
 }
 
-TEST_CASE("F103: a file that is replaced while its worker pauses after an error brings its sink along",
-          "[sink][mirror]") {
+TEST_CASE(
+    "F103: a file that is replaced while its worker pauses after an error brings its sink along",
+    "[sink][mirror]") {
   using shop::Products;
   TestDatabase database;
   ShopStore store;
