@@ -301,6 +301,9 @@ Result<void> Capture::prepare() {
   }
 
   const SourcePosition source = *store_->durable_source();
+  // A stop may come before the stream does.
+  telemetry_.monitor().progress(
+      {.durable = Lsn{source.end}, .confirmed = {}, .store_end = store_->durable_end().value});
   // The last transaction of the snapshot lies right below the slot's start. Where it is gone, which
   // a repair may have done, the log tells what is missing.
   if (Lsn{source.end} == state_->slot_start && source.commit + 1 != source.end &&
