@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "base/bytes.h"
+#include "projections/relational/row_layout.h"
 
 namespace millrace::projections {
 namespace {
@@ -32,6 +33,7 @@ constexpr std::uint32_t kChangesBetweenLooks = 256;  // at the memory in use
 constexpr std::size_t kLargeRow = 64 << 10;          // after which it is looked at in any case
 
 std::string keys_name(const std::string& view) { return view + "_state_keys"; }
+const std::string kLayoutOf = "\n";  // no category begins so
 
 template <typename Writer>
 class WriterRows final : public Root::Rows {
@@ -89,10 +91,13 @@ class RelationalWriter final : public internal::ViewWriter {
           static_cast<CacheTable::Writer&>(*sink_), made.columns);
   }
 
-  Result<void> make(const internal::MakeRoot& make_root) {
-    root_ = make_root(flow_);
+  Result<void> make(const RelationalView::Made& made) {
+    root_ = made.make_root(flow_);
     MILLRACE_RETURN_IF_ERROR(flow_.made());
-    return keys_.open(flow_.database(), keys_name(flow_.name()));
+    MILLRACE_RETURN_IF_ERROR(keys_.open(flow_.database(), keys_name(flow_.name())));
+    for (const internal::SourceUse& source : made.sources)
+      if (source.row != nullptr) MILLRACE_RETURN_IF_ERROR(laid_out_as(source));
+    return {};
   }
 
   /// Rows stay under the keys that they came with. A table that is emptied may begin with others,
@@ -132,6 +137,26 @@ class RelationalWriter final : public internal::ViewWriter {
   Result<void> before_commit(Offset offset) override { return sink_->before_commit(offset); }
 
  private:
+  /// Whether rows of that table that the view keeps are read as they were written.
+  Result<void> laid_out_as(const internal::SourceUse& source) {
+    const std::string name = kLayoutOf + source.category, now = internal::layout_of(*source.row);
+    try {
+      const auto kept = keys_.find(name);
+      if (kept == now) return {};
+      const std::string differs = kept ? internal::column_that_differs(*kept, now) : std::string();
+      if (differs.empty()) return keys_.put(name, now), Result<void>{};
+      return Error(ErrorCode::kFailedPrecondition,
+                   "column " + printable(differs) + " of " + printable(source.category) +
+                       " has another type in the program than in the rows that the view keeps of "
+                       "that table")
+          .hint(
+              "Have `millrace capture resnapshot` write the table's rows anew, in their new type, "
+              "then rebuild the view.");
+    } catch (internal::StateFailure& failure) {
+      return failure.take();
+    }
+  }
+
   Result<void> other_key(const RawChange& change, const std::string& before,
                          const std::string& now) const {
     const std::string what = "the key of " + printable(change.category) + " was (" +
@@ -184,7 +209,8 @@ class RelationalWriter final : public internal::ViewWriter {
   const bool is_live_;
   const std::size_t memory_max_;
   Flow flow_;
-  internal::StateTable keys_;  ///< By category, the columns of the key of its rows.
+  /// By category, the columns of the key of its rows; under kLayoutOf, how they are encoded.
+  internal::StateTable keys_;
   std::unique_ptr<internal::ViewWriter> sink_;
   std::unique_ptr<Root::Rows> rows_;
   std::unique_ptr<Root> root_;
@@ -232,11 +258,18 @@ RelationalView::RelationalView(std::string name, Version version, Made made)
 Result<void> RelationalView::check_shape() const {
   if (!made_.missing.empty()) return Error(ErrorCode::kInvalidArgument, made_.missing);
   if (made_.row != nullptr)
-    for (const Column& column : made_.columns)
-      if (made_.row->FindFieldByName(column.name) == nullptr)
+    for (const Column& column : made_.columns) {
+      const auto* field = made_.row->FindFieldByName(column.name);
+      if (field == nullptr)
         return Error(ErrorCode::kInvalidArgument, "its column '" + printable(column.name) +
                                                       "' is none of " + made_.row->full_name())
             .hint("Name it as the table does, or give into() a function that makes the row.");
+      if (field->is_repeated() || field->message_type() != nullptr)
+        return Error(ErrorCode::kInvalidArgument,
+                     "its column '" + printable(column.name) + "' is an array or a message in " +
+                         made_.row->full_name() + ", which no column of a view can hold")
+            .hint("Give into() a function that makes the row, and a text or number of it.");
+    }
   return made_.sink->check_shape();
 }
 
@@ -268,7 +301,7 @@ Result<std::unique_ptr<internal::ViewWriter>> RelationalView::make_writer(
     sqlite::Database& database) const {
   MILLRACE_ASSIGN_OR_RETURN(auto sink, made_.sink->make_writer(database));
   auto writer = std::make_unique<RelationalWriter>(database, name(), std::move(sink), made_);
-  MILLRACE_RETURN_IF_ERROR(writer->make(made_.make_root));
+  MILLRACE_RETURN_IF_ERROR(writer->make(made_));
   return std::unique_ptr<internal::ViewWriter>(std::move(writer));
 }
 

@@ -62,8 +62,11 @@ struct AwayScene {
   void insert(int id) {
     server.exec("shop", "INSERT INTO orders VALUES (" + std::to_string(id) + ")");
   }
+  /// After a promotion PostgreSQL may tell of nothing before its background writer has logged which
+  /// transactions run, which it does each 15 s, and not always the first time.
   bool has(std::uint64_t changes) const {
-    return eventually([&] { return count_changes(options().store) == changes; });
+    return eventually([&] { return count_changes(options().store) == changes; },
+                      std::chrono::seconds(120));
   }
 };
 

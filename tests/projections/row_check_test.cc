@@ -4,7 +4,9 @@
 
 #include "projections/engine/build.h"
 #include "projections/engine/worker.h"
+#include "projections/relational/row_layout.h"
 #include "retyped.pb.h"
+#include "tests/projections/running.h"
 #include "tests/projections/shop_store.h"
 
 using namespace millrace;
@@ -229,4 +231,56 @@ TEST_CASE("a column whose type was changed is null in events from before that",
                             });
   must(build_generation(view, store.context()));
   CHECK(rows_of(store, "stocks") == std::vector<std::string>{"1|kettle|null", "2|pan|8"});
+}
+
+TEST_CASE("a layout tells which column is encoded otherwise", "[projections][rows]") {
+  const std::string products = internal::layout_of(*shop::Products::descriptor()),
+                    retyped = internal::layout_of(*retyped::Products::descriptor());
+  CHECK(internal::column_that_differs(products, retyped) == "stock");
+  CHECK(internal::column_that_differs(retyped, products) == "stock");
+  CHECK(internal::column_that_differs(products, products).empty());
+  const std::string fewer = products.substr(0, products.find("description"));
+  CHECK(internal::column_that_differs(fewer, products).empty());
+  CHECK(internal::column_that_differs(products, fewer).empty());
+}
+
+TEST_CASE("a declared view that keeps rows in another type of a column is refused until rebuilt",
+          "[projections][rows]") {
+  ShopStore store;
+  const auto view = projections::view("stocks", Version{1})
+                        .from(projections::table<shop::Products>("public.products"))
+                        .group_by(&shop::Products::stock)
+                        .aggregate(count("products"))
+                        .into(cache_table{});
+  shop::Products kettle = product(1, "kettle");
+  kettle.set_stock(5);
+  store.commit({inserted(kettle)});
+  must(catch_up(store, view));
+  // As a program before left it, for which the column was a text, in the field before.
+  must(must(sqlite::Database::open(store.views() / "stocks.db", sqlite::Mode::kLive))
+           ->execute("UPDATE stocks_state_keys SET value = CAST(replace(CAST(value AS TEXT), "
+                     "'stock 6 sint32', 'stock 5 string') AS BLOB)"));
+  kettle.set_stock(6);
+  store.commit({updated(kettle)});
+  const auto refused = catch_up(store, view);
+  REQUIRE_FALSE(refused);
+  CHECK_THAT(refused.error().to_string(),
+             Catch::Contains("column stock of public.products has another type in the program") &&
+                 Catch::Contains("capture resnapshot") && Catch::Contains("rebuild"));
+  CHECK(query(store.views() / "stocks.db", "SELECT * FROM stocks") ==
+        std::vector<std::string>{"5|1"});
+  must(build_generation(view, store.context()));
+  must(catch_up(store, view));
+  CHECK(query(store.views() / "stocks.db", "SELECT * FROM stocks") ==
+        std::vector<std::string>{"6|1"});
+}
+
+TEST_CASE("a view's column that is an array in its table is refused", "[projections][rows]") {
+  const auto view = projections::view("tagged", Version{1})
+                        .from(projections::table<shop::Products>("public.products"))
+                        .into(cache_table{.key = integer("id"), .columns = {text("tags")}});
+  const auto checked = view.check();
+  REQUIRE_FALSE(checked);
+  CHECK_THAT(checked.error().to_string(),
+             Catch::Contains("'tags' is an array") && Catch::Contains("function"));
 }

@@ -239,7 +239,14 @@ TEST_CASE("F103: a view's file that is moved or removed under its worker is not 
     REQUIRE(fs::exists(fs::path(file) += "-wal"));
     REQUIRE(fs::exists(fs::path(file) += "-shm"));
     store.commit({inserted(order(3, 7, 1))});
-    REQUIRE(comes_true(is_whole));
+    // Until the worker lets go of the index that was removed, SQLite shares it within this process.
+    REQUIRE(comes_true([&] {
+      try {
+        return is_whole();
+      } catch (const std::runtime_error&) {
+        return false;
+      }
+    }));
     reader.end("");
     must(running.stop());
   }
