@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "projections/sink.h"
 
@@ -56,8 +57,10 @@ class SteppingKind final : public SinkKind {
     Result<void> commit() override {
       return stepped("commit", [&] { return sink_->commit(); });
     }
+    Result<void> finish() override { return sink_->finish(); }
     Result<std::optional<SinkCheckpoint>> position() override { return sink_->position(); }
     Result<void> read(const Visit& visit) override { return sink_->read(visit); }
+    Result<void> as_kept(std::vector<Texts>& rows) override { return sink_->as_kept(rows); }
     void interrupt() override { sink_->interrupt(); }
 
    private:
