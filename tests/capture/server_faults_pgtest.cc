@@ -62,8 +62,8 @@ struct AwayScene {
   void insert(int id) {
     server.exec("shop", "INSERT INTO orders VALUES (" + std::to_string(id) + ")");
   }
-  /// After a promotion PostgreSQL may tell of nothing before its background writer has logged which
-  /// transactions run, which it does each 15 s, and not always the first time.
+  /// After a promotion PostgreSQL 15 was seen to send nothing for 12 s, and once for 42. Why is not
+  /// known; its background writer logs which transactions run each 15 s.
   bool has(std::uint64_t changes) const {
     return eventually([&] { return count_changes(options().store) == changes; },
                       std::chrono::seconds(120));
