@@ -157,6 +157,7 @@ Result<Offset> StoreWriter::commit(std::uint64_t source_end) {
     appended_epoch_ = last_source_.epoch;
     appended_end_.store(end.value, std::memory_order_release);
     wakes_flusher = move_to_pending(open_, open_.size());
+    open_bytes_.store(open_.size(), std::memory_order_relaxed);
     if (versioned_) ++numbered_;
     end_transaction();
   }
@@ -261,6 +262,7 @@ void StoreWriter::spill() {
   }
   spilled_ = spilling_ = true;
   if (move_to_pending(open_, closed)) work_.notify_one();
+  open_bytes_.store(open_.size(), std::memory_order_relaxed);
   builder_.closed_taken(closed);
 }
 
@@ -276,7 +278,6 @@ bool StoreWriter::move_to_pending(ByteBuffer& from, std::size_t bytes) {
   }
   if (from.empty()) from.clear(2 * kSpillBytes);
   pending_bytes_.store(pending_.size(), std::memory_order_relaxed);
-  open_bytes_.store(open_.size(), std::memory_order_relaxed);
   // The flusher sleeps without end while there is nothing, else until the interval is over.
   const bool now_enough = before < options_.flush_bytes && pending_.size() >= options_.flush_bytes;
   return before == 0 || now_enough;
