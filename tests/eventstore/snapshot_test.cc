@@ -1,4 +1,5 @@
 #include <atomic>
+#include <functional>
 #include <thread>
 
 #include "eventstore/consumers.h"
@@ -102,6 +103,7 @@ TEST_CASE("a snapshot is valid at any moment, beside appends and compaction",
   const NewEvent view = policy.view();
   must(store->append({}, {&view, 1}));
   std::atomic<bool> done = false;
+  std::atomic<int> copies = 0;
   std::jthread appender([&] {
     for (std::uint64_t number = 1; !done; ++number) {
       StoredTransaction transaction = sample_transaction(number, 1 + number % 40);
@@ -109,9 +111,21 @@ TEST_CASE("a snapshot is valid at any moment, beside appends and compaction",
       must(append_durably(*store, transaction));
     }
   });
-  std::jthread compactor([&] {
-    while (!done) must(store->maintenance().compact({.dead_share_min = 0}));
+  std::jthread compactor([&] {  // one beside each copy: without a pause it would keep others out
+    for (int seen = 0; !done; copies.wait(seen), seen = copies)
+      must(store->maintenance().compact({.dead_share_min = 0}));
   });
+  const auto copied = [&] {
+    ++copies;
+    copies.notify_all();
+  };
+  struct Ends {
+    std::function<void()> end;
+    ~Ends() { end(); }
+  } const ends{[&] {
+    done = true;
+    copied();
+  }};
   for (int i = 0; i < 12; ++i) {
     const Path to = "/copy" + std::to_string(i), restored = "/restored" + std::to_string(i);
     const Offset before = store->durable_end();
@@ -119,8 +133,8 @@ TEST_CASE("a snapshot is valid at any moment, beside appends and compaction",
     CHECK(report.end >= before);
     must(restore_store(to, restored, files));
     CHECK(must(summarize_store(restored, files)).durable_end == report.end);
+    copied();
   }
-  done = true;
 }
 
 TEST_CASE(
