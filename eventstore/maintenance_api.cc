@@ -14,7 +14,7 @@ void add_removed(const RemovedEvents& more, std::vector<RemovedEvents>& to) {
   known->count += more.count;
 }
 
-CompactionReport joined(CompactionReport first, const CompactionReport& second) {
+CompactionReport together(CompactionReport first, const CompactionReport& second) {
   first.segments = std::max(first.segments, second.segments);
   first.passes += second.passes;
   first.bytes_read += second.bytes_read;
@@ -34,7 +34,7 @@ CompactionReport joined(CompactionReport first, const CompactionReport& second) 
   return first;
 }
 
-EraseReport joined(const EraseReport& first, EraseReport second) {
+EraseReport together(const EraseReport& first, EraseReport second) {
   second.segments_rewritten += first.segments_rewritten;
   // The entities are the same in the same order, but for a run that ended before it had any.
   if (second.entities.size() != first.entities.size()) {

@@ -151,8 +151,8 @@ struct StoreCopyReport {
 };
 
 /// The report of two runs of which the second went on where the first one was ended.
-CompactionReport joined(CompactionReport first, const CompactionReport& second);
-EraseReport joined(const EraseReport& first, EraseReport second);
+CompactionReport together(CompactionReport first, const CompactionReport& second);
+EraseReport together(const EraseReport& first, EraseReport second);
 /// Adds to what a report tells of the same category and reason.
 void add_removed(const RemovedEvents& more, std::vector<RemovedEvents>& to);
 

@@ -200,16 +200,16 @@ class Shared final : public SharedStore {
     here.merge = {}, here.is_moved = {};  // the same wherever it is done
     here.so_far = [&](const CompactionReport& report) {
       now = report;
-      if (options.so_far && !options.dry_run) options.so_far(joined(before, now));
+      if (options.so_far && !options.dry_run) options.so_far(together(before, now));
     };
     const auto call = [&](Way& way, std::stop_token stop) {
       here.stop = std::move(stop);
       return way.store ? way.store->maintenance().compact(here) : way.remote->compact(here, id_);
     };
-    const auto left = [&] { before = joined(std::move(before), std::exchange(now, {})); };
+    const auto left = [&] { before = together(std::move(before), std::exchange(now, {})); };
     MILLRACE_ASSIGN_OR_RETURN(const auto report,
                               by_holders("compacting", options.stop, true, call, left));
-    return joined(std::move(before), report);
+    return together(std::move(before), report);
   }
 
   Result<EraseReport> erase(const EraseRequest& request, const EraseOptions& options) override {
@@ -217,17 +217,17 @@ class Shared final : public SharedStore {
     EraseOptions here = options;
     here.so_far = [&](const EraseReport& report) {
       now = report;
-      if (options.so_far) options.so_far(joined(before, now));
+      if (options.so_far) options.so_far(together(before, now));
     };
     const auto call = [&](Way& way, std::stop_token stop) {
       here.stop = std::move(stop);
       return way.store ? way.store->maintenance().erase(request, here)
                        : way.remote->erase(request, here, id_);
     };
-    const auto left = [&] { before = joined(before, std::exchange(now, {})); };
+    const auto left = [&] { before = together(before, std::exchange(now, {})); };
     MILLRACE_ASSIGN_OR_RETURN(const auto report,
                               by_holders("erasing", options.stop, false, call, left));
-    return joined(before, report);
+    return together(before, report);
   }
 
   Result<StoreCopyReport> snapshot(const Path& to, const CopyOptions& options) override {

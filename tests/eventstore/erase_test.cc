@@ -441,7 +441,7 @@ TEST_CASE("an erasure that is stopped tells what went, and another one does the 
     return count;
   }();
   CHECK(left == events - so_far.events() + 1);  // the tombstone
-  const EraseReport report = joined(so_far, must(store->maintenance().erase(kRequest)));
+  const EraseReport report = together(so_far, must(store->maintenance().erase(kRequest)));
   CHECK(report.events() == events + 1);
   CHECK(report.entities[0].first == so_far.entities[0].first);
   check_erased(files, before);
