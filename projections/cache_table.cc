@@ -472,11 +472,6 @@ void CacheTable::Writer::flush() {
   if (auto done = statements_->flush(); !done) fail(std::move(done).error());
 }
 
-void CacheTable::Writer::write_rows() {
-  if (failed()) return;
-  if (auto done = statements_->write_rows(); !done) fail(std::move(done).error());
-}
-
 void CacheTable::Writer::write_at_once(bool at_once) { statements_->at_once = at_once; }
 bool CacheTable::Writer::failed_late() const { return statements_->failed_late; }
 

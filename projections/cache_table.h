@@ -86,7 +86,6 @@ class CacheTable::Writer final : public internal::ViewWriter {
 
   ~Writer() override;
   void flush() override;
-  void write_rows() override;
   void write_at_once(bool at_once) override;
   bool failed_late() const override;
   Result<void> before_commit(Offset offset) override;

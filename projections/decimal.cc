@@ -56,7 +56,7 @@ std::optional<int> exponent_of(std::string_view text) {
   int exponent = 0;
   const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), exponent);
   if (failure != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  if (std::abs(exponent) > kDigitsBeforePointMax) return std::nullopt;
+  if (exponent < -kDigitsBeforePointMax || exponent > kDigitsBeforePointMax) return std::nullopt;
   return exponent;
 }
 

@@ -52,7 +52,15 @@ Result<void> SearchIndex::check_shape() const {
   // Columns that FTS5 itself adds.
   std::vector<std::string> names = {"rank", "rowid", name(), options_.key.name};
   for (auto& column : names_of(options_)) names.push_back(std::move(column));
-  return sqlite::check_names(names);
+  MILLRACE_RETURN_IF_ERROR(sqlite::check_names(names));
+  MILLRACE_ASSIGN_OR_RETURN(const auto scratch,
+                            sqlite::Database::open(":memory:", sqlite::Mode::kBulk));
+  if (auto made = scratch->execute(create_statement()); !made)
+    return Error(ErrorCode::kInvalidArgument, "SQLite can't make its index with tokenizer '" +
+                                                  printable(options_.tokenizer) +
+                                                  "': " + made.error().message())
+        .hint("https://sqlite.org/fts5.html#tokenizers tells which there are, and their options.");
+  return {};
 }
 
 void SearchIndex::describe(std::string& shape) const {

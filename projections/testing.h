@@ -69,7 +69,8 @@ TestChange erased(std::string category, std::string key);
 /// A logical message that is no domain event.
 TestChange messaged(std::string prefix, std::string content);
 
-/// A view in memory, fed by hand. What fails is thrown as std::runtime_error. Threads: one.
+/// A view in memory, fed by hand; changes of tables that it does not read are passed over. What
+/// fails is thrown as std::runtime_error. Threads: one.
 class ViewTester {
  public:
   /// `view` must live as long.

@@ -110,7 +110,7 @@ std::optional<std::int64_t> scaled(std::string_view numeric, int digits) {
   return -value;
 }
 
-std::string joined(const v1::StringArray& array, std::string_view between) {
+std::string Joined::operator()(const v1::StringArray& array, std::string_view between) const {
   if (array.has_text()) return array.text();
   std::string out;
   int null = 0;

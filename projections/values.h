@@ -40,8 +40,12 @@ std::string iso_date(std::int32_t date);
 /// large.
 std::optional<std::int64_t> scaled(std::string_view numeric, int digits);
 
-/// The elements of a text[] that are not null, with `between` between them; text of another shape
-/// as it is.
-std::string joined(const v1::StringArray& array, std::string_view between = " ");
+/// joined(array, ", "): the elements of a text[] that are not null, with `between` between them;
+/// text of another shape as it is. An object, so that change.map(&Row::tags, joined) is possible,
+/// too.
+struct Joined {
+  std::string operator()(const v1::StringArray& array, std::string_view between = " ") const;
+};
+inline constexpr Joined joined;
 
 }  // namespace millrace::projections

@@ -76,11 +76,9 @@ class ViewWriter {
   /// Carries out what was put off. Comes before each commit that a reader may see: what an erase()
   /// and a put() are to each other in a change of key must hold across those that nobody sees.
   virtual void flush() = 0;
-  /// Rows may be put off, a few at a time, to be written by one statement. This writes them; unlike
-  /// flush() it may come between the halves of a change of key.
-  virtual void write_rows() {}
-  /// With `true`, each is written when it is put, so that an error is the fault of the event at
-  /// hand. Comes when none is put off.
+  /// Rows may be put off, a few at a time, to be written by one statement. With `true`, each is
+  /// written when it is put, so that an error is the fault of the event at hand. Comes when none is
+  /// put off.
   virtual void write_at_once(bool) {}
   /// The error was met when rows were written that had been put off: another event's, maybe.
   virtual bool failed_late() const { return false; }
@@ -234,6 +232,7 @@ struct ColumnUse {
     kOrdered,   ///< Values of the column are compared by size.
     kMatched,   ///< They are compared with others for being equal.
     kReferred,  ///< Rows of the table are referred to by a value of this type.
+    kKey,       ///< What names the view's rows is called so, and is the key of the table.
   };
   Kind kind = Kind::kOrdered;
   std::string column;                   ///< kReferred: the one that refers; empty for a function.

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/bytes.h"
+#include "base/counted.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
 #include "projections/command/lines.h"
@@ -107,8 +108,8 @@ std::string to_table(const std::vector<ViewStatus>& all, const std::string& prog
               "; its last snapshot is as of the offset above";
     if (status.sink) text += "\n  " + sink_line(*status.sink);
     if (status.quarantine.keys != 0)
-      text += "\n  degraded: " + grouped(status.quarantine.keys) + " keys wait with " +
-              grouped(status.quarantine.events) + " events; `" + program +
+      text += "\n  degraded: " + counted(status.quarantine.keys, "key") + " with " +
+              counted(status.quarantine.events, "event") + " set aside; `" + program +
               " quarantine list` tells why";
   }
   return text;
@@ -180,8 +181,8 @@ Result<int> build_view(const Views& views, Context context, const Options& optio
                options.into.string(), grouped(built->checkpoint.events),
                built->checkpoint.offset.value);
   if (built->set_aside.keys != 0)
-    spdlog::warn("view {}: {} keys of it wait in its millrace_quarantine", view.name(),
-                 built->set_aside.keys);
+    spdlog::warn("view {}: {} set aside, in its millrace_quarantine", view.name(),
+                 counted(built->set_aside.keys, "key"));
   return kExitDone;
 }
 

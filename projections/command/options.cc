@@ -239,14 +239,15 @@ Keeps views of a millrace event store: SQLite files that follow the store.
 
 Commands
   run [VIEW...]             keep all views, or those named, up to date until SIGTERM
-      --until-caught-up     end once everything that is in the store now is folded; exits 1
-                            if it is stopped before that
+      --until-caught-up     end once everything that is in the store now is folded or set
+                            aside (`status` counts that); exits 1 if it is stopped before
   rebuild VIEW... | --all   make views anew from the beginning of the log, beside the
                             live ones, and switch over
       --diff                show first what differs; switch only if nothing does, else exit 1
       --switch              with --diff: switch in any case
       --with-skipped        fold also what `quarantine skip` left out
-      --jobs N              so many views at once (default: one a core, at most four)
+      --jobs N              so many views at once (default: one a core, at most four), each
+                            with up to an eighth of the machine's memory, 2 GiB at most
   verify [VIEW...]          compute views once more and compare; exits 1 on a difference
   status [VIEW...]          how far each view is
       --count-rows          and how many rows it has, which reads all of it

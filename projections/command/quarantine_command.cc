@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
+#include "base/counted.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
 #include "projections/command/commands.h"
@@ -86,9 +87,10 @@ std::string to_json(const View& view, const RetryReport& report) {
 }
 
 std::string to_text(const View& view, const RetryReport& report) {
-  std::string text = view.name() + ": " + grouped(report.folded) + " events folded, " +
-                     grouped(report.skipped) + " skipped; " + grouped(report.left.keys) +
-                     " keys wait with " + grouped(report.left.events) + " events";
+  std::string text = view.name() + ": " + counted(report.folded, "event") + " folded, " +
+                     grouped(report.skipped) +
+                     " skipped; still set aside: " + counted(report.left.keys, "key") + " with " +
+                     counted(report.left.events, "event");
   for (const SetAsideEvent& event : report.failed)
     text += "\n  event at offset " + std::to_string(event.offset.value) + " of " +
             printable(event.category) + ", key '" + printable(event.key) +

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/bytes.h"
+#include "base/counted.h"
 #include "base/progress.h"
 #include "base/stop_signals.h"
 #include "projections/command/commands.h"
@@ -46,8 +47,8 @@ void tell_of(const View& view, const BuildReport& built, const Context& context)
     spdlog::info("view {}: generation {} made from {} events in {:.1f} s and now live", view.name(),
                  built.generation, grouped(built.checkpoint.events), seconds);
   if (built.switched && built.set_aside.keys != 0)
-    spdlog::warn("view {}: {} keys wait in it; `{} quarantine list {}` tells why", view.name(),
-                 built.set_aside.keys, context.program, view.name());
+    spdlog::warn("view {}: {} set aside; `{} quarantine list {}` tells why", view.name(),
+                 counted(built.set_aside.keys, "key"), context.program, view.name());
 }
 
 /// Rebuilds, several at once, and what they say. Threads: rebuild_all() once.

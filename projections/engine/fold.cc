@@ -198,7 +198,6 @@ Result<std::optional<std::string>> Fold::try_again(const SetAsideEvent& event,
 }
 
 bool Fold::goes_on_in(Batch& batch) {
-  if (view_.keys_set_aside_max() == 0) return false;
   const EventView* event = batch.next();
   const Table* table = event == nullptr ? nullptr : table_of(event->category);
   const bool is_second_half = table != nullptr && !table->source->is_events &&
@@ -352,18 +351,7 @@ Result<void> Fold::commit_part() {
   const bool is_all_in_memory = gathers_ && !writer_->has_spilled() && !at_savepoint_;
   if (is_all_in_memory) return {};
   if (!must_commit()) return database_.commit();
-  // What a view that sets aside has in memory must not be lost should it begin again.
-  if (gathers_ || view_.keys_set_aside_max() > 0) return commit();
-  writer_->write_rows();
-  if (writer_->failed()) {
-    Error error = writer_->take_failure();
-    note_late(error);
-    return std::move(error).context("view " + view_.name());
-  }
-  MILLRACE_RETURN_IF_ERROR(checkpoint_writer_.write(checkpoint_));
-  MILLRACE_RETURN_IF_ERROR(database_.commit());
-  committed_ = shown_ = checkpoint_;
-  return {};
+  return commit();  // what is in memory must not be lost should it begin again
 }
 
 Result<void> Fold::release() {

@@ -1,5 +1,6 @@
 #include "projections/engine/generations.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -46,6 +47,13 @@ Result<std::optional<std::uint32_t>> Generations::live() const {
                  link().string() + " is not a link to a generation of this view")
         .hint("Move it away, or give another folder with --views.");
   return number;
+}
+
+std::string Generations::last_switch() const {
+  struct stat link_now {};
+  if (::lstat(link().c_str(), &link_now) != 0) return {};
+  return std::to_string(link_now.st_ino) + " " + std::to_string(link_now.st_ctim.tv_sec) + "." +
+         std::to_string(link_now.st_ctim.tv_nsec);
 }
 
 Result<std::vector<std::uint32_t>> Generations::all() const {

@@ -34,6 +34,9 @@ class Generations {
   /// The live generation; nothing if there is none yet. kFailedPrecondition if something else is in
   /// the link's place.
   Result<std::optional<std::uint32_t>> live() const;
+  /// Another text after each switch, also one back to a generation that was live before; empty if
+  /// there is no link.
+  std::string last_switch() const;
   Path file(std::uint32_t generation) const;
   Path link() const { return directory_ / (view_ + ".db"); }
   Path scratch() const { return directory_ / (view_ + ".verify.db"); }

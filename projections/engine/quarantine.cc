@@ -1,6 +1,7 @@
 #include "projections/engine/quarantine.h"
 
 #include "base/bytes.h"
+#include "base/counted.h"
 
 namespace millrace::projections {
 namespace {
@@ -233,8 +234,8 @@ Result<void> Quarantine::add(const SetAsideEvent& event) {
   if ((waiting_.find(key) == waiting_.end() && waiting_.size() >= keys_max_) ||
       events_ >= kEventsMax)
     return Error(ErrorCode::kFailedPrecondition,
-                 std::to_string(waiting_.size()) + " keys with " + std::to_string(events_) +
-                     " events are set aside already, and this one can't be folded either: " +
+                 "set aside already: " + counted(waiting_.size(), "key") + " with " +
+                     counted(events_, "event") + ", and this one can't be folded either: " +
                      event.reason.value_or("it waits behind another one"))
         .hint(
             "So many are hardly the events' fault: mend the function, start again, then "

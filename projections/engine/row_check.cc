@@ -121,10 +121,32 @@ Result<void> check_numeric(const TableSchema& schema, const Use& use) {
       .hint("Say decimal(&Row::" + printable(use.column) + ") in the place of the column.");
 }
 
+/// A row of the view is named by the table's key, whatever that is called in the view: but a
+/// column's name would tell readers that it is that column.
+Result<void> check_key(const TableSchema& schema, const Use& use) {
+  std::string key;
+  for (const ColumnSchema& column : schema.columns)
+    if (column.key) key += (key.empty() ? "" : ", ") + field_name(schema, column);
+  if (key.empty() || key == use.column) return {};
+  return Error(ErrorCode::kFailedPrecondition,
+               "its key is called '" + printable(use.column) + "', which is a column of " +
+                   printable(schema.category) + " and not what names its rows: that is (" +
+                   printable(key) + ")")
+      .hint("Give the key a name that no column has; for a row of each " + printable(use.column) +
+            ", group by it.");
+}
+
 Result<void> check_uses(const internal::Source& source, const TableSchema& schema) {
-  for (const Use& use : source.uses)
-    MILLRACE_RETURN_IF_ERROR(use.kind == Use::Kind::kReferred ? check_reference(schema, use)
-                                                              : check_numeric(schema, use));
+  const auto check = [&](const Use& use) {
+    switch (use.kind) {
+      case Use::Kind::kReferred: return check_reference(schema, use);
+      case Use::Kind::kKey: return check_key(schema, use);
+      case Use::Kind::kOrdered:
+      case Use::Kind::kMatched: break;
+    }
+    return check_numeric(schema, use);
+  };
+  for (const Use& use : source.uses) MILLRACE_RETURN_IF_ERROR(check(use));
   return {};
 }
 

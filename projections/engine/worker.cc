@@ -121,12 +121,14 @@ Result<void> Worker::open_live() {
   database_.reset();  // first: two with different WALs beside one file would ruin it
   in_transaction_ = false;
   whole_ = true;
+  switch_ = generations_.last_switch();  // before the generation: what comes in between is seen
   MILLRACE_ASSIGN_OR_RETURN(auto live, generations_.live());
   if (!live) {
     MILLRACE_ASSIGN_OR_RETURN(const BuildReport built,
                               build_generation(view_, context_, options_.build));
     spdlog::info("view {}: made from {} events", view_.name(), built.checkpoint.events);
     live = built.generation;
+    switch_ = generations_.last_switch();
   }
   MILLRACE_RETURN_IF_ERROR(generations_.write_first_failure({}));
   generation_ = *live;
@@ -163,7 +165,8 @@ Result<bool> Worker::begin() {
                                                      " was removed, or the folder that it was in")
         .hint("Put it back, or start `" + context_.program +
               " run` again, which makes the view anew.");
-  if (live != generation_ || !in_place) {
+  const bool switched = live != generation_ || generations_.last_switch() != switch_;
+  if (switched || !in_place) {
     database_->rollback();
     if (!in_place && replaced_)
       return Error(ErrorCode::kUnavailable,

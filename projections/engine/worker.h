@@ -75,6 +75,7 @@ class Worker {
   const WorkerOptions options_;
   const Generations generations_;
   std::uint32_t generation_ = 0;
+  std::string switch_;  ///< To that generation.
   std::unique_ptr<sqlite::Database> database_;
   std::unique_ptr<Fold> fold_;
   std::unique_ptr<LogReader> reader_;

@@ -63,8 +63,11 @@ struct Shape {
   std::optional<Column> key{};  ///< What the key is called and of which type.
   bool key_is_first = false;    ///< It is the first of the columns.
   bool is_referable = false;    ///< The key is one value, which rows of others may have.
-  const google::protobuf::Descriptor* row = nullptr;  ///< Of a table's rows.
-  std::string problem{};                              ///< Why it can't be made.
+  bool is_compound = false;     ///< It is a text that is made of others, as "7,42" or "7/0".
+  const google::protobuf::Descriptor* row = nullptr;         ///< Of a table's rows.
+  const google::protobuf::Descriptor* row_of_key = nullptr;  ///< Of the table whose key it is.
+  std::string table_of_key{};                                ///< That table.
+  std::string problem{};                                     ///< Why it can't be made.
 };
 
 template <typename T>
@@ -101,7 +104,11 @@ class TablePlan final : public Plan<TableRow<Row>> {
     out.push_back({category_, Row::descriptor()});
   }
   Shape shape() const override {
-    return {.columns = {}, .is_referable = true, .row = Row::descriptor()};
+    return {.columns = {},
+            .is_referable = true,
+            .row = Row::descriptor(),
+            .row_of_key = Row::descriptor(),
+            .table_of_key = category_};
   }
 
  private:
@@ -147,9 +154,14 @@ class MapPlan final : public Plan<U> {
   void sources(std::vector<SourceUse>& out) const override { from_->sources(out); }
   Shape shape() const override {
     const Shape from = from_->shape();
-    if (kMakesSeveral) return {.columns = {}, .problem = from.problem};
-    return {
-        .columns = {}, .key = from.key, .is_referable = from.is_referable, .problem = from.problem};
+    if (kMakesSeveral) return {.columns = {}, .is_compound = true, .problem = from.problem};
+    return {.columns = {},
+            .key = from.key,
+            .is_referable = from.is_referable,
+            .is_compound = from.is_compound,
+            .row_of_key = from.row_of_key,
+            .table_of_key = from.table_of_key,
+            .problem = from.problem};
   }
 
  private:
@@ -183,6 +195,7 @@ class UnionPlan final : public Plan<T> {
   Shape shape() const override {
     const Shape first = first_->shape(), second = second_->shape();
     return {.columns = first.columns,
+            .is_compound = true,
             .problem = first.problem.empty() ? second.problem : first.problem};
   }
 
@@ -247,10 +260,14 @@ class JoinPlan final : public Plan<U> {
     shape.problem = left.problem.empty() ? right.problem : left.problem;
     if constexpr (!kByReference) {
       if (shape.problem.empty()) shape.problem = mismatch();
+      shape.is_compound = true;
       return shape;
     }
     shape.key = left.key;
     shape.is_referable = left.is_referable;
+    shape.is_compound = left.is_compound;
+    shape.row_of_key = left.row_of_key;
+    shape.table_of_key = left.table_of_key;
     if (shape.problem.empty() && !right.is_referable)
       shape.problem =
           "its join by reference has a right side whose rows have no key of one value: it must be "
@@ -355,6 +372,7 @@ class GroupPlan final : public Plan<Record> {
       shape.key = by_columns_.front();
     else
       shape.key = Column{.name = "key"};
+    shape.is_compound = by_columns_.size() != 1;
     return shape;
   }
 

@@ -35,6 +35,13 @@ constexpr std::size_t kLargeRow = 64 << 10;          // after which it is looked
 std::string keys_name(const std::string& view) { return view + "_state_keys"; }
 const std::string kLayoutOf = "\n";  // no category begins so
 
+/// Of what a view keeps beside its rows, and of how keys are made. A file of another one is refused
+/// until the view is rebuilt.
+///   1  values of JSON events are grouped by kind and value; a left join's key without a partner
+///      is "left,"
+///   2  they are grouped as text; it is "left,\N"
+constexpr int kFormat = 2;
+
 template <typename Writer>
 class WriterRows final : public Root::Rows {
  public:
@@ -95,9 +102,11 @@ class RelationalWriter final : public internal::ViewWriter {
     root_ = made.make_root(flow_);
     MILLRACE_RETURN_IF_ERROR(flow_.made());
     MILLRACE_RETURN_IF_ERROR(keys_.open(flow_.database(), keys_name(flow_.name())));
+    Result<void> laid_out;
     for (const internal::SourceUse& source : made.sources)
-      if (source.row != nullptr) MILLRACE_RETURN_IF_ERROR(laid_out_as(source));
-    return {};
+      if (source.row != nullptr && laid_out) laid_out = laid_out_as(source);
+    keys_.rest();
+    return laid_out;
   }
 
   /// Rows stay under the keys that they came with. A table that is emptied may begin with others,
@@ -275,7 +284,7 @@ Result<void> RelationalView::check_shape() const {
 
 void RelationalView::describe(std::string& shape) const {
   made_.sink->describe(shape);
-  shape += made_.plan;
+  shape += "kept as of format " + std::to_string(kFormat) + "\n" + made_.plan;
 }
 
 Result<void> RelationalView::create(sqlite::Database& database) const {
@@ -306,11 +315,31 @@ Result<std::unique_ptr<internal::ViewWriter>> RelationalView::make_writer(
 }
 
 namespace internal {
+namespace {
+
+/// What the key is called and of which type; `sink` is for the message.
+void complete_key(Column& key, const char* sink, const Shape& shape, RelationalView::Made& made) {
+  if (key.name.empty() && shape.key) key = *shape.key;
+  if (key.name.empty()) {
+    made.missing = std::string("it is not said what the key is called: ") + sink +
+                   "{.key = " + (shape.is_compound ? "text(\"key\")}" : "integer(\"id\")}");
+    return;
+  }
+  if (shape.is_compound && (key.type == ColumnType::kInteger || key.type == ColumnType::kReal))
+    made.missing = "its key '" + printable(key.name) +
+                   "' is declared as a number, but the keys of these rows are texts that are made "
+                   "of others, like \"7,42\": say .key = text(\"" +
+                   printable(key.name) + "\")";
+  if (shape.row_of_key == nullptr || shape.row_of_key->FindFieldByName(key.name) == nullptr) return;
+  for (SourceUse& source : made.sources)
+    if (source.category == shape.table_of_key)
+      source.uses.push_back({.kind = ColumnUse::Kind::kKey, .column = key.name});
+}
+
+}  // namespace
 
 void complete(CacheTableOptions& options, const Shape& shape, RelationalView::Made& made) {
-  if (options.key.name.empty() && shape.key) options.key = *shape.key;
-  if (options.key.name.empty())
-    made.missing = "it is not said what the key is called: cache_table{.key = integer(\"id\")}";
+  complete_key(options.key, "cache_table", shape, made);
   if (options.columns.empty()) {
     options.columns = shape.columns;
     if (shape.key_is_first) options.columns.erase(options.columns.begin());
@@ -320,9 +349,7 @@ void complete(CacheTableOptions& options, const Shape& shape, RelationalView::Ma
 }
 
 void complete(SearchIndexOptions& options, const Shape& shape, RelationalView::Made& made) {
-  if (options.key.name.empty() && shape.key) options.key = *shape.key;
-  if (options.key.name.empty())
-    made.missing = "it is not said what the key is called: search_index{.key = integer(\"id\")}";
+  complete_key(options.key, "search_index", shape, made);
   for (const std::string& name : options.text) made.columns.push_back(text(name));
   for (const std::string& name : options.stored) made.columns.push_back(text(name));
   if (!shape.problem.empty()) made.missing = shape.problem;
@@ -334,6 +361,19 @@ void check_event_columns(RelationalView::Made& made) {
       made.missing = "its column '" + printable(column.name) +
                      "' is none of an event, which has key, type, version, data, time and offset; "
                      "give into() a function that makes the row";
+}
+
+void check_aggregated_columns(const Shape& shape, RelationalView::Made& made) {
+  if (shape.columns.empty()) return;  // made by a function: not known before there is a row
+  std::string there;
+  for (const Column& column : shape.columns)
+    there += (there.empty() ? "" : ", ") + printable(column.name);
+  for (const Column& column : made.columns) {
+    const auto is_it = [&](const Column& one) { return one.name == column.name; };
+    if (made.missing.empty() && std::none_of(shape.columns.begin(), shape.columns.end(), is_it))
+      made.missing = "its column '" + printable(column.name) +
+                     "' is none of the aggregation, which has " + there;
+  }
 }
 
 }  // namespace internal

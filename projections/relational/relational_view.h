@@ -156,6 +156,9 @@ void complete(SearchIndexOptions& options, const Shape& shape, RelationalView::M
 /// Of a view whose rows are events as they are.
 void check_event_columns(RelationalView::Made& made);
 
+/// Of a view whose rows are those of an aggregation as they are: its columns are among them.
+void check_aggregated_columns(const Shape& shape, RelationalView::Made& made);
+
 inline std::vector<std::string> names_of(const std::vector<Column>& columns) {
   std::vector<std::string> names;
   for (const Column& column : columns) names.push_back(column.name);
@@ -166,21 +169,21 @@ template <typename T, typename Options, typename Function>
 RelationalView make_view(const std::string& name, Version version, PlanOf<T> plan, Options options,
                          Function function) {
   constexpr bool is_search_index = std::is_same_v<Options, SearchIndexOptions>;
+  constexpr bool is_by_name =
+      std::is_same_v<Function, Record (*)(const T&, const std::vector<std::string>&)>;
   using Sink = std::conditional_t<is_search_index, SearchIndex, CacheTable>;
+  const Shape shape = plan->shape();
   RelationalView::Made made;
   made.is_search_index = is_search_index;
-  complete(options, plan->shape(), made);
-  if constexpr (IsTableRow<T> &&
-                std::is_same_v<Function, Record (*)(const T&, const std::vector<std::string>&)>)
-    made.row = plan->shape().row;
-  if constexpr (IsEvent<T> &&
-                std::is_same_v<Function, Record (*)(const T&, const std::vector<std::string>&)>)
-    check_event_columns(made);
+  plan->sources(made.sources);
+  complete(options, shape, made);
+  if constexpr (is_by_name && IsTableRow<T>) made.row = shape.row;
+  if constexpr (is_by_name && IsEvent<T>) check_event_columns(made);
+  if constexpr (is_by_name && std::is_same_v<T, Record>) check_aggregated_columns(shape, made);
   // As the view's tree has them: SQLite appends faster than it inserts.
   const auto order =
       options.key.type == ColumnType::kInteger ? ByteMap::Order::kLength : ByteMap::Order::kBytes;
   made.sink = std::make_shared<Sink>(name, version, std::move(options));
-  plan->sources(made.sources);
   plan->describe(made.plan, 0);
   made.make_root = [plan, function = std::move(function), columns = names_of(made.columns),
                     order](Flow& flow) -> std::unique_ptr<Root> {

@@ -47,8 +47,10 @@ class StateTable {
   static Result<void> create(sqlite::Database& database, std::string_view name);
   Result<void> open(sqlite::Database& database, std::string_view name);
 
-  /// Valid until the next call.
+  /// Valid until the next call. Reading goes on until the next one or rest().
   std::optional<std::string_view> find(std::string_view key);
+  /// Ends what find() has begun, which would keep the file's readers' lock outside a transaction.
+  void rest() { find_.reset(); }
   void put(std::string_view key, std::string_view value);
   void erase(std::string_view key);
   /// Every row, in no order. `visit` must not change the table.

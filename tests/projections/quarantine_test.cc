@@ -238,9 +238,9 @@ TEST_CASE("more keys than a view may set aside stop it", "[projections][quaranti
   store.commit({inserted(product(5, "e")), inserted(product(3, "c"))});
   const auto stopped = catch_up(store, picky.view);
   REQUIRE_FALSE(stopped);
-  CHECK_THAT(stopped.error().message(), Catch::Contains("2 keys with 3 events are set aside") &&
-                                            Catch::Contains("offset 5") &&
-                                            Catch::Contains("I don't like 3"));
+  CHECK_THAT(stopped.error().message(),
+             Catch::Contains("set aside already: 2 keys with 3 events") &&
+                 Catch::Contains("offset 5") && Catch::Contains("I don't like 3"));
   const auto status = must(status_of(picky.view, store.context()));
   CHECK(status.state == "failed");
   CHECK(status.quarantine.keys == 2);
@@ -374,7 +374,7 @@ TEST_CASE("the quarantine is listed, retried and skipped by commands",
   CHECK(status["degraded"] == true);
   CHECK(status["events_set_aside"] == 3);
   CHECK_THAT(picky_program(store, {"status"}).out,
-             Catch::Contains("degraded: 2 keys wait with 3 events; `picky quarantine list`"));
+             Catch::Contains("degraded: 2 keys with 3 events set aside; `picky quarantine list`"));
   const auto listed = json_lines(picky_program(store, {"quarantine", "list", "--json"}).out);
   REQUIRE(listed.size() == 2);
   CHECK(listed[0]["view"] == "picky");
@@ -400,7 +400,7 @@ TEST_CASE("the quarantine is listed, retried and skipped by commands",
                             "3", "--reason", "a typing error"});
   INFO(skipped.err);
   CHECK(skipped.exit_code == 0);
-  CHECK_THAT(skipped.out, Catch::Contains("1 events folded, 1 skipped; 0 keys wait"));
+  CHECK_THAT(skipped.out, Catch::Contains("1 event folded, 1 skipped; still set aside: 0 keys"));
   CHECK(rows_of(store, "picky", "id, name") ==
         std::vector<std::string>{"1|kettle", "3|more", "5|poison"});
   CHECK_THAT(query(store.views() / "picky.db",

@@ -541,7 +541,7 @@ TEST_CASE("a table whose key becomes another one stops a view that has rows unde
   const bool after_a_deletion = GENERATE(false, true);
   const auto view = projections::view("names", Version{1})
                         .from(customers)
-                        .into(cache_table{.key = text("id"), .columns = {text("name")}});
+                        .into(cache_table{.key = text("customer"), .columns = {text("name")}});
   store.commit({inserted(customer(1, "Ada"))});
   follow(store, view);
   auto other = customers_table();
@@ -576,4 +576,87 @@ TEST_CASE("a table whose key becomes another one stops a view that has rows unde
   store.commit({inserted(customer(2, "Bob"))});  // of a table that begins anew
   follow(store, view);
   CHECK(query(store.views() / "names.db", "SELECT * FROM names") == Rows{"2|Bob"});
+}
+
+TEST_CASE("a key that is called as a column that it is not is refused",
+          "[projections][relational]") {
+  ShopStore store;
+  store.commit({inserted(customer(1, "Ada")), inserted(order(1, 7, 100))});
+  const auto failure = [&](const RelationalView& view) {
+    const Context context = store.context();
+    const auto run = Worker(view, context, {.until_caught_up = true}).run();
+    return run ? std::string() : run.error().to_string();
+  };
+  const projections::ViewName named("v", Version{1});
+  const auto as_row = [](const Customers& c) { return Record{{"name", c.name()}}; };
+  const auto with_customer =
+      orders.left_join(customers, &Orders::customer_id, [](const auto& o, const auto*) {
+        return Record{{"name", o->status()}};
+      });
+  for (const auto& view :
+       {named.from(customers).into(cache_table{.key = text("email"), .columns = {text("name")}}),
+        named.from(customers).into(search_index{.key = text("email"), .text = {"name"}}),
+        named.from(customers.map(as_row).where([](const Record&) { return true; }))
+            .into(cache_table{.key = text("email"), .columns = {text("name")}})})
+    CHECK_THAT(failure(view), Catch::Contains("'email', which is a column of public.customers") &&
+                                  Catch::Contains("that is (id)"));
+  CHECK_THAT(
+      failure(named.from(with_customer)
+                  .into(cache_table{.key = integer("customer_id"), .columns = {text("name")}})),
+      Catch::Contains("a column of public.orders"));
+  // Of two tables with one message it is the left one's.
+  auto archived = customers_table();
+  archived.category = "archive.customers";
+  archived.columns[2].key = true;
+  store.record(archived);
+  const auto beside = customers.left_join(
+      projections::table<Customers>("archive.customers"),
+      [](const Customers& c) { return std::to_string(c.id()) + "," + c.email(); },
+      [](const auto& c, const auto*) {
+        return Record{{"name", c->name()}};
+      });
+  CHECK(failure(projections::view("beside", Version{1})
+                    .from(beside)
+                    .into(cache_table{.key = integer("id"), .columns = {text("name")}}))
+            .empty());
+  for (const char* key : {"id", "customer"})
+    CHECK(failure(projections::view(key, Version{1})
+                      .from(customers)
+                      .into(cache_table{.key = integer(key), .columns = {text("name")}}))
+              .empty());
+}
+
+TEST_CASE("a key made of several values can't be declared as a number",
+          "[projections][relational]") {
+  const projections::ViewName named("v", Version{1});
+  const cache_table numbered{.key = integer("id"), .columns = {integer("n")}};
+  const auto number = [](const Orders& o) { return Record{{"n", o.total_cents()}}; };
+  const auto pair = [](const auto& o, const auto*) { return Record{{"n", o->total_cents()}}; };
+  const auto several = [](const Orders& o) {
+    return std::vector<Record>{Record{{"n", o.total_cents()}}};
+  };
+  const auto is_told = [](const Result<void>& checked) {
+    REQUIRE_FALSE(checked);
+    CHECK_THAT(checked.error().to_string(),
+               Catch::Contains("'id' is declared as a number") && Catch::Contains("text(\"id\")"));
+  };
+  is_told(named.from(orders.join(orders, on(&Orders::customer_id, &Orders::customer_id), pair))
+              .into(numbered)
+              .check());
+  is_told(named.from(orders.flat_map(several)).into(numbered).check());
+  is_told(named.from(orders.map(number).union_with(orders.map(number))).into(numbered).check());
+  is_told(named.from(orders.group_by(&Orders::customer_id, &Orders::status).aggregate(count("n")))
+              .into(numbered)
+              .check());
+  CHECK(named.from(orders.map(number)).into(numbered).check());
+}
+
+TEST_CASE("a column that an aggregation does not have is refused", "[projections][relational]") {
+  const auto totals = orders.group_by(&Orders::customer_id).aggregate(count("orders"));
+  const auto view = projections::view("v", Version{1});
+  CHECK_THAT(
+      view.from(totals).into(cache_table{.columns = {integer("spent")}}).check().error().message(),
+      Catch::Contains("'spent' is none of the aggregation, which has customer_id, orders"));
+  CHECK_FALSE(view.from(totals).into(search_index{.text = {"spent"}}).check());
+  CHECK(view.from(totals).into(cache_table{.columns = {integer("orders")}}).check());
 }

@@ -304,6 +304,12 @@ TEST_CASE("what can't be a view is turned away with its reason", "[projections][
   CHECK_THAT(
       reason(SearchIndex("blank", Version{1}, {.key = integer("id")}).on<Products>("t", ignore)),
       Catch::Contains("no text"));
+  CHECK_THAT(
+      reason(SearchIndex(
+                 "odd", Version{1},
+                 {.key = integer("id"), .text = {"name"}, .stored = {}, .tokenizer = "klingon"})
+                 .on<Products>("t", ignore)),
+      Catch::Contains("tokenizer 'klingon'"));
   CHECK_THAT(reason(SearchIndex("ranked", Version{1}, {.key = integer("id"), .text = {"rank"}})
                         .on<Products>("t", ignore)),
              Catch::Contains("named 'rank'"));

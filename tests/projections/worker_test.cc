@@ -3,6 +3,8 @@
 #include <thread>
 
 #include "projections/command/commands.h"
+#include "projections/engine/build.h"
+#include "projections/engine/fold.h"
 #include "projections/engine/status.h"
 #include "projections/engine/verify.h"
 #include "projections/wait.h"
@@ -217,6 +219,42 @@ TEST_CASE("F112: where a lock file was removed, of two workers one is fenced off
   CHECK(rows_of(store, "customer_totals", "orders") ==
         std::vector<std::string>{std::to_string(orders)});
   CHECK(must(verify_view(view, store.context())).different == 0);
+}
+
+TEST_CASE("a worker goes on where a rebuild and a rollback have left its own generation live",
+          "[projections][worker]") {
+  ShopStore store;
+  const auto view = customer_totals();
+  store.commit({inserted(customer(7, "Ada")), inserted(order(1, 7, 100))});
+  Running worker(store, view);
+  REQUIRE(comes_true([&] { return has_folded(store, "customer_totals", store.end()); }));
+  for (int round = 0; round < 3; ++round) {
+    store.commit({inserted(product(round, "of no interest"))});  // but the rollback passes it
+    must(build_generation(view, store.context()));
+    must(roll_back(view, store.context()));
+    store.commit({inserted(order(2 + round, 7, 10))});
+    REQUIRE(comes_true([&] { return has_folded(store, "customer_totals", store.end()); }));
+  }
+  must(worker.stop());
+  CHECK(rows_of(store, "customer_totals", "orders") == std::vector<std::string>{"4"});
+}
+
+TEST_CASE("what makes a declared view's writer leaves nothing open that a commit would be behind",
+          "[projections][worker]") {
+  ShopStore store;
+  const auto view = customer_totals();
+  store.commit({inserted(customer(7, "Ada")), inserted(order(1, 7, 100))});
+  must(catch_up(store, view));
+  const Context context = store.context();
+  const auto file = store.views() / "customer_totals.1.db";
+  const auto worker = must(sqlite::Database::open(file, sqlite::Mode::kLive));
+  const auto fold =
+      must(Fold::make(view, *worker, *context.schemas, must(read_checkpoint(*worker))));
+  const auto other = must(sqlite::Database::open(file, sqlite::Mode::kLive));
+  must(other->begin());
+  must(other->execute("CREATE TABLE theirs(x)"));
+  must(other->commit());
+  CHECK(worker->begin());
 }
 
 TEST_CASE("F115: a view that is ahead of the store stops and says CHECKPOINT_AHEAD",
