@@ -332,8 +332,7 @@ class PostgresSink final : public Sink {
       for (const Texts& row : rows) {
         const auto& text = row[place - 1];
         const Value value = text ? Value(*text) : Value();
-        if (has_nul(column, value)) return refusal(column, "a row", kHoldsNul);
-        array.add(value, column.type == ColumnType::kBlob);
+        array.add(has_nul(column, value) ? Value() : value, column.type == ColumnType::kBlob);
       }
       arrays.push_back(array.take());
     }
@@ -348,9 +347,10 @@ class PostgresSink final : public Sink {
     for (std::size_t i = 0; i < rows.size(); ++i) {
       const auto row = kept[static_cast<pqxx::result::size_type>(i)];
       for (std::size_t j = 0; j < given.size(); ++j) {
-        const auto field = row[static_cast<pqxx::row::size_type>(j)];
-        MILLRACE_ASSIGN_OR_RETURN(rows[i][given[j] - 1],
-                                  text_in(field, layout_.columns()[given[j]]));
+        const Column& column = layout_.columns()[given[j]];
+        auto& text = rows[i][given[j] - 1];
+        if (text && has_nul(column, Value(*text))) continue;  // which it can't keep at all
+        MILLRACE_ASSIGN_OR_RETURN(text, text_in(row[static_cast<pqxx::row::size_type>(j)], column));
       }
     }
     return {};

@@ -31,6 +31,16 @@ bool passes(const std::string& state) {
          state == "55P03" || state == "55006";
 }
 
+/// What the user can do about a refusal; empty where that is the message's own matter.
+std::string remedy(const std::string& state) {
+  if (state == "42P01" || state == "42703")  // no such table, no such column
+    return "It is not as millrace made it. Drop what is left of the table, then start the program "
+           "again: it writes the table anew.";
+  if (state == "42501" || state == "3F000")  // not allowed, no such schema
+    return "The user needs CREATE and USAGE on the table's schema, and to own the table.";
+  return "";
+}
+
 }  // namespace
 
 Result<ServerAddress> ServerAddress::parse(const std::string& text) {
@@ -129,7 +139,8 @@ Error Session::failure() const {
             "it. A password may stand in ~/.pgpass (mode 0600) or PGPASSWORD.");
   } catch (const pqxx::sql_error& e) {
     const bool may_pass = e.sqlstate().empty() || passes(e.sqlstate());
-    return error(may_pass ? ErrorCode::kUnavailable : ErrorCode::kFailedPrecondition, e.what());
+    return error(may_pass ? ErrorCode::kUnavailable : ErrorCode::kFailedPrecondition, e.what())
+        .hint(remedy(e.sqlstate()));
   } catch (const pqxx::failure& e) {  // rolled back for another's sake, or nobody knows whether
     return error(ErrorCode::kUnavailable, e.what());
   } catch (const std::exception& e) {

@@ -278,7 +278,7 @@ TEST_CASE(
   const std::filesystem::path file = store.views() / "names.1.db",
                               copied = store.views() / "copied.db";
   std::filesystem::copy_file(file, copied);
-  Running worker(store, view, {.retry_first = std::chrono::seconds(1)});
+  Running worker(store, view, {.retry_first = std::chrono::seconds(5)});
   store.commit({inserted(product(2, "pan"))});
   REQUIRE(comes_true([&] { return shown() == "cup pan"; }));
 
