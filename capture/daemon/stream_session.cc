@@ -61,7 +61,10 @@ Result<void> StreamSession::run(const std::stop_token& stop) {
     MILLRACE_RETURN_IF_ERROR(store_.status());
     bool drained = false, held = false;
     int taken = 0;
+    const bool looks = wants_to_look();
     for (; taken < kBurst && store_.has_room(); ++taken) {
+      // Bursts may all end within transactions, if those are large.
+      if (looks && taken != 0 && !applier_.in_transaction()) break;
       if (snapshots_busy()) {
         MILLRACE_ASSIGN_OR_RETURN(held, options_.snapshots->hold());
         if (held) break;
@@ -124,6 +127,10 @@ Result<bool> StreamSession::take_one() {
   return true;
 }
 
+bool StreamSession::wants_to_look() const {
+  return options_.look_around && now_ - looked_at_ >= options_.look_interval;
+}
+
 void StreamSession::note_heard() {
   heard_at_ = now_;
   asked_ = false;
@@ -182,8 +189,7 @@ Result<void> StreamSession::keep_in_touch() {
 
   if (options_.snapshots != nullptr && !applier_.in_transaction())
     MILLRACE_RETURN_IF_ERROR(options_.snapshots->tend());
-  if (options_.look_around && !applier_.in_transaction() &&
-      now_ - looked_at_ >= options_.look_interval) {
+  if (wants_to_look() && !applier_.in_transaction()) {
     looked_at_ = now_;
     MILLRACE_ASSIGN_OR_RETURN(far_behind_, options_.look_around());
   }

@@ -66,6 +66,7 @@ class StreamSession {
   Result<void> finish();
   Lsn durable() const;
   bool reached_goal() const;
+  bool wants_to_look() const;
   void note_heard();
   void note_seen();
   bool may_confirm() const;
