@@ -104,8 +104,12 @@ TEST_CASE("a snapshot is valid at any moment, beside appends and compaction",
   must(store->append({}, {&view, 1}));
   std::atomic<bool> done = false;
   std::atomic<int> copies = 0;
+  // So much beside each copy at most: a copy takes as long as the store is large.
+  constexpr std::uint64_t kBesideEach = 100;
   std::jthread appender([&] {
     for (std::uint64_t number = 1; !done; ++number) {
+      for (int seen = copies; !done && number > kBesideEach * (1U + seen); seen = copies)
+        copies.wait(seen);
       StoredTransaction transaction = sample_transaction(number, 1 + number % 40);
       for (StoredEvent& event : transaction.events) event.key = "key" + event.key.substr(0, 1);
       must(append_durably(*store, transaction));
