@@ -29,16 +29,25 @@ constexpr std::uint64_t kUnansweredLeft = 50'000;
 /// of it back.
 constexpr std::uint64_t kCommandsPerPortion = 20'000;
 
+/// A view's checkpoint is a hash of this and its name.
+const std::string kCheckpointOf = "millrace.view.";
+/// A hash of all views of the database by name, with their Keys. No view has such a name.
+const std::string kAllKeys = kCheckpointOf + ".keys";
+
 class RedisSink final : public Sink {
  public:
   RedisSink(const std::string& view, std::shared_ptr<const Layout> layout, std::string server)
-      : meta_("millrace.view." + view), layout_(std::move(layout)), server_(std::move(server)) {}
+      : view_(view),
+        meta_(kCheckpointOf + view),
+        layout_(std::move(layout)),
+        server_(std::move(server)) {}
 
   Result<std::optional<SinkCheckpoint>> open(const SinkWriter& writer) override {
     writer_ = writer.name;
     MILLRACE_RETURN_IF_ERROR(connect());
     MILLRACE_RETURN_IF_ERROR(check_server());
     MILLRACE_ASSIGN_OR_RETURN(const Reply known, connection_->call({"HGET", meta_, "keys"}));
+    MILLRACE_RETURN_IF_ERROR(check_keys());
     const std::string keys = layout_->describe();
     if (known.text() != keys) {
       MILLRACE_ASSIGN_OR_RETURN(const std::string found, layout_->find_any(*connection_));
@@ -139,6 +148,34 @@ class RedisSink final : public Sink {
                                                      printable(policy) +
                                                      ", so it may drop keys of the view")
         .hint("CONFIG SET maxmemory-policy noeviction, or use a Redis of its own.");
+  }
+
+  /// Two views whose keys may be the same would take each other's rows for their own.
+  Result<void> check_keys() {
+    const redis::Keys keys = layout_->keys();
+    MILLRACE_ASSIGN_OR_RETURN(const Reply before, connection_->call({"HGET", kAllKeys, view_}));
+    // First, so that of two that come at once at least one sees the other.
+    MILLRACE_RETURN_IF_ERROR(connection_->call({"HSET", kAllKeys, view_, keys.encoded()}));
+    MILLRACE_ASSIGN_OR_RETURN(const Reply all, connection_->call({"HGETALL", kAllKeys}));
+    for (std::size_t i = 0; i + 1 < all.size(); i += 2) {
+      const std::string other(all.at(i).text());
+      if (other == view_ || !keys.may_be_of(redis::Keys::decoded(all.at(i + 1).text()))) continue;
+      MILLRACE_ASSIGN_OR_RETURN(const Reply is_kept,
+                                connection_->call({"EXISTS", kCheckpointOf + other}));
+      if (is_kept.integer() == 0) continue;
+      if (before.is_nil())
+        MILLRACE_RETURN_IF_ERROR(connection_->call({"HDEL", kAllKeys, view_}));
+      else
+        MILLRACE_RETURN_IF_ERROR(connection_->call({"HSET", kAllKeys, view_, before.text()}));
+      return Error(ErrorCode::kFailedPrecondition,
+                   where_ + ": its keys may be those of view " + printable(other) + ", " +
+                       printable(all.at(i + 1).text().substr(1)) +
+                       (all.at(i + 1).text().starts_with('*') ? "*" : ""))
+          .hint(
+              "Give one of them another .prefix or .key. If that view is kept here no more: DEL " +
+              kCheckpointOf + printable(other));
+    }
+    return {};
   }
 
   Result<std::optional<SinkCheckpoint>> read_checkpoint() {
@@ -249,7 +286,7 @@ class RedisSink final : public Sink {
     return true;
   }
 
-  const std::string meta_;
+  const std::string view_, meta_;
   const std::shared_ptr<const Layout> layout_;
   const std::string server_;
   std::string where_;
@@ -301,7 +338,7 @@ std::string or_view(const std::string& key, const SinkShape& shape) {
 }
 
 Result<void> check_key(const std::string& key) {
-  if (!key.starts_with("millrace.view.")) return {};
+  if (!key.starts_with(kCheckpointOf)) return {};
   return Error(ErrorCode::kInvalidArgument,
                "its sink's keys begin with millrace.view., where the "
                "checkpoints are");
@@ -313,8 +350,8 @@ std::shared_ptr<const SinkKind> redis_hashes(RedisHashesOptions options) {
   return std::make_shared<RedisKind>(
       options.server, [](SinkShape shape) { return shape; },
       [options](const SinkShape&) -> Result<void> {
-        if (std::string("millrace.view.").starts_with(options.prefix) && !options.prefix.empty())
-          return check_key("millrace.view.");
+        if (kCheckpointOf.starts_with(options.prefix) && !options.prefix.empty())
+          return check_key(kCheckpointOf);
         return check_key(options.prefix);
       },
       [options](const SinkShape& shape) -> std::shared_ptr<const Layout> {

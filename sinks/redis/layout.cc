@@ -49,6 +49,7 @@ class Hashes final : public Layout {
     return shape;
   }
   std::string describe() const override { return "the hashes " + printable(prefix_) + "*"; }
+  Keys keys() const override { return {prefix_, true}; }
 
   /// What was there goes first: fields that are null now, or a key of another type.
   Result<void> write(const SinkRow& row, const Send& send) const override {
@@ -135,6 +136,7 @@ class OneKey : public Layout {
   OneKey(std::string key, std::string type) : key_(std::move(key)), type_(std::move(type)) {}
 
   std::string describe() const override { return "the " + type_ + " " + printable(key_); }
+  Keys keys() const override { return {key_, false}; }
   Result<std::string> find_any(Connection& connection) const override {
     MILLRACE_ASSIGN_OR_RETURN(const Reply there, connection.call({"EXISTS", key_}));
     return there.integer() == 0 ? std::string() : key_;
@@ -237,6 +239,18 @@ class SortedSet final : public OneKey {
 };
 
 }  // namespace
+
+bool Keys::may_be_of(const Keys& other) const {
+  if (!begin_so && !other.begin_so) return text == other.text;
+  return (other.begin_so && text.starts_with(other.text)) ||
+         (begin_so && other.text.starts_with(text));
+}
+
+std::string Keys::encoded() const { return (begin_so ? '*' : '=') + text; }
+
+Keys Keys::decoded(std::string_view text) {
+  return {std::string(text.substr(std::min<std::size_t>(1, text.size()))), text.starts_with('*')};
+}
 
 std::shared_ptr<const Layout> hashes(SinkShape shape, std::string prefix) {
   return std::make_shared<Hashes>(std::move(shape), std::move(prefix));

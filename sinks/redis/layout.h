@@ -10,6 +10,17 @@
 
 namespace millrace::projections::redis {
 
+/// The keys of a view: one, or all that begin so.
+struct Keys {
+  std::string text;
+  bool begin_so = false;
+
+  bool may_be_of(const Keys& other) const;
+  /// "=balances", "*balances:".
+  std::string encoded() const;
+  static Keys decoded(std::string_view text);
+};
+
 /// How the rows of a view stand in Redis. Threads: may be used by several at once.
 class Layout {
  public:
@@ -23,6 +34,7 @@ class Layout {
   /// Changes when the same rows are to be written otherwise.
   virtual std::string shape() const = 0;
   virtual std::string describe() const = 0;
+  virtual Keys keys() const = 0;
   virtual Result<void> write(const SinkRow& row, const Send& send) const = 0;
   /// Some key that is there already; empty if none is.
   virtual Result<std::string> find_any(Connection& connection) const = 0;

@@ -420,6 +420,37 @@ TEST_CASE("a place that no view has written is left alone", "[sink][mirror]") {
   CHECK(redis.run({"GET", "hashes:7"}) == "mine");
 }
 
+TEST_CASE("keys of a Redis that may be those of another view are refused", "[sink][mirror]") {
+  RedisServer redis;
+  ShopStore store;
+  Bookings bookings(5);
+  store.commit(bookings.transaction());
+  const auto hashes = [&](const std::string& view, const std::string& prefix) {
+    return catch_up(store, balances(redis_hashes({.server = redis.url(), .prefix = prefix}), view));
+  };
+  const auto set = [&](const std::string& view, const std::string& key) {
+    return catch_up(store, balances(redis_set({.server = redis.url(), .key = key}), view));
+  };
+  const auto is_told = [](const Result<void>& done, const std::string& of) {
+    REQUIRE_FALSE(done);
+    CHECK_THAT(done.error().to_string(), Catch::Contains("may be those of view " + of) &&
+                                             Catch::Contains("DEL millrace.view."));
+  };
+  must(hashes("by_id", "shop:id:"));
+  must(set("all", "shop:all"));
+  is_told(hashes("nested", "shop:id:of:"), "by_id, shop:id:*");
+  is_told(hashes("around", "shop:"), "");
+  is_told(hashes("same", "shop:id:"), "by_id");
+  is_told(set("row", "shop:id:5000"), "by_id");
+  is_told(set("all_too", "shop:all"), "all, shop:all");
+  CHECK(redis.run({"HLEN", "millrace.view..keys"}) == "2");
+  CHECK(redis.run({"EXISTS", "millrace.view.nested"}) == "0");
+  must(hashes("beside", "shop:ids:"));
+  must(hashes("by_id", "shop:id:"));  // itself, once more
+  redis.run({"DEL", "millrace.view.all", "shop:all"});
+  must(set("all_too", "shop:all"));
+}
+
 TEST_CASE("a NUL in a text stops PostgreSQL's table, and a key with one that is gone does not",
           "[sink][mirror]") {
   using namespace std::string_literals;
