@@ -29,6 +29,9 @@ constexpr std::uint64_t kUnansweredLeft = 50'000;
 /// of it back.
 constexpr std::uint64_t kCommandsPerPortion = 20'000;
 
+/// Views that are opened at once are in each other's way but for a moment.
+constexpr int kAttemptsMax = 100;
+
 /// A view's checkpoint is a hash of this and its name.
 const std::string kCheckpointOf = "millrace.view.";
 /// A hash of all views of the database by name, with their Keys. No view has such a name.
@@ -62,7 +65,7 @@ class RedisSink final : public Sink {
       return of_another_store(where_, std::string(store.text()), writer.store_id);
     MILLRACE_ASSIGN_OR_RETURN(const Reply last, connection_->call({"HGET", meta_, "writer"}));
     if (writer.again && !last.is_nil() && last.text() != writer_) return fenced_off(where_);
-    MILLRACE_RETURN_IF_ERROR(connection_->call({"HSET", meta_, "writer", writer_, "keys", keys}));
+    MILLRACE_RETURN_IF_ERROR(take_keys(keys));
     MILLRACE_ASSIGN_OR_RETURN(auto shown, read_checkpoint());
     is_new_ = !shown;
     return shown;
@@ -153,29 +156,46 @@ class RedisSink final : public Sink {
   /// Two views whose keys may be the same would take each other's rows for their own.
   Result<void> check_keys() {
     const redis::Keys keys = layout_->keys();
-    MILLRACE_ASSIGN_OR_RETURN(const Reply before, connection_->call({"HGET", kAllKeys, view_}));
-    // First, so that of two that come at once at least one sees the other.
-    MILLRACE_RETURN_IF_ERROR(connection_->call({"HSET", kAllKeys, view_, keys.encoded()}));
-    MILLRACE_ASSIGN_OR_RETURN(const Reply all, connection_->call({"HGETALL", kAllKeys}));
-    for (std::size_t i = 0; i + 1 < all.size(); i += 2) {
-      const std::string other(all.at(i).text());
-      if (other == view_ || !keys.may_be_of(redis::Keys::decoded(all.at(i + 1).text()))) continue;
+    auto all = connection_->call({"HGETALL", kAllKeys});
+    if (!all && all.error().code() != ErrorCode::kUnavailable)
+      return std::move(all).error().hint(
+          "The user needs the keys millrace.view.* as well as those of the view.");
+    if (!all) return std::move(all).error();
+    for (std::size_t i = 0; i + 1 < all->size(); i += 2) {
+      const std::string other(all->at(i).text());
+      const std::string_view others = all->at(i + 1).text();
+      if (other == view_ || !keys.may_be_of(redis::Keys::decoded(others))) continue;
       MILLRACE_ASSIGN_OR_RETURN(const Reply is_kept,
                                 connection_->call({"EXISTS", kCheckpointOf + other}));
       if (is_kept.integer() == 0) continue;
-      if (before.is_nil())
-        MILLRACE_RETURN_IF_ERROR(connection_->call({"HDEL", kAllKeys, view_}));
-      else
-        MILLRACE_RETURN_IF_ERROR(connection_->call({"HSET", kAllKeys, view_, before.text()}));
       return Error(ErrorCode::kFailedPrecondition,
                    where_ + ": its keys may be those of view " + printable(other) + ", " +
-                       printable(all.at(i + 1).text().substr(1)) +
-                       (all.at(i + 1).text().starts_with('*') ? "*" : ""))
+                       printable(others.substr(1)) + (others.starts_with('*') ? "*" : ""))
           .hint(
               "Give one of them another .prefix or .key. If that view is kept here no more: DEL " +
               kCheckpointOf + printable(other));
     }
     return {};
+  }
+
+  /// Of two that come at once, one sees the other: what was looked at is as it was, or is looked at
+  /// again.
+  Result<void> take_keys(const std::string& described) {
+    for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
+      MILLRACE_RETURN_IF_ERROR(connection_->call({"WATCH", kAllKeys}));
+      if (auto checked = check_keys(); !checked) {
+        static_cast<void>(connection_->call({"UNWATCH"}));
+        return checked;
+      }
+      MILLRACE_RETURN_IF_ERROR(connection_->call({"MULTI"}));
+      MILLRACE_RETURN_IF_ERROR(
+          connection_->call({"HSET", kAllKeys, view_, layout_->keys().encoded()}));
+      MILLRACE_RETURN_IF_ERROR(
+          connection_->call({"HSET", meta_, "writer", writer_, "keys", described}));
+      MILLRACE_ASSIGN_OR_RETURN(const Reply done, connection_->call({"EXEC"}));
+      if (!done.is_nil()) return check_done(done);
+    }
+    return Error(ErrorCode::kUnavailable, where_ + ": other views take their keys all the while");
   }
 
   Result<std::optional<SinkCheckpoint>> read_checkpoint() {

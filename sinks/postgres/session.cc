@@ -34,8 +34,8 @@ bool passes(const std::string& state) {
 /// What the user can do about a refusal; empty where that is the message's own matter.
 std::string remedy(const std::string& state) {
   if (state == "42P01" || state == "42703")  // no such table, no such column
-    return "It is not as millrace made it. Drop what is left of the table, then start the program "
-           "again: it writes the table anew.";
+    return "If the view's table, or a column of it, was dropped: drop what is left of it and start "
+           "the program again, which writes it anew. Else mend the trigger that the message names.";
   if (state == "42501" || state == "3F000")  // not allowed, no such schema
     return "The user needs CREATE and USAGE on the table's schema, and to own the table.";
   return "";

@@ -20,6 +20,8 @@ using Listener = Catch::TestEventListenerBase;
 #include <unistd.h>
 
 #include <array>
+#include <csignal>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -42,16 +44,14 @@ class LogOfCase final : public spdlog::sinks::base_sink<std::mutex> {
 
   void clear() { std::ignore = ::ftruncate(file_, 0); }
 
-  /// Writes the last lines of the log to stderr.
-  void print() const {
+  /// Writes `title` and the last lines of the log to stderr. May be called by a signal handler.
+  void print(const char* title) const {
     static constexpr off_t kMost = 16 << 10;
+    static std::array<char, kMost> tail;
     const off_t end = ::lseek(file_, 0, SEEK_END);
-    std::array<char, kMost> tail;
     const ssize_t size = ::pread(file_, tail.data(), tail.size(), end > kMost ? end - kMost : 0);
-    if (size <= 0) return;
-    std::string text(end > kMost ? "the end of what it logged:\n" : "what it logged:\n");
-    text.append(tail.data(), static_cast<std::size_t>(size));
-    std::ignore = ::write(STDERR_FILENO, text.data(), text.size());
+    std::ignore = ::write(STDERR_FILENO, title, std::strlen(title));
+    if (size > 0) std::ignore = ::write(STDERR_FILENO, tail.data(), static_cast<std::size_t>(size));
   }
 
  protected:
@@ -66,20 +66,33 @@ class LogOfCase final : public spdlog::sinks::base_sink<std::mutex> {
   int file_;
 };
 
+/// A case that takes so long is told, with its log, while it runs: it may be killed for it.
+constexpr unsigned kLongCaseSeconds = 300;
+
+std::shared_ptr<LogOfCase> log_of_case;
+std::string long_case;  // what is said of it
+
 class PrintsLogOfFailures final : public Listener {
  public:
   using Listener::Listener;
   void testRunStarting(const Catch::TestRunInfo&) override {
+    log_of_case = std::make_shared<LogOfCase>();
     // Level and pattern stay what they are: a test's own file may have set them before main.
-    spdlog::default_logger()->sinks() = {log_};
+    spdlog::default_logger()->sinks() = {log_of_case};
+    struct sigaction on_alarm {};
+    on_alarm.sa_handler = [](int) { log_of_case->print(long_case.c_str()); };
+    on_alarm.sa_flags = SA_RESTART;
+    ::sigaction(SIGALRM, &on_alarm, nullptr);
   }
-  void testCaseStarting(const Catch::TestCaseInfo&) override { log_->clear(); }
+  void testCaseStarting(const Catch::TestCaseInfo& test) override {
+    log_of_case->clear();
+    long_case = "still running: " + test.name + "; the end of what it logged:\n";
+    ::alarm(kLongCaseSeconds);
+  }
   void testCaseEnded(const Catch::TestCaseStats& stats) override {
-    if (stats.totals.assertions.failed > 0) log_->print();
+    ::alarm(0);
+    if (stats.totals.assertions.failed > 0) log_of_case->print("the end of what it logged:\n");
   }
-
- private:
-  std::shared_ptr<LogOfCase> log_ = std::make_shared<LogOfCase>();
 };
 
 CATCH_REGISTER_LISTENER(PrintsLogOfFailures)
