@@ -157,10 +157,11 @@ class RedisSink final : public Sink {
   Result<void> check_keys() {
     const redis::Keys keys = layout_->keys();
     auto all = connection_->call({"HGETALL", kAllKeys});
-    if (!all && all.error().code() != ErrorCode::kUnavailable)
+    if (!all) {
+      if (all.error().code() == ErrorCode::kUnavailable) return all.error();
       return std::move(all).error().hint(
           "The user needs the keys millrace.view.* as well as those of the view.");
-    if (!all) return std::move(all).error();
+    }
     for (std::size_t i = 0; i + 1 < all->size(); i += 2) {
       const std::string other(all->at(i).text());
       const std::string_view others = all->at(i + 1).text();

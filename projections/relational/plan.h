@@ -64,10 +64,9 @@ struct Shape {
   bool key_is_first = false;    ///< It is the first of the columns.
   bool is_referable = false;    ///< The key is one value, which rows of others may have.
   bool is_compound = false;     ///< It is a text that is made of others, as "7,42" or "7/0".
-  const google::protobuf::Descriptor* row = nullptr;         ///< Of a table's rows.
-  const google::protobuf::Descriptor* row_of_key = nullptr;  ///< Of the table whose key it is.
-  std::string table_of_key{};                                ///< That table.
-  std::string problem{};                                     ///< Why it can't be made.
+  const google::protobuf::Descriptor* row = nullptr;  ///< Of a table's rows.
+  std::string table_of_key{};                         ///< The table whose key it is.
+  std::string problem{};                              ///< Why it can't be made.
 };
 
 template <typename T>
@@ -104,11 +103,8 @@ class TablePlan final : public Plan<TableRow<Row>> {
     out.push_back({category_, Row::descriptor()});
   }
   Shape shape() const override {
-    return {.columns = {},
-            .is_referable = true,
-            .row = Row::descriptor(),
-            .row_of_key = Row::descriptor(),
-            .table_of_key = category_};
+    return {
+        .columns = {}, .is_referable = true, .row = Row::descriptor(), .table_of_key = category_};
   }
 
  private:
@@ -159,7 +155,6 @@ class MapPlan final : public Plan<U> {
             .key = from.key,
             .is_referable = from.is_referable,
             .is_compound = from.is_compound,
-            .row_of_key = from.row_of_key,
             .table_of_key = from.table_of_key,
             .problem = from.problem};
   }
@@ -266,7 +261,6 @@ class JoinPlan final : public Plan<U> {
     shape.key = left.key;
     shape.is_referable = left.is_referable;
     shape.is_compound = left.is_compound;
-    shape.row_of_key = left.row_of_key;
     shape.table_of_key = left.table_of_key;
     if (shape.problem.empty() && !right.is_referable)
       shape.problem =

@@ -330,9 +330,9 @@ void complete_key(Column& key, const char* sink, const Shape& shape, RelationalV
                    "' is declared as a number, but the keys of these rows are texts that are made "
                    "of others, like \"7,42\": say .key = text(\"" +
                    printable(key.name) + "\")";
-  if (shape.row_of_key == nullptr || shape.row_of_key->FindFieldByName(key.name) == nullptr) return;
   for (SourceUse& source : made.sources)
-    if (source.category == shape.table_of_key)
+    if (source.category == shape.table_of_key && source.row != nullptr &&
+        source.row->FindFieldByName(key.name) != nullptr)
       source.uses.push_back({.kind = ColumnUse::Kind::kKey, .column = key.name});
 }
 
